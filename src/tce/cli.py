@@ -1,0 +1,226 @@
+"""The command line: one table from a command's name to its options and its function.
+
+A command is a plain library function that takes one frozen dataclass of options and returns a `Result`.
+Flags, help and defaults come from the dataclass. Nothing heavy is imported before the command is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tce.errors import TceError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives; both places are `module:name`, the options' module imports no torch."""
+
+    function: str
+    options: str
+    help: str
+    recipes: str = ""  # folder of src/tce/recipes with this command's named recipes
+
+
+COMMANDS = {
+    "demo": Command(
+        "tce.demo:demo", "tce.demo:DemoOptions", "see it work on generated clips, in about two minutes"
+    ),
+    "pack": Command(
+        "tce.collection.pack:pack",
+        "tce.collection.pack:PackOptions",
+        "videos or frame folders -> a collection",
+    ),
+    "check": Command(
+        "tce.collection.check:check",
+        "tce.collection.check:CheckOptions",
+        "list unreadable footage or damaged rows",
+    ),
+    "pretrain": Command(
+        "tce.train.pretrain:pretrain",
+        "tce.train.options:PretrainOptions",
+        "learn embeddings from unlabelled footage",
+        "pretrain",
+    ),
+    "embed": Command(
+        "tce.embed:embed_inputs",
+        "tce.view.options:EmbedOptions",
+        "videos -> embeddings with video, frame and time",
+    ),
+    "tsne": Command(
+        "tce.view.tsne:tsne", "tce.view.options:TsneOptions", "videos -> a t-SNE picture or film"
+    ),
+    "finetune": Command(
+        "tce.train.finetune:finetune",
+        "tce.train.options:FinetuneOptions",
+        "train an action classifier",
+        "finetune",
+    ),
+    "evaluate": Command(
+        "tce.evaluate.command:evaluate",
+        "tce.evaluate.options:EvaluateOptions",
+        "judge a checkpoint by a protocol",
+    ),
+    "compare": Command(
+        "tce.evaluate.compare:compare",
+        "tce.evaluate.options:CompareOptions",
+        "several results in one table and chart",
+    ),
+    "classify": Command(
+        "tce.evaluate.classify:classify",
+        "tce.evaluate.options:ClassifyOptions",
+        "a video's top classes over time",
+    ),
+    "convert": Command(
+        "tce.model.convert:convert",
+        "tce.model.options:ConvertOptions",
+        "any known checkpoint -> model.safetensors",
+    ),
+    "export": Command(
+        "tce.model.export:export", "tce.model.options:ExportOptions", "a checkpoint -> ONNX, checked"
+    ),
+    "info": Command(
+        "tce.info:info", "tce.info:InfoOptions", "what a checkpoint, run, collection, dataset or video is"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How the command talks."""
+
+    json: bool = False
+    """The result as JSON on standard output; everything else goes to standard error."""
+    verbose: bool = False
+    """Say more about what is being done."""
+    debug: bool = False
+    """Show the full traceback of an error."""
+
+
+def resolve(place: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def overview() -> str:
+    """The text of `tce --help`."""
+    from tce import __version__
+
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"tce {__version__}: frame embeddings from unlabelled video",
+            "",
+            "usage: tce COMMAND [options]        tce COMMAND --help",
+            "",
+            *lines,
+            "",
+            "Start with `tce demo`, or with your own videos: tce pretrain FOLDER --out RUN",
+        ]
+    )
+
+
+def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple[Any, OutputOptions]:
+    """A command's options out of its arguments; a `--recipe` gives the defaults that flags override."""
+    import tyro
+
+    command = COMMANDS[name]
+    options = resolve(command.options)
+    default: Any = dataclasses.MISSING
+    if command.recipes:
+        from tce.recipes import apply_recipe, named_recipe
+
+        default = apply_recipe(options, command.recipes, named_recipe(arguments))
+    flat = tyro.conf.OmitArgPrefixes
+    fields: list[Any] = [
+        ("options", flat[options], dataclasses.field(default=default)),  # type: ignore[valid-type]
+        ("output", flat[OutputOptions], dataclasses.field(default=OutputOptions())),
+    ]
+    if default is dataclasses.MISSING:
+        fields[0] = ("options", flat[options])  # type: ignore[valid-type]
+    both = dataclasses.make_dataclass("Invocation", fields)
+
+    parsed = tyro.cli(
+        both,
+        args=list(arguments),
+        prog=prog or f"tce {name}",
+        description=command.help,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return parsed.options, parsed.output
+
+
+def run(name: str, arguments: Sequence[str], prog: str | None = None) -> int:
+    """Parse and run one command, print its result, and give the exit code (0, 1 or 130)."""
+    options, output = parse(name, arguments, prog)
+    function = resolve(COMMANDS[name].function)
+    return report(lambda: function(options), output)
+
+
+def report(work: Callable[[], Any], output: OutputOptions) -> int:
+    """Run `work`, print what it returns, and turn its errors into one line and an exit code."""
+    from tce.progress import show_bars
+    from tce.result import plain
+
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("tce").setLevel(logging.DEBUG if output.verbose else logging.INFO)
+    show_bars()
+    try:
+        result = work()
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted: all finished work is kept", file=sys.stderr)
+        return 130
+    except TceError as error:
+        if output.debug:
+            raise
+        print(f"tce: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a missing right: the system's words name the file
+        if output.debug:
+            raise
+        print(f"tce: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    if output.json:
+        print(json.dumps(plain(result.figures), sort_keys=True))
+    elif result.text:
+        print(result.text)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `tce` program."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from tce import __version__
+
+        print(__version__)
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean `tce {near[0]}`?" if near else "`tce --help` lists the commands"
+        print(f"tce: unknown command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    try:
+        return run(name, rest)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+log = logging.getLogger("tce")
+
+SECONDS_BETWEEN_LINES = 10.0
+_bars = False
+
+
+def show_bars(on: bool = True) -> None:
+    """Draw bars on standard error from now on; the command line calls this, a library user may."""
+    global _bars
+    _bars = on
+
+
+class Progress:
+    """Counts finished units of work and shows them.
+
+    Args:
+        total: units in all, or None when that is not known.
+        what: what is being done ("packing").
+        unit: what is counted ("clip").
+        done: units finished before, in an earlier run.
+
+    Example:
+        with Progress(len(clips), "packing", "clip") as progress:
+            for clip in clips:
+                progress.update(1, skipped=3)
+    """
+
+    def __init__(self, total: int | None, what: str, unit: str, done: int = 0):
+        self.total, self.what, self.unit = total, what, unit
+        self.done = self._first = done
+        self._started = self._last_line = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if _bars and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=self.total,
+                initial=self.done,
+                desc=self.what,
+                unit=self.unit,
+                dynamic_ncols=True,
+                leave=False,
+            )
+        return self
+
+    def update(self, n: int = 1, **info: object) -> None:
+        """Count `n` more units; `info` is shown beside the count."""
+        self.done += n
+        if self._bar is not None:
+            if info:
+                self._bar.set_postfix(info, refresh=False)
+            self._bar.update(n)
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            log.info(self.line(**info))
+
+    def line(self, **info: object) -> str:
+        """The state as one line of text: done, total, rate, time left."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = (self.done - self._first) / seconds
+        text = f"{self.what}: {self.done}"
+        if self.total is not None:
+            text += f"/{self.total}"
+        text += f" {self.unit}s, {rate:.1f}/s"
+        if self.total is not None and rate > 0:
+            text += f", {(self.total - self.done) / rate:.0f} s left"
+        return text + "".join(f", {key} {value}" for key, value in info.items())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
