@@ -1,0 +1,1 @@
+"""The collection: footage packed into Lance tables, and batches out of them."""

@@ -1,0 +1,1 @@
+"""Memory bank, negative mining and the contrastive losses."""

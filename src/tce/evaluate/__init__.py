@@ -1,0 +1,1 @@
+"""The protocols by which embeddings and classifiers are judged."""

@@ -1,0 +1,1 @@
+"""Networks, encoders, classifiers and every checkpoint format."""

@@ -42,7 +42,7 @@ def recipe_text(command: str, name: str) -> str:
 
 
 def apply_recipe(options: type, command: str, name: str) -> Any:
-    """An instance of `options` with the recipe's values; fields without a default stay for the user to give."""
+    """An instance of `options` with the recipe's values; required fields stay for the user to give."""
     import tyro
 
     values = tomllib.loads(recipe_text(command, name))

@@ -1,0 +1,1 @@
+"""Pre-training and fine-tuning: augmentation, the loop, the run folder."""

@@ -1,0 +1,1 @@
+"""Footage: decoding, datasets' layouts, sampling."""
