@@ -1,0 +1,49 @@
+# make setup    .venv with tce in it            make demo    see it work, in about two minutes
+# make test     set-up and the whole suite      make check   lint, format, types
+# On a machine without a GPU, where the installer would fetch CUDA packages:
+#   make setup PIP_FLAGS="--index-url URL_OF_THE_CPU_BUILDS --extra-index-url URL_OF_THE_USUAL_INDEX"
+# (README, "Installation", says where these are found), or   make setup INSTALL="uv pip install --torch-backend cpu"
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check -q
+PIP_FLAGS ?=
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+
+.PHONY: setup dev demo test check format clean
+
+setup: $(VENV)/.installed
+dev: $(VENV)/.dev
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "tce needs Python 3.11 or newer; found none (set PYTHON=/path/to/python)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) $(PIP_FLAGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(INSTALL) $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/tce demo
+
+# One torch thread a test process: two processes on two cores beat two threads in one.
+test: dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal $(ARGS)
+
+check: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
