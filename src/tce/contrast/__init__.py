@@ -1,1 +1,21 @@
 """Memory bank, negative mining and the contrastive losses."""
+
+from tce.contrast.bank import MemoryBank
+from tce.contrast.loss import InfoNCE, NCELoss, NTXent
+from tce.contrast.metrics import alignment, effective_rank, uniformity
+from tce.contrast.mining import Mined, curriculum_threshold, mine, mine_negatives, quantile_threshold
+
+__all__ = [
+    "InfoNCE",
+    "MemoryBank",
+    "Mined",
+    "NCELoss",
+    "NTXent",
+    "alignment",
+    "curriculum_threshold",
+    "effective_rank",
+    "mine",
+    "mine_negatives",
+    "quantile_threshold",
+    "uniformity",
+]

@@ -1,0 +1,129 @@
+"""The memory bank: one unit vector for every training video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tce.errors import OptionError
+
+
+class MemoryBank(nn.Module):
+    """One unit vector a video, replaced by the video's embedding whenever the video was trained on.
+
+    Memory in bytes, with `N` rows, batch `B` and `k` mined negatives: the bank itself 4 N D; one step of
+    `similarity`, `mine` and `take` at most 4 B N (the cosines) + 6 B N + 48 B k while it mines, and no
+    B x k x D array at any time.
+
+    Args:
+        size: number of rows N, the videos of the training set.
+        dim: embedding size D.
+        generator: draws the first rows, uniform on the sphere; None uses torch's global state.
+        momentum: share of the old row that is kept by `update`, 0 (paper) replaces it, in [0, 1).
+
+    Raises:
+        OptionError: a bank of fewer than two rows, or momentum out of range.
+    """
+
+    rows: Tensor  # [N, D], unit
+
+    def __init__(self, size: int, dim: int, generator: torch.Generator | None = None, momentum: float = 0.0):
+        super().__init__()
+        if size < 2 or dim < 1:
+            raise OptionError(
+                "memory bank", expected="at least 2 clips (an anchor and a negative)", found=f"{size} x {dim}"
+            )
+        if not 0.0 <= momentum < 1.0:
+            raise OptionError("--bank-momentum", expected="0 <= momentum < 1", found=str(momentum))
+        self.momentum = momentum
+        self.register_buffer("rows", F.normalize(torch.randn(size, dim, generator=generator), dim=1))
+
+    def __len__(self) -> int:
+        """Number of rows N."""
+        return len(self.rows)
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Cosine of unit vectors [B, D] with every row, float32 [B, N], also under autocast."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            return vectors.float() @ self.rows.T
+
+    def take(self, vectors: Tensor, ids: Tensor, similarity: Tensor | None = None) -> Tensor:
+        """Cosine of each vector with its own choice of rows, float32 [B, k], differentiable in `vectors`.
+
+        Args:
+            vectors: unit vectors [B, D].
+            ids: row numbers, int64 [B, k].
+            similarity: `similarity(vectors)` where it is known already, [B, N]; no gradient flows through it.
+        """
+        if similarity is None:
+            with torch.no_grad():
+                similarity = self.similarity(vectors)
+        with torch.autocast(vectors.device.type, enabled=False):
+            return _Take.apply(vectors.float(), self.rows, ids, similarity.detach())
+
+    @torch.no_grad()
+    def own(self, ids: Tensor) -> Tensor:
+        """The rows of these videos, [B, D], a copy."""
+        return self.rows[ids]
+
+    @torch.no_grad()
+    def drift(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """Cosine of new embeddings [B, D] with their videos' old rows, [B]; low: the bank is stale."""
+        return (self.rows[ids] * vectors.float()).sum(dim=1)
+
+    @torch.no_grad()
+    def update(self, ids: Tensor, vectors: Tensor) -> None:
+        """Replace the rows of these videos; of a video that is in the batch twice the last vector wins.
+
+        Does nothing in evaluation mode.
+
+        Args:
+            ids: row numbers, int64 [B].
+            vectors: embeddings [B, D], normalised again here.
+        """
+        if not self.training:
+            return
+        kept = last_occurrence(ids)  # [U]
+        ids, vectors = ids[kept], vectors[kept].to(self.rows)
+        if self.momentum:
+            vectors = torch.lerp(vectors, self.rows[ids], self.momentum)
+        self.rows[ids] = F.normalize(vectors, dim=1)
+
+
+def last_occurrence(ids: Tensor) -> Tensor:
+    """Positions of the last occurrence of each value in `ids` [B], ascending, int64 [U].
+
+    An indexed assignment with doubles leaves the winner open (on a GPU it varies from run to run), so doubles
+    are taken out first.
+    """
+    values, order = torch.sort(ids, stable=True)
+    last = torch.ones_like(values, dtype=torch.bool)
+    last[:-1] = values[1:] != values[:-1]
+    return order[last].sort().values
+
+
+class _Take(torch.autograd.Function):
+    """Gather from a known product; backward is a weighted sum of the chosen rows, never a [B, k, D] array."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, rows: Tensor, ids: Tensor, similarity: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, ids)
+        return similarity.gather(1, ids)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, ids = ctx.saved_tensors
+        return weighted_rows(rows, ids, grads[0]), None, None, None
+
+
+def weighted_rows(rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Sum over j of weights[b, j] * rows[ids[b, j]], [B, D]."""
+    dense = weights.new_zeros(len(ids), len(rows)).scatter_add_(1, ids, weights)  # [B, N]
+    return dense @ rows
+
+
+Combine = Callable[[Tensor], Tensor]
