@@ -1,0 +1,155 @@
+"""One open video file, decoded forwards through PyAV; damage is noted and stepped over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from tce.video.errors import VideoMissing, VideoUnreadable
+from tce.video.index import packets_tell, stated_rate
+
+MAX_THREADS = 8  # more gain nothing below 4K, and each holds a frame in flight
+_TEXT = {"tty", "ass", "srt", "webvtt"}  # FFmpeg would draw the text as pictures
+_EXPECTED = "a video that FFmpeg reads"
+
+
+class Decoder:
+    """The packets and frames of one file's first real video stream.
+
+    Args:
+        path: the file.
+        threads: decoding threads; 0 for one a core, at most 8.
+
+    Attributes:
+        honest: whether packets tell which frames there are (see `index.packets_tell`).
+        damage: the first error on the way, in FFmpeg's words; empty if none.
+        concealed: frames so far that the decoder marked as damaged, but gave all the same.
+
+    Raises:
+        VideoMissing: nothing is at the path.
+        VideoUnreadable: no video is in the file.
+    """
+
+    def __init__(self, path: Path, threads: int = 0):
+        self.path = path
+        self.damage = ""
+        self.concealed = 0
+        self._container = _open(path)
+        try:
+            self._stream = _video_stream(self._container, path)
+        except VideoUnreadable:
+            self._container.close()
+            raise
+        context = self._stream.codec_context
+        context.thread_count = threads or min(os.cpu_count() or 1, MAX_THREADS)
+        context.thread_type = "AUTO" if context.thread_count > 1 else "SLICE"
+        self.honest = packets_tell(self._stream)
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._stream.codec_context.name
+
+    @property
+    def rate(self) -> float:
+        """Average frames per second, as the file states them."""
+        return stated_rate(self._stream)
+
+    @property
+    def base(self) -> Fraction:
+        """Seconds a unit of the time stamps."""
+        return self._stream.time_base or Fraction(1, 1000)
+
+    def seek(self, stamp: int) -> None:
+        """Go to the key frame at or before `stamp`; the caller sees where the container really lands.
+
+        Raises:
+            av.FFmpegError: the container cannot seek.
+        """
+        self._container.seek(stamp, stream=self._stream, backward=True)
+
+    def packets(self) -> Iterator[Packet]:
+        """The stream's packets in the order of the file; at the end the empty one that flushes the decoder."""
+        try:
+            yield from self._container.demux(self._stream)
+        except av.FFmpegError as error:
+            self._note(error)
+            yield Packet()  # flush: what the decoder still holds is good
+
+    def frames(self, sent: Callable[[Packet], None] | None = None) -> Iterator[VideoFrame]:
+        """Frames as the decoder gives them, in the order in which they are shown; damaged ones are left out.
+
+        Args:
+            sent: called with each packet before it is decoded.
+        """
+        decode = self._stream.codec_context.decode
+        for packet in self.packets():
+            if sent is not None:
+                sent(packet)
+            try:
+                for frame in decode(packet if packet.size else None):
+                    self.concealed += frame.is_corrupt
+                    yield frame
+            except av.FFmpegError as error:
+                self._note(error)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _note(self, error: av.FFmpegError) -> None:
+        self.damage = self.damage or (error.strerror or str(error))
+
+
+def _open(path: Path) -> InputContainer:
+    # "file:" keeps FFmpeg from reading "rtsp:..." or "concat:..." into a name with a colon.
+    try:
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise VideoMissing(str(path), "a video file", "nothing there", "check the path") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        found = "an empty file" if _is_empty(path) else getattr(error, "strerror", None) or str(error)
+        raise VideoUnreadable(str(path), _EXPECTED, found) from error
+    if container.format.name in _TEXT:
+        container.close()
+        raise VideoUnreadable(str(path), _EXPECTED, "text")
+    return container
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:
+        return False
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    # A song's cover picture is a video stream to FFmpeg.
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if streams:
+        return streams[0]
+    kinds = sorted({stream.type for stream in container.streams})
+    if kinds and set(kinds) <= {"audio", "subtitle"}:
+        found = f"{' and '.join(kinds)} only"
+    else:
+        found = "no picture: cut short before its index, or no video at all"
+    raise VideoUnreadable(str(path), _EXPECTED, found)

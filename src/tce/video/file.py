@@ -1,0 +1,232 @@
+"""A video file as a source of frames, exact by index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from tce.video.decoder import Decoder
+from tce.video.errors import VideoMissing, VideoTruncated, VideoUnreadable
+from tce.video.index import FrameIndex, Ledger
+from tce.video.pixels import Painter
+from tce.video.seek import Seeker
+from tce.video.source import Frames, Indices, Video
+
+_Numbered = Iterator[tuple[int, VideoFrame]]
+
+
+class VideoFile(Video):
+    """A video file; see `Video` for the interface.
+
+    Frames are numbered in the order in which they are shown, from the first key frame on, since what comes
+    before it cannot be decoded. Frames that an edit list hides do not count. `len` counts what the file
+    promises: frames in its packets where those tell, else frames that decode.
+
+    Attributes:
+        concealed: frames which the decoder marked as damaged but gave all the same, in the last `stream`.
+    """
+
+    kind = "file"
+
+    def __init__(self, path: str | os.PathLike[str], threads: int = 0):
+        self.path = Path(path)
+        self.concealed = 0
+        self._threads = threads
+        self._facts: _Facts | None = None
+        self._index: FrameIndex | None = None
+        self._seeker: Seeker | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VideoFile, (self.path, self._threads)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second, as the file states them."""
+        return self._first.rate
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels, after rotation."""
+        return self._first.painter.size
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._first.codec
+
+    @property
+    def rotation(self) -> int:
+        """Degrees counter-clockwise by which stored frames are turned: 0, 90, 180 or 270."""
+        return self._first.painter.turn.quarters * 90
+
+    @property
+    def index(self) -> FrameIndex:
+        """Which frames there are, and when; read on first use, or seen on a whole `stream`."""
+        if self._index is None:
+            self._index = _index_of(self.path, self._threads, *_identity(self.path))
+        return self._index
+
+    def times(self, indices: Iterable[int] | None = None) -> NDArray[np.float64]:
+        """Presentation times in seconds since the first frame; see `Video.times`."""
+        if indices is None:
+            return self.index.times.copy()
+        return self.index.times[self._checked(indices)]
+
+    def frames(self, indices: Iterable[int]) -> Frames:
+        """Exactly the frames asked for; see `Video.frames`."""
+        wanted = self._checked(indices)  # [n]
+        painter = self._first.painter
+        out = np.empty((len(wanted), *painter.size, 3), np.uint8)
+        if self._seeker is None:
+            self._seeker = Seeker(self.path, self.index, self._threads)
+        order = np.argsort(wanted, kind="stable")
+        for before, place in zip([-1, *order[:-1]], order):
+            if before >= 0 and wanted[before] == wanted[place]:
+                out[place] = out[before]
+            else:
+                painter.paint(self._seeker.frame(int(wanted[place])), out[place])
+        return out
+
+    def stream(
+        self, batch: int = 64, start: int = 0, stop: int | None = None, step: int = 1
+    ) -> Iterator[tuple[Indices, Frames]]:
+        """Frames in order, in batches; see `Video.stream`."""
+        assert batch > 0 and start >= 0 and step > 0
+        numbers: list[int] = []
+        out: Frames | None = None
+        truncated: VideoTruncated | None = None
+        frames = self._from_beginning(stop) if start == 0 else self._from_middle(start, stop)
+        while True:
+            try:
+                number, frame = next(frames)
+            except StopIteration:
+                break
+            except VideoTruncated as error:  # what decoded before is handed out first
+                truncated = error
+                break
+            if (number - start) % step:
+                continue
+            if out is None:
+                out = np.empty((batch, *self.size, 3), np.uint8)
+            self._first.painter.paint(frame, out[len(numbers)])
+            numbers.append(number)
+            if len(numbers) == batch:
+                yield np.array(numbers, np.int64), out
+                numbers, out = [], None
+        if numbers:
+            assert out is not None
+            yield np.array(numbers, np.int64), out[: len(numbers)]
+        if truncated is not None:
+            raise truncated
+
+    def close(self) -> None:
+        """Let go of the open file; the next question opens it again."""
+        if self._seeker is not None:
+            self._seeker.close()
+
+    @property
+    def _first(self) -> _Facts:
+        if self._facts is None:
+            with Decoder(self.path, self._threads) as decoder:
+                frame = next(decoder.frames(), None)
+                if frame is None:
+                    raise _nothing_decodes(self.path, decoder)
+                self._facts = _Facts(decoder.rate, decoder.codec, Painter(frame))
+        return self._facts
+
+    def _from_beginning(self, stop: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        """One pass that needs no index, and leaves one behind if it reaches the end."""
+        with Decoder(self.path, self._threads) as decoder:
+            ledger = Ledger(decoder.honest and (self._index is None or self._index.checks is None))
+            got = 0
+            for frame in decoder.frames(ledger.sent):
+                if self._facts is None:
+                    self._facts = _Facts(decoder.rate, decoder.codec, Painter(frame))
+                number = ledger.number(frame)
+                if number is None:
+                    continue
+                if stop is None or number < stop:
+                    got += 1
+                    yield number, frame
+                if stop is not None and number >= stop - 1:
+                    break
+            else:
+                ledger.close()
+                self.concealed = decoder.concealed
+                self._index = self._index or ledger.index(decoder.base, decoder.rate)
+                if got == 0:
+                    raise _nothing_decodes(self.path, decoder)
+                if decoder.damage or ledger.missing:
+                    raise self._truncated(got, got + ledger.missing, decoder.damage)
+            if ledger.missing:
+                raise self._truncated(got, got + ledger.missing, decoder.damage)
+
+    def _from_middle(self, start: int, stop: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        end = len(self) if stop is None else min(stop, len(self))
+        seeker = Seeker(self.path, self.index, self._threads)
+        try:
+            got = 0
+            for number, frame in seeker.walk(start) if start < end else ():
+                if number < end:
+                    got += 1
+                    yield number, frame
+                if number >= end - 1:
+                    break
+            if got < end - start:
+                raise self._truncated(got, end - start, seeker.damage)
+        finally:
+            seeker.close()
+
+    def _truncated(self, got: int, promised: int, damage: str) -> VideoTruncated:
+        found = f"{got} that decode" + (f" ({damage})" if damage else "")
+        return VideoTruncated(str(self.path), f"{promised} frames", found, "it is cut short or damaged")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    rate: float
+    codec: str
+    painter: Painter
+
+
+def _nothing_decodes(path: Path, decoder: Decoder) -> VideoUnreadable:
+    return VideoUnreadable(str(path), "frames that decode", decoder.damage or "none")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise VideoMissing(str(path), "a video file", error.strerror or "nothing there") from error
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=32)  # clips cut out of one long recording share its index
+def _index_of(path: Path, threads: int, size: int, mtime: int) -> FrameIndex:
+    with Decoder(path, threads) as decoder:
+        ledger = Ledger(decoder.honest)
+        if decoder.honest:
+            for packet in decoder.packets():
+                ledger.sent(packet)
+            index = ledger.index(decoder.base, decoder.rate)
+            if index is not None:
+                return index
+    with Decoder(path, threads) as decoder:
+        ledger = Ledger(honest=False)
+        for frame in decoder.frames():
+            ledger.number(frame)
+        index = ledger.index(decoder.base, decoder.rate)
+        if not index:
+            raise _nothing_decodes(path, decoder)
+        return index
