@@ -1,0 +1,342 @@
+"""Generated clips for the demo and the tests: a figure made of limbs moves through a room.
+
+Classes differ by pose and motion only. A group is a person in a room: its colours, clothes, background and
+light are drawn once and shared by all classes, and the figure wanders about the picture in every clip, so
+neither colour nor texture nor place names the class.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tce.errors import OptionError
+from tce.progress import Progress
+
+Image = NDArray[np.uint8]  # [H, W, 3] RGB
+
+# Limb lengths in units of the torso.
+TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG, HEAD = 1.0, 0.55, 0.55, 0.65, 0.65, 0.24
+NOISE = 3.0  # standard deviation of the camera's noise, in grey levels
+
+
+class SyntheticClips(NamedTuple):
+    """Where generated clips lie.
+
+    Attributes:
+        videos: folder with a folder a class, `<Class>/v_<Class>_gNN_cNN.mp4`.
+        lists: folder with `classInd.txt`, `trainlist01.txt` and `testlist01.txt` as UCF101 has them.
+        classes: class names in the order of `classInd.txt`.
+    """
+
+    videos: Path
+    lists: Path
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Joint angles in degrees; 0 hangs straight down (the torso: stands straight up).
+
+    Positive angles turn a limb away from the body's middle, the lower limb adds to its upper one.
+    Each pair is (left, right).
+    """
+
+    torso: float = 0.0
+    arm: tuple[float, float] = (12.0, 12.0)
+    elbow: tuple[float, float] = (8.0, 8.0)
+    leg: tuple[float, float] = (9.0, 9.0)
+    knee: tuple[float, float] = (0.0, 0.0)
+    hop: float = 0.0  # height above the ground, in torsos
+
+
+def _between(low: float, high: float, phase: float) -> float:
+    """Swing from `low` to `high` and back as `phase` goes from 0 to 1."""
+    return low + (high - low) * (0.5 - 0.5 * math.cos(2 * math.pi * phase))
+
+
+def _wave(phase: float) -> Pose:
+    return Pose(arm=(12, 118), elbow=(8, _between(-10, 85, phase)))
+
+
+def _jumping_jack(phase: float) -> Pose:
+    arm, leg = _between(20, 160, phase), _between(4, 36, phase)
+    return Pose(arm=(arm, arm), elbow=(5, 5), leg=(leg, leg), hop=_between(0, 0.12, 2 * phase))
+
+
+def _squat(phase: float) -> Pose:
+    bend = _between(15, 82, phase)
+    return Pose(arm=(88, 88), elbow=(0, 0), leg=(bend, bend), knee=(-bend * 1.75, -bend * 1.75))
+
+
+def _bow(phase: float) -> Pose:
+    lean = _between(15, 100, phase)
+    return Pose(torso=lean, arm=(-lean * 0.9, lean * 0.9), elbow=(0, 0), leg=(5, 5))
+
+
+def _kick(phase: float) -> Pose:
+    leg = _between(10, 95, phase)
+    return Pose(torso=-_between(0, 18, phase), arm=(45, 45), elbow=(50, 50), leg=(6, leg))
+
+
+def _hands_on_hips(phase: float) -> Pose:
+    sway = _between(-22, 22, phase)
+    return Pose(torso=sway, arm=(52, 52), elbow=(-105, -105), leg=(18, 18))
+
+
+def _lunge(phase: float) -> Pose:
+    bend = _between(35, 75, phase)
+    return Pose(arm=(165, 165), elbow=(8, 8), leg=(bend * 0.8, bend), knee=(0, -bend))
+
+
+def _box(phase: float) -> Pose:
+    left, right = _between(0, 100, phase), _between(100, 0, phase)
+    return Pose(arm=(70, 70), elbow=(left, right), leg=(22, 22), knee=(-18, -18))
+
+
+MOTIONS = {
+    "Bow": _bow,
+    "Box": _box,
+    "HandsOnHips": _hands_on_hips,
+    "JumpingJack": _jumping_jack,
+    "Kick": _kick,
+    "Lunge": _lunge,
+    "Squat": _squat,
+    "Wave": _wave,
+}
+
+
+def make_clips(
+    folder: str | os.PathLike[str],
+    classes: int = 6,
+    per_class: int = 24,
+    frames: int = 24,
+    size: int = 96,
+    fps: int = 15,
+    seed: int = 0,
+    groups: int = 6,
+    test_groups: int = 2,
+) -> SyntheticClips:
+    """Write clips of a moving figure as H.264 files, with UCF101's names and lists.
+
+    The same arguments give the same pictures. Existing files of the same names are replaced.
+
+    Args:
+        folder: gets the folders `videos` and `lists`.
+        classes: number of classes, 2 to 8.
+        per_class: clips a class; they are dealt out to the groups in turn.
+        frames: frames a clip.
+        size: height and width in pixels, even.
+        fps: frames a second.
+        seed: decides rooms, people and movements.
+        groups: persons in rooms (`gNN`), each of which performs every class.
+        test_groups: how many of them, the last ones, make up the test list.
+
+    Raises:
+        OptionError: a number out of its range.
+    """
+    _check("classes", classes, 2, len(MOTIONS))
+    _check("per_class", per_class, groups, 99 * groups)
+    _check("frames", frames, 1, 100_000)
+    _check("size", size, 32, 4096)
+    _check("test_groups", test_groups, 0, groups - 1)
+    if size % 2:
+        raise OptionError("size", "an even number of pixels", str(size))
+    names = tuple(list(MOTIONS)[:classes])
+    target = SyntheticClips(Path(folder) / "videos", Path(folder) / "lists", names)
+    train, test = [], []
+    with Progress(classes * per_class, "generating clips", "clip") as progress:
+        for label, name in enumerate(names, 1):
+            (target.videos / name).mkdir(parents=True, exist_ok=True)
+            for number in range(per_class):
+                group, clip = number % groups, number // groups
+                file = f"{name}/v_{name}_g{group + 1:02d}_c{clip + 1:02d}.mp4"
+                write_video(target.videos / file, draw_clip(name, group, clip, frames, size, fps, seed), fps)
+                if group >= groups - test_groups:
+                    test.append(file)
+                else:
+                    train.append(f"{file} {label}")
+                progress.update()
+    target.lists.mkdir(parents=True, exist_ok=True)
+    numbered = [f"{label} {name}" for label, name in enumerate(names, 1)]
+    for file, lines in (("classInd", numbered), ("trainlist01", train), ("testlist01", test)):
+        (target.lists / f"{file}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return target
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise OptionError(name, f"{low} to {high}", str(value))
+
+
+def write_video(path: str | os.PathLike[str], frames: NDArray[np.uint8], fps: int) -> None:
+    """Write frames uint8 [n, H, W, 3] (even H and W, RGB) as an H.264 MP4 file of good quality."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "16", "threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def draw_clip(
+    name: str, group: int, clip: int, frames: int, size: int, fps: int, seed: int
+) -> NDArray[np.uint8]:
+    """The pictures of one clip.
+
+    Args:
+        name: class, a key of `MOTIONS`.
+        group: person and room.
+        clip: which of the clips of this class and group.
+        frames: number of frames.
+        size: height and width in pixels.
+        fps: frames a second.
+        seed: of the whole set.
+
+    Returns:
+        uint8 [frames, size, size, 3], RGB.
+    """
+    # What belongs to the group must not see the class, or its colours would give the class away.
+    room = np.random.default_rng([seed, group])
+    person = _Person.draw(room)
+    background = _room(room, size)
+    take = np.random.default_rng([seed, group, clip, zlib.crc32(name.encode())])
+
+    seconds = take.uniform(1.0, 1.8)  # of one period of the motion
+    phase, mirrored, breadth = take.uniform(), take.uniform() < 0.5, take.uniform(0.9, 1.1)
+    scale = size * take.uniform(0.18, 0.22) * person.height
+    drift, angle = take.uniform(0.08, 0.2) * size, take.uniform(0, 2 * math.pi)
+    centre = size * np.array([take.uniform(0.4, 0.6), take.uniform(0.5, 0.6)])
+    light = take.uniform(0.85, 1.15)
+
+    pictures = np.empty((frames, size, size, 3), np.uint8)
+    for row in range(frames):
+        time = row / fps
+        pose = MOTIONS[name]((phase + time / seconds) % 1)
+        turn = angle + 2 * math.pi * time / 3.1
+        where = centre + drift * np.array([math.cos(turn), 0.3 * math.sin(1.7 * turn)])
+        picture = background.copy()
+        _draw_figure(picture, person, pose, where, scale * breadth, mirrored)
+        noisy = picture * light + take.normal(scale=NOISE, size=picture.shape)
+        pictures[row] = np.clip(noisy, 0, 255)
+    return pictures
+
+
+@dataclass(frozen=True)
+class _Person:
+    """Colours and build of a figure."""
+
+    skin: tuple[int, ...]
+    shirt: tuple[int, ...]
+    trousers: tuple[int, ...]
+    height: float
+    width: float
+
+    @staticmethod
+    def draw(rng: np.random.Generator) -> _Person:
+        return _Person(
+            *(_colour(rng) for _ in range(3)),
+            height=rng.uniform(0.9, 1.1),
+            width=rng.uniform(0.16, 0.24),
+        )
+
+
+def _colour(rng: np.random.Generator) -> tuple[int, ...]:
+    """A muted colour, dark or bright."""
+    grey = rng.uniform(35, 220)
+    return tuple(int(value) for value in np.clip(grey + rng.uniform(-45, 45, size=3), 0, 255))
+
+
+def _room(rng: np.random.Generator, size: int) -> Image:
+    """A wall and a floor with soft stains, and a few boxes and stripes before them."""
+    picture = np.empty((size, size, 3), np.float32)
+    horizon = int(size * rng.uniform(0.6, 0.75))
+    picture[:horizon], picture[horizon:] = _colour(rng), _colour(rng)
+    for grain, strength in ((4, 14), (16, 9)):
+        stains = rng.normal(scale=strength, size=(grain, grain, 1)) + rng.normal(
+            scale=3, size=(grain, grain, 3)
+        )
+        stains = stains.astype(np.float32)
+        picture += cv2.resize(stains, (size, size), interpolation=cv2.INTER_CUBIC)
+    for _ in range(rng.integers(2, 5)):
+        left, top = rng.uniform(-0.1, 0.9, size=2) * size
+        width, height = rng.uniform(0.08, 0.35, size=2) * size
+        cv2.rectangle(
+            picture, (int(left), int(top)), (int(left + width), int(top + height)), _colour(rng), -1
+        )
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _draw_figure(
+    picture: Image,
+    person: _Person,
+    pose: Pose,
+    centre: NDArray[np.float64],
+    scale: float,
+    mirrored: bool,
+) -> None:
+    """Draw limbs as thick lines with round ends; `centre` is the hip's place (x, y) when standing."""
+    joints = _joints(pose) * scale  # hip first
+    if mirrored:
+        joints = joints * (-1, 1)
+    hip, neck, head, *limbs = centre + joints
+    thickness = max(1, round(person.width * scale))
+    for side in (0, 1):
+        knee, foot = limbs[4 + 2 * side : 6 + 2 * side]
+        _limb(picture, (hip, knee, foot), person.trousers, thickness)
+    _limb(picture, (hip, neck), person.shirt, round(thickness * 1.7))
+    for side in (0, 1):
+        elbow, hand = limbs[2 * side : 2 * side + 2]
+        _limb(picture, (neck, elbow), person.shirt, thickness)
+        _limb(picture, (elbow, hand), person.skin, thickness)
+    cv2.circle(picture, _pixel(head), round(HEAD * scale * 8), person.skin, -1, cv2.LINE_AA, 3)
+
+
+def _joints(pose: Pose) -> NDArray[np.float64]:
+    """Places [11, 2] of hip, neck, head, then elbow and hand, left and right, then knee and foot.
+
+    In torsos, x to the right and y downwards; the lower foot stands on the ground.
+    """
+
+    def step(start: NDArray[np.float64], degrees: float, length: float) -> NDArray[np.float64]:
+        radians = math.radians(degrees)
+        return start + length * np.array([math.sin(radians), math.cos(radians)])
+
+    hip = np.zeros(2)
+    neck = step(hip, 180 - pose.torso, TORSO)
+    head = step(neck, 180 - pose.torso, HEAD * 1.3)
+    limbs = []
+    for side, sign in ((0, -1), (1, 1)):
+        elbow = step(neck, sign * pose.arm[side], UPPER_ARM)
+        limbs += [elbow, step(elbow, sign * (pose.arm[side] + pose.elbow[side]), LOWER_ARM)]
+    for side, sign in ((0, -1), (1, 1)):
+        knee = step(hip, sign * pose.leg[side], UPPER_LEG)
+        limbs += [knee, step(knee, sign * (pose.leg[side] + pose.knee[side]), LOWER_LEG)]
+    joints = np.stack([hip, neck, head, *limbs])
+    ground = UPPER_LEG + LOWER_LEG
+    joints[:, 1] += ground - max(joints[-1, 1], joints[-3, 1]) - pose.hop
+    return joints
+
+
+def _limb(
+    picture: Image, points: tuple[NDArray[np.float64], ...], colour: tuple[int, ...], width: int
+) -> None:
+    for start, end in zip(points, points[1:]):
+        cv2.line(picture, _pixel(start), _pixel(end), colour, max(1, width), cv2.LINE_AA, 3)
+
+
+def _pixel(point: NDArray[np.float64]) -> tuple[int, int]:
+    """A place in eighths of a pixel, as cv2's `shift=3` takes it."""
+    return round(float(point[0]) * 8), round(float(point[1]) * 8)
