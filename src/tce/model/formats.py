@@ -1,0 +1,299 @@
+"""The checkpoint formats: which one a file's tensors are in, and their names in ours.
+
+Ours: `backbone.*` (a ResNet's published names), `head.*` (the embedding), `rotation_head.*`, and `fc.*` for a
+classifier. Architectures are read off the tensors, never believed from a file's words.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tce.errors import TceError
+from tce.model.classifier import ClassifierConfig
+from tce.model.encoder import EncoderConfig
+from tce.model.resnet import DEPTHS
+
+PRETRAINED_2020 = "TCE 2020 pre-training"
+FINETUNED_2020 = "TCE 2020 fine-tuning"
+PRETRAINED_LATER = "TCE later pre-training"
+FINETUNED_LATER = "TCE later fine-tuning"
+TORCHVISION = "torchvision"
+OURS = "tce"
+OTHER = "other network"
+
+IMAGENET_CLASSES = 1000
+EMBEDDING_2020 = 128
+
+
+@dataclass
+class Contents:
+    """A checkpoint in our names.
+
+    Attributes:
+        format: one of the formats above.
+        kind: "encoder", "classifier", or "backbone": a torchvision file serves as either.
+        config: what to build.
+        state: its tensors.
+        ignored: names in the file that are of no use here.
+    """
+
+    format: str
+    kind: str
+    config: EncoderConfig | ClassifierConfig
+    state: dict[str, Tensor]
+    ignored: list[str] = field(default_factory=list)
+
+
+def translate(content: Any, path: str) -> Contents:
+    """A checkpoint's content in our names.
+
+    Args:
+        content: what the file holds: a state dict, or a mapping around one.
+        path: the file, for the messages.
+
+    Raises:
+        TceError: none of the known formats, or no ResNet of ours.
+    """
+    wrapper, tensors = find_state(content, path)
+    names = strip_prefix(tensors, "module.")
+    provenance = _provenance(content)
+    if any(name.startswith("backbone.") for name in names):
+        return _later(names, provenance, path)
+    if "conv1_custom.weight" in names or "fc_custom.weight" in names:
+        return _finetuned_2020(names, provenance, path)
+    return _torchvision(names, wrapper, provenance, path)
+
+
+def find_state(content: Any, path: str) -> tuple[str, dict[str, Tensor]]:
+    """The state dict in a file's content, and the key under which it was ("" where it is the content).
+
+    Raises:
+        TceError: there is none.
+    """
+    if isinstance(content, Mapping):
+        for wrapper in ("model", "state_dict"):
+            inner = content.get(wrapper)
+            if isinstance(inner, Mapping) and inner and all(isinstance(v, Tensor) for v in inner.values()):
+                return wrapper, dict(inner)
+        if content and all(isinstance(v, Tensor) for v in content.values()):
+            return "", dict(content)
+        found = f"a mapping with {name_some(content)}"
+    else:
+        found = f"a {type(content).__name__}"
+    raise TceError(
+        path,
+        expected="a checkpoint: a state dict, alone or under 'model' or 'state_dict'",
+        found=found,
+        fix="save the model's state_dict()",
+    )
+
+
+def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors without a prefix that all of them have, as `DataParallel` adds it."""
+    if not all(name.startswith(prefix) for name in tensors):
+        return dict(tensors)
+    return {name.removeprefix(prefix): value for name, value in tensors.items()}
+
+
+def infer_architecture(backbone: Mapping[str, Tensor], path: str) -> str:
+    """The ResNet that has these tensors, by its blocks.
+
+    Raises:
+        TceError: none of ours.
+    """
+    blocks = tuple(
+        len({name.split(".")[1] for name in backbone if re.match(rf"layer{stage}\.\d+\.", name)})
+        for stage in (1, 2, 3, 4)
+    )
+    bottleneck = "layer1.0.conv3.weight" in backbone
+    for name, depth in DEPTHS.items():
+        if depth.blocks == blocks and depth.bottleneck == bottleneck:
+            return name
+    raise TceError(
+        path,
+        expected=f"the tensors of {', '.join(DEPTHS)}",
+        found=f"other layers: {name_some(backbone)}",
+        fix="name its network with --model hf:FOLDER_OR_NAME or --model package.module:callable",
+    )
+
+
+def _width(tensors: Mapping[str, Tensor], name: str, path: str) -> int:
+    """Outputs of a linear layer of that name.
+
+    Raises:
+        TceError: it is missing or no matrix.
+    """
+    weight = tensors.get(f"{name}.weight")
+    if weight is None or weight.ndim != 2:
+        raise TceError(
+            path,
+            expected=f"a matrix {name}.weight",
+            found="none" if weight is None else f"a tensor of shape {list(weight.shape)}",
+        )
+    return weight.shape[0]
+
+
+def _channels(backbone: Mapping[str, Tensor], path: str) -> int:
+    weight = backbone.get("conv1.weight")
+    if weight is None or weight.ndim != 4 or weight.shape[1] % 3 or not weight.shape[1]:
+        raise TceError(
+            path,
+            expected="a first convolution conv1.weight [64, 3 or a multiple of it, 7, 7]",
+            found="none" if weight is None else f"one of shape {list(weight.shape)}",
+        )
+    return weight.shape[1]
+
+
+def _feature_size(architecture: str) -> int:
+    return 2048 if DEPTHS[architecture].bottleneck else 512
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def _split(
+    tensors: Mapping[str, Tensor], heads: Iterable[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors without the named layers, and those of the named layers."""
+    heads = tuple(heads)
+    inside = {n: v for n, v in tensors.items() if n.rpartition(".")[0] in heads}
+    return {n: v for n, v in tensors.items() if n not in inside}, inside
+
+
+def _encoder(
+    format: str,
+    backbone: dict[str, Tensor],
+    head: dict[str, Tensor],
+    rotation: dict[str, Tensor],
+    provenance: dict[str, Any],
+    path: str,
+) -> Contents:
+    """An encoder out of a ResNet's tensors and a linear head's `weight` and `bias`."""
+    architecture = infer_architecture(backbone, path)
+    channels = _channels(backbone, path)
+    if channels != 3:
+        raise TceError(path, expected="a pre-training file of RGB frames", found=f"{channels} input channels")
+    config = EncoderConfig(
+        architecture=architecture,
+        embedding_size=head["weight"].shape[0],
+        head="linear",
+        rotation=bool(rotation),
+        feature_size=_feature_size(architecture),
+        provenance={"format": format, **provenance},
+    )
+    state = _under("backbone", backbone) | _under("head", head) | _under("rotation_head", rotation)
+    return Contents(format, "encoder", config, state)
+
+
+def _classifier(
+    format: str,
+    backbone: dict[str, Tensor],
+    fc: dict[str, Tensor],
+    provenance: dict[str, Any],
+    path: str,
+    resize: str = "squash",
+) -> Contents:
+    """A classifier out of a ResNet's tensors and its last layer's `weight` and `bias`."""
+    architecture = infer_architecture(backbone, path)
+    channels = _channels(backbone, path)
+    config = ClassifierConfig(
+        architecture=architecture,
+        num_classes=fc["weight"].shape[0],
+        differences=0 if channels == 3 else channels // 3,
+        feature_size=_feature_size(architecture),
+        resize=resize,
+        provenance={"format": format, **provenance},
+    )
+    return Contents(format, "classifier", config, _under("backbone", backbone) | _under("fc", fc))
+
+
+def _layer(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """`weight` and `bias` of a layer of that name."""
+    return {n.rpartition(".")[2]: v for n, v in tensors.items() if n.rpartition(".")[0] == name}
+
+
+def _finetuned_2020(names: dict[str, Tensor], provenance: dict[str, Any], path: str) -> Contents:
+    _width(names, "fc_custom", path)
+    rest, _ = _split(names, ["fc_custom"])
+    backbone = {n.replace("conv1_custom.", "conv1.", 1): v for n, v in rest.items()}
+    return _classifier(FINETUNED_2020, backbone, _layer(names, "fc_custom"), provenance, path)
+
+
+def _later(names: dict[str, Tensor], provenance: dict[str, Any], path: str) -> Contents:
+    inner = {n.removeprefix("backbone."): v for n, v in names.items() if n.startswith("backbone.")}
+    backbone, unused = _split(inner, ["fc"])  # the trunk's own ImageNet layer, where it was left in
+    outer = {n: v for n, v in names.items() if not n.startswith("backbone.")}
+    if any(n.startswith("fc_contrastive.") for n in outer):
+        _width(outer, "fc_contrastive", path)
+        rotation = {n: v for n, v in outer.items() if re.match(r"(fc|bn)_rotation_\d\.", n)}
+        contents = _encoder(
+            PRETRAINED_LATER, backbone, _layer(outer, "fc_contrastive"), rotation, provenance, path
+        )
+        extra = [n for n in outer if n not in rotation and not n.startswith("fc_contrastive.")]
+    else:
+        layer = next((n for n in ("fc", "classifier", "fc_custom") if f"{n}.weight" in outer), None)
+        if layer is None:
+            raise TceError(
+                path,
+                expected="backbone.* beside fc_contrastive.* (pre-training) or fc.* (fine-tuning)",
+                found=name_some(outer) if outer else "backbone.* alone",
+            )
+        _width(outer, layer, path)
+        contents = _classifier(FINETUNED_LATER, backbone, _layer(outer, layer), provenance, path)
+        extra = list(_split(outer, [layer])[0])
+    contents.state.update({n: outer[n] for n in extra})  # told as unexpected when the network is filled
+    contents.ignored = [f"backbone.{n}" for n in unused]
+    return contents
+
+
+def _torchvision(names: dict[str, Tensor], wrapper: str, provenance: dict[str, Any], path: str) -> Contents:
+    """Torchvision's names: the 2020 encoder or an ImageNet network, told apart by wrapper and size of `fc`.
+
+    Under 'model', or with 128 outputs, `fc` is the embedding of 2020. Otherwise it is a classifier's last
+    layer, which an encoder leaves out.
+    """
+    backbone, _ = _split(names, ["fc"])
+    fc = _layer(names, "fc")
+    architecture = infer_architecture(backbone, path)
+    if fc:
+        width = _width(names, "fc", path)
+        if width != IMAGENET_CLASSES and (wrapper == "model" or width == EMBEDDING_2020):
+            return _encoder(PRETRAINED_2020, backbone, fc, {}, provenance, path)
+        contents = _classifier(TORCHVISION, backbone, fc, provenance, path, resize="center-crop")
+        contents.kind = "backbone"
+        return contents
+    config = EncoderConfig(
+        architecture=architecture,
+        embedding_size=_feature_size(architecture),
+        head="none",
+        feature_size=_feature_size(architecture),
+        provenance={"format": TORCHVISION, **provenance},
+    )
+    return Contents(TORCHVISION, "backbone", config, _under("backbone", backbone))
+
+
+def _provenance(content: Any) -> dict[str, Any]:
+    """The small facts that a training file notes beside its tensors."""
+    notes: dict[str, Any] = {}
+    for key in ("epoch", "best_prec1", "best_acc1", "arch"):
+        value = content.get(key) if isinstance(content, Mapping) else None
+        if isinstance(value, Tensor | np.generic):
+            value = value.item() if isinstance(value, np.generic) or value.numel() == 1 else None
+        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+            notes[key] = value
+    return notes
+
+
+def name_some(names: Iterable[Any], count: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more if names else "nothing"
