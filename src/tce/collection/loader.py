@@ -1,0 +1,236 @@
+"""Batches of frames out of a frame store, decoded by threads, in the plan's order.
+
+Two stages on SPDL's pipeline: read a batch's encoded images, decode and resize them. Neither touches torch:
+a torch operation in a loader's thread would open a thread team of its own and change training's speed. SPDL
+drops an item whose stage raises; so stages here never raise, they hand the error on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from tce.collection.image import Resize, check_resize, decode_into
+from tce.errors import OptionError
+
+if TYPE_CHECKING:
+    from tce.collection.store import FrameStore
+
+log = logging.getLogger("tce.collection")
+
+READERS = 2
+"""Batches read at once: enough to hide a disk's latency; reading costs a few per cent of decoding."""
+
+
+class Plan(Protocol):
+    """What to load: `len` batches, each the clips int64 [B] and frame positions int64 [B, F]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass
+class Batch:
+    """Frames of B samples.
+
+    Attributes:
+        frames: uint8 [B, F, H, W, 3], RGB; a pinned torch tensor of the same shape with `pin=True` on a GPU
+            machine. A failed sample shows the pixels of the nearest good one, so that batch statistics stay
+            those of real frames.
+        clips: int64 [B], the sample's row in the store's catalog.
+        index: int64 [B, F], positions of the frames in their clips.
+        ok: bool [B], False where a frame could not be read or decoded; mask these out of losses.
+        errors: one line for each failed sample, naming its clip and the reason.
+    """
+
+    frames: Any
+    clips: np.ndarray
+    index: np.ndarray
+    ok: np.ndarray
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Encoded:
+    """A batch between the stages; `failure` is an error of the stage itself, not of one frame."""
+
+    clips: np.ndarray
+    index: np.ndarray
+    images: list[bytes | Exception]
+
+
+class Loader:
+    """Iterates over a plan's batches.
+
+    Args:
+        store: where the frames are.
+        plan: a sequence of (clips int64 [B], index int64 [B, F]); B and F may differ between batches.
+        size: height and width of the frames, pixels.
+        resize: "squash", "center-crop" or "squash-nearest", see `tce.collection.image.decode_into`.
+        threads: decoding threads.
+        prefetch: finished batches kept waiting for the consumer; memory is bounded by
+            prefetch + threads + 1 batches.
+        pin: hand out torch tensors in pinned memory where there is a GPU.
+
+    Raises:
+        OptionError: a size, number of threads or prefetch below 1, or an unknown way of resizing.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        plan: Plan | Sequence[tuple[np.ndarray, np.ndarray]],
+        size: tuple[int, int],
+        resize: Resize = "squash",
+        threads: int = 2,
+        prefetch: int = 4,
+        pin: bool = False,
+    ):
+        check_resize(resize)
+        for name, value in (("size", min(size)), ("--workers", threads), ("prefetch", prefetch)):
+            if value < 1:
+                raise OptionError(name, expected="1 or more", found=str(value))
+        self.store, self.plan, self.size, self.resize = store, plan, size, resize
+        self.threads, self.prefetch, self.pin = threads, prefetch, pin and _has_gpu()
+        self.seconds_waiting = 0.0
+        """Seconds that the consumer has waited for batches, over all iterations."""
+        self._running: list[Iterator[Batch]] = []
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterate()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads of every iteration that was left unfinished."""
+        while self._running:
+            self._running.pop().close()  # type: ignore[attr-defined]
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """The plan's batches from position `start` on, in order whatever the number of threads.
+
+        The threads stop when the iterator is exhausted, closed, garbage collected or left by an exception.
+
+        Raises:
+            OptionError: `start` outside the plan.
+        """
+        if not 0 <= start <= len(self.plan):
+            raise OptionError("start", expected=f"0 to {len(self.plan)}", found=str(start))
+        batches = self._batches(start)
+        self._running.append(batches)
+        return batches
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        from spdl.pipeline import PipelineBuilder
+
+        builder: PipelineBuilder[Any, Any] = PipelineBuilder()
+        pipeline = (
+            builder.add_source(range(start, len(self.plan)))
+            .pipe(self._read, concurrency=READERS, output_order="input", name="read")
+            .pipe(self._decode, concurrency=self.threads, output_order="input", name="decode")
+            .add_sink(self.prefetch)
+            .build(num_threads=self.threads + READERS)
+        )
+        try:
+            with pipeline.auto_stop():
+                for position in range(start, len(self.plan)):
+                    asked = time.perf_counter()
+                    got = pipeline.get_item()
+                    self.seconds_waiting += time.perf_counter() - asked
+                    if isinstance(got[1], BaseException):
+                        raise got[1]
+                    if got[0] != position:
+                        raise RuntimeError(f"the loader lost batch {position}: batch {got[0]} came instead")
+                    yield got[1]
+        finally:
+            # After `close`, which empties the list, this one is gone already.
+            self._running = [other for other in self._running if other.gi_frame is not None]  # type: ignore[attr-defined]
+
+    def _read(self, position: int) -> tuple[int, _Encoded | BaseException]:
+        """Stage 1: the batch's encoded images."""
+        try:
+            clips, index = (np.asarray(part, dtype=np.int64) for part in self.plan[position])
+            if index.ndim != 2 or clips.shape != index.shape[:1]:
+                raise ValueError(
+                    f"batch {position} of the plan: expected clips [B] and index [B, F], "
+                    f"found {clips.shape} and {index.shape}"
+                )
+            images = self.store.read(np.repeat(clips, index.shape[1]), index.reshape(-1))
+            return position, _Encoded(clips, index, images)
+        except BaseException as error:
+            return position, error
+
+    def _decode(self, item: tuple[int, _Encoded | BaseException]) -> tuple[int, Batch | BaseException]:
+        """Stage 2: pixels."""
+        position, encoded = item
+        if isinstance(encoded, BaseException):
+            return position, encoded
+        try:
+            return position, self._decode_batch(encoded)
+        except BaseException as error:
+            return position, error
+
+    def _decode_batch(self, encoded: _Encoded) -> Batch:
+        samples, frames = encoded.index.shape
+        held, pixels = _allocate((samples, frames, *self.size, 3), self.pin)
+        reasons: dict[int, str] = {}  # sample -> its first failed frame's reason
+        images = iter(encoded.images)
+        for sample in range(samples):
+            for frame in range(frames):
+                image = next(images)
+                try:
+                    if isinstance(image, Exception):
+                        raise image
+                    decode_into(image, pixels[sample, frame], self.resize)
+                except Exception as error:
+                    reasons.setdefault(sample, f"frame {encoded.index[sample, frame]}: {error}")
+        ok = np.ones(samples, dtype=bool)
+        ok[list(reasons)] = False
+        _fill_failed(pixels, ok)
+        errors = [
+            f"{self._name(encoded.clips[sample])}, {reason}" for sample, reason in sorted(reasons.items())
+        ]
+        return Batch(held, encoded.clips, encoded.index, ok, errors)
+
+    def _name(self, clip: int) -> str:
+        return self.store.catalog[int(clip)].id
+
+
+def _fill_failed(pixels: np.ndarray, ok: np.ndarray) -> None:
+    """Copy the nearest good sample into each failed one; zeros where none is good."""
+    good = np.flatnonzero(ok)
+    for sample in np.flatnonzero(~ok):
+        if len(good) == 0:
+            pixels[sample] = 0
+        else:
+            pixels[sample] = pixels[good[np.abs(good - sample).argmin()]]
+
+
+def _allocate(shape: tuple[int, ...], pin: bool) -> tuple[Any, np.ndarray]:
+    """The batch's array, and the same memory as a NumPy array to write into."""
+    if not pin:
+        pixels = np.empty(shape, dtype=np.uint8)
+        return pixels, pixels
+    import torch
+
+    tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+    return tensor, tensor.numpy()
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

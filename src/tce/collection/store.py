@@ -1,0 +1,166 @@
+"""Where training finds its frames: what collections and frame folders have in common, and the way to one."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from tce.errors import TceError
+
+if TYPE_CHECKING:
+    from tce.video.catalog import Catalog
+
+log = logging.getLogger("tce.collection")
+
+
+class FrameStore(ABC):
+    """Encoded frames of many clips, by clip and position; safe to read from several threads.
+
+    Attributes:
+        catalog: the clips, with labels, splits and sources; its rows are what `read` calls clips.
+        lengths: int64 [clips], frames of each clip, at least 1.
+        fps: float64 [clips], frames a second.
+    """
+
+    catalog: Catalog
+    lengths: np.ndarray
+    fps: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    @abstractmethod
+    def sizes(self) -> np.ndarray:
+        """int64 [clips, 2], height and width of the stored frames in pixels."""
+
+    @abstractmethod
+    def read(self, clips: np.ndarray, frames: np.ndarray) -> list[bytes | Exception]:
+        """Encoded images of single frames.
+
+        Args:
+            clips: int64 [n], rows of `catalog`.
+            frames: int64 [n], position of the frame in its clip, from 0.
+
+        Returns:
+            n items: the image's bytes, or the error that stands in its place.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the clips and their content, in their order: what a run's samples depend on."""
+
+    @abstractmethod
+    def _subset(self, rows: np.ndarray) -> None:
+        """Reduce the subclass's own arrays to `rows`."""
+
+    def select(self, rows: np.ndarray | Sequence[int]) -> Self:
+        """A store of some of the clips, which shares everything else with this one.
+
+        Args:
+            rows: int64 [m] rows of `catalog` in the wanted order, or bool [clips].
+        """
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        other = copy.copy(self)
+        other.catalog = self.catalog.select(rows)
+        other.lengths, other.fps = self.lengths[rows], self.fps[rows]
+        other._subset(rows)
+        return other
+
+    def _read_checked(
+        self,
+        clips: np.ndarray,
+        frames: np.ndarray,
+        read: Callable[[np.ndarray, np.ndarray], list[bytes | Exception]],
+    ) -> list[bytes | Exception]:
+        """`read` of the frames that exist; an error in the place of each that does not."""
+        clips, frames = np.asarray(clips, dtype=np.int64), np.asarray(frames, dtype=np.int64)
+        good = (frames >= 0) & (frames < self.lengths[clips])
+        if good.all():
+            return read(clips, frames)
+        found = iter(read(clips[good], frames[good]))
+        return [
+            next(found) if ok else IndexError(f"frame {frame} of a clip of {self.lengths[clip]} frames")
+            for ok, clip, frame in zip(good, clips, frames, strict=True)
+        ]
+
+
+def open_store(
+    path: str | os.PathLike[str], lists: str | os.PathLike[str] | None = None, split: str = "01"
+) -> FrameStore:
+    """Open a collection, or a tree of frame folders in place.
+
+    Args:
+        path: a collection's folder, or a folder that holds folders of images at any depth.
+        lists: a dataset's lists, which give labels and the column `split`; None takes what was packed, or
+            labels from the folders' names.
+        split: which of the lists' splits.
+
+    Raises:
+        TceError: there is nothing, or there are video files, which have to be packed first.
+    """
+    from tce.collection.tables import is_collection, open_collection
+
+    if is_collection(path):
+        collection = open_collection(path)
+        if len(collection) == 0:
+            raise TceError(f"collection {path}", expected="clips", found="none", fix="pack footage into it")
+        return collection
+    from tce.collection.folders import FolderStore, all_folders
+    from tce.video.catalog import read_catalog
+
+    catalog = read_catalog(path, lists=lists, split=split)
+    if not all_folders(catalog.paths):
+        raise TceError(
+            str(path),
+            expected="a collection or frame folders",
+            found="video files",
+            fix=f"pack them first: tce pack {path} --out COLLECTION",
+        )
+    return FolderStore(catalog)
+
+
+def prepare_store(
+    data: str | os.PathLike[str],
+    cache_folder: str | os.PathLike[str],
+    lists: str | os.PathLike[str] | None = None,
+    split: str = "01",
+    options: Mapping[str, Any] | None = None,
+) -> FrameStore:
+    """Open footage of any kind for training; video files are packed on first use.
+
+    A collection or a tree of frame folders is used where it is. Video files are packed into
+    `cache_folder/collection`, which is said and shows its progress; an interrupted packing goes on with the
+    same call, a finished one is opened.
+
+    Args:
+        data: videos, frame folders or a collection.
+        cache_folder: where the packed footage may lie, beside a run for example.
+        lists: a dataset's lists, which give labels and the column `split`.
+        split: which of the lists' splits.
+        options: further options of `tce pack` by their names, `short_side` for example.
+
+    Raises:
+        TceError: there is no footage, or none that can be decoded.
+    """
+    from tce.collection.folders import all_folders
+    from tce.collection.tables import is_collection
+    from tce.video.catalog import read_catalog
+
+    if is_collection(data) or all_folders(read_catalog(data, lists=lists, split=split).paths):
+        return open_store(data, lists, split)
+    from tce.collection.options import PackOptions
+    from tce.collection.pack import pack
+
+    collection = Path(cache_folder) / "collection"
+    log.info("packing the videos of %s into %s, which is done once", data, collection)
+    pack(PackOptions(footage=(os.fspath(data),), out=str(collection), **dict(options or {})))
+    return open_store(collection, lists, split)
