@@ -81,15 +81,18 @@ class Task(Protocol):
 
     Attributes:
         name: what the progress line says, e.g. "pre-training".
-        columns: names of all the figures it logs.
         steps_per_epoch: optimiser steps in an epoch.
         images_per_step: images that pass the network in a step.
     """
 
     name: str
-    columns: tuple[str, ...]
     steps_per_epoch: int
     images_per_step: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all the figures it logs."""
+        ...
 
     @property
     def seconds_waiting(self) -> float:
@@ -106,6 +109,10 @@ class Task(Protocol):
 
     def step(self, batch: Any, clock: Clock) -> Mapping[str, Tensor | float]:
         """Forward pass: "loss", a scalar to be lowered, and whatever else is logged."""
+        ...
+
+    def after_step(self) -> None:
+        """What follows once the weights have moved."""
         ...
 
     def look(self) -> dict[str, float]:
@@ -234,6 +241,7 @@ class Loop:
             self.means.add(parts)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_step()
         self.step += 1
         if clock.logs:
             self._log_row(clock, rate)

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from tce.errors import OptionError, TceError
 from tce.files import atomic, require_writable
 from tce.result import plain
-from tce.train.journal import Journal
+from tce.train.journal import Journal, read_log
 
 log = logging.getLogger("tce.train")
 
@@ -217,6 +217,11 @@ class RunFolder:
                 fix="put an earlier one of its folder in its place, or begin anew with --force",
             ) from error
         return state
+
+    def first_row(self) -> dict[str, float]:
+        """The first row of log.csv: the untrained network's figures; empty if there is none."""
+        rows = read_log(self.path / "log.csv")
+        return rows[0] if rows else {}
 
     def write_result(self, figures: Mapping[str, Any]) -> None:
         """Write result.json."""

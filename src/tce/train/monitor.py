@@ -1,0 +1,153 @@
+"""Looks at the embeddings while they are learned: nearest neighbours where labels exist, and collapse."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tce.collection.image import Resize
+from tce.collection.loader import Loader
+from tce.collection.store import FrameStore
+from tce.contrast import effective_rank, uniformity
+from tce.model.device import autocast
+from tce.model.encoder import FrameEncoder
+from tce.video.sampling import segments
+
+log = logging.getLogger("tce.train")
+
+FRAMES_PER_CLIP = 3
+NEIGHBOURS = 10
+TEMPERATURE = 0.07  # weight of a neighbour: exp(cosine / 0.07), as in instance discrimination
+BATCH = 64
+
+SETTLED = 0.05  # share of the run after which the rank should only grow
+COLLAPSED = 0.3  # share of its highest value below which it has collapsed
+SMOOTHING = 0.7  # share of the past in the rank that is judged, since a batch's own rank is noisy
+
+
+class Monitor:
+    """Judges an encoder on some of the clips; the same ones, frames and pixels each time.
+
+    Args:
+        store: the clips; labels and recordings come from its catalog.
+        size: side of the loaded frames in pixels.
+        clips: most clips that are looked at.
+        workers: decoding threads.
+        precision: of the network's passes.
+        resize: how frames become square, see `Loader`.
+    """
+
+    def __init__(
+        self, store: FrameStore, size: int, clips: int, workers: int, precision: str, resize: Resize
+    ):
+        self.precision = precision
+        rows = np.arange(len(store))
+        labelled = np.flatnonzero(store.catalog.labels >= 0)
+        self.labels: np.ndarray | None = None
+        if len(labelled):
+            across = labelled[has_rivals(store.catalog.labels, store.catalog.source_numbers, labelled)]
+            if len(across):
+                rows = across
+            else:
+                log.info("no kNN monitor: no class has clips of two recordings or more")
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(clips, len(rows))).astype(int))]
+        if len(labelled) and len(across):
+            self.labels = store.catalog.labels[rows]
+            self.sources = store.catalog.source_numbers[rows]
+        self.rows = rows
+        index = segments(store.lengths[rows], FRAMES_PER_CLIP)  # [n, 3]
+        starts = range(0, len(rows), BATCH)
+        plan = [(rows[start : start + BATCH], index[start : start + BATCH]) for start in starts]
+        self._loader = Loader(store, plan, (size, size), resize, threads=workers)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its figures."""
+        return ("rank_all", "uniformity_all", *(("knn",) if self.labels is not None else ()))
+
+    @torch.no_grad()
+    def __call__(self, encoder: FrameEncoder) -> dict[str, float]:
+        """Figures of the encoder as it is now: kNN accuracy where it can be told, rank and uniformity."""
+        training = encoder.training
+        encoder.eval()
+        features, embeddings = [], []
+        for batch in self._loader:
+            frames = torch.as_tensor(batch.frames).to(encoder.device).flatten(0, 1)  # [b * 3, H, W, 3]
+            with autocast(encoder.device, self.precision):
+                found = encoder.features(encoder.preprocess(frames, resize="squash"))  # [b * 3, F]
+                embeddings.append(encoder.project(found).float().cpu())
+            clip = found.float().view(len(batch.clips), -1, found.shape[1]).mean(dim=1)
+            features.append(torch.nn.functional.normalize(clip, dim=1).cpu())
+        encoder.train(training)
+        vectors = torch.cat(embeddings)  # [n * 3, D]
+        figures = {"rank_all": effective_rank(vectors), "uniformity_all": float(uniformity(vectors[:3000]))}
+        if self.labels is not None:
+            figures["knn"] = knn_accuracy(torch.cat(features), self.labels, self.sources)
+        return figures
+
+
+def has_rivals(labels: np.ndarray, sources: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of `rows` have a clip of the same class from another recording among them, bool [len(rows)]."""
+    pairs = np.unique(np.stack([labels[rows], sources[rows]]), axis=1)  # [2, class and recording]
+    recordings = np.bincount(pairs[0], minlength=labels.max() + 1)
+    return recordings[labels[rows]] > 1
+
+
+def knn_accuracy(features: Tensor, labels: np.ndarray, sources: np.ndarray, k: int = NEIGHBOURS) -> float:
+    """Share of clips whose class their nearest neighbours from other recordings vote for.
+
+    Args:
+        features: unit vectors [n, F].
+        labels: classes, int64 [n].
+        sources: recordings, int64 [n]; a clip's own recording has no vote.
+        k: neighbours that vote, each with weight exp(cosine / 0.07).
+    """
+    truth, origin = torch.as_tensor(labels), torch.as_tensor(sources)
+    similarity = features @ features.T  # [n, n]
+    similarity[origin[:, None] == origin] = -torch.inf
+    near, index = similarity.topk(min(k, len(features) - 1), dim=1)  # [n, k]
+    votes = torch.zeros(len(features), int(truth.max()) + 1)
+    votes.scatter_add_(1, truth[index], (near / TEMPERATURE).exp())
+    return float((votes.argmax(dim=1) == truth).double().mean())
+
+
+class CollapseWatch:
+    """Tells when the embeddings' effective rank falls far below where it stood once training had settled."""
+
+    def __init__(self) -> None:
+        self.smooth: float | None = None
+        self.highest = 0.0
+        self.warned = False
+
+    def see(self, rank: float, share: float) -> str | None:
+        """Take a batch's effective rank in; a warning when it has collapsed, once.
+
+        Args:
+            rank: effective rank of a batch's embeddings.
+            share: share of the training done, in [0, 1].
+        """
+        past = rank if self.smooth is None else self.smooth
+        self.smooth = SMOOTHING * past + (1 - SMOOTHING) * rank
+        if share < SETTLED:
+            return None
+        self.highest = max(self.highest, self.smooth)
+        collapsed = self.smooth < COLLAPSED * self.highest
+        news, self.warned = collapsed and not self.warned, collapsed
+        if not news:
+            return None
+        return (
+            f"the embeddings are collapsing: effective rank {self.smooth:.1f}, once {self.highest:.1f}; "
+            "a lower --lr, negatives from the batch (--loss ntxent) or --own-row-positive also may hold it"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen."""
+        return {"smooth": self.smooth, "highest": self.highest, "warned": self.warned}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put that back."""
+        self.smooth, self.highest, self.warned = state["smooth"], state["highest"], state["warned"]

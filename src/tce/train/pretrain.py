@@ -1,0 +1,174 @@
+"""The command `tce pretrain`: clips in, an encoder and its run folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tce.collection.store import FrameStore, prepare_store
+from tce.errors import OptionError, TceError
+from tce.model.checkpoint import load_encoder
+from tce.model.encoder import FrameEncoder, build_encoder, seeded
+from tce.recipes import recipe_text
+from tce.result import Result
+from tce.train.loop import fit
+from tce.train.method import Pretraining
+from tce.train.options import DataOptions, PretrainOptions
+from tce.train.run import RunFolder, describe_run
+from tce.train.world import World, join_world
+
+log = logging.getLogger("tce.train")
+
+FREE = (  # what may change when a run is resumed: where it runs, how it is kept, and how long it goes on
+    *("data", "lists", "out", "recipe", "show", "epochs", "max_steps", "stop_on_collapse"),
+    *("workers", "device", "compile", "channels_last", "deterministic"),
+    *("checkpoint_minutes", "keep", "resume", "force"),
+)
+
+
+def pretrain(options: PretrainOptions) -> Result:
+    """Learn a frame encoder from unlabelled clips.
+
+    Writes the run folder `options.run.out`; footage that is not packed yet is packed into it first.
+
+    Args:
+        options: what to learn from, how, and where to write.
+
+    Returns:
+        The last figures, and where the network is.
+
+    Raises:
+        OptionError: options that contradict each other, the data, or the run that is resumed.
+        TceError: no clips, footage that cannot be read, a diverged run, a full disk.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; everything is saved and `resume` goes on.
+    """
+    if options.run.show:
+        return Result(recipe_text("pretrain", options.run.recipe).rstrip())
+    for flag, value in (("DATA", options.data.data), ("--out", options.run.out)):
+        if not value:
+            raise OptionError(flag, expected="a folder", found="nothing", fix="see tce pretrain --help")
+    with join_world(options.run.device) as world:
+        if options.run.deterministic:
+            torch.use_deterministic_algorithms(True)
+        return _pretrain(options, world)
+
+
+def _pretrain(options: PretrainOptions, world: World) -> Result:
+    run = options.run
+    with RunFolder(run.out, run.resume, run.force) as folder:
+        store = open_clips(options.data, folder.path / "footage", run.workers)
+        encoder = make_encoder(options).to(world.device)
+        if run.channels_last:
+            encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if run.compile:
+            encoder.backbone.compile()
+        task = Pretraining(options, store, encoder, world)
+        data = {"fingerprint": store.fingerprint(), "clips": len(store)}
+        state = folder.begin(describe_run("pretrain", dataclasses.asdict(options), data), task.columns, FREE)
+        if state is None:
+            task.fill_bank()
+        figures = fit(task, options.optim, run, world, folder, state)
+        return _finish(options, task, folder, figures)
+
+
+def open_clips(data: DataOptions, cache: Path, workers: int) -> FrameStore:
+    """The clips to learn from: all of them, or the train clips of a split.
+
+    Args:
+        data: where they are and which are wanted.
+        cache: where footage is packed if it is not yet.
+        workers: threads or processes for packing.
+
+    Raises:
+        TceError: there are none.
+    """
+    split = data.split or "01"
+    store = prepare_store(data.data, cache, lists=data.lists, split=split)
+    if data.lists is None and data.split is None:
+        return store
+    train = store.catalog.splits == "train"
+    if not train.any():
+        raise TceError(
+            data.data, expected=f"train clips of split {split}", found="none", fix="check --lists and --split"
+        )
+    log.info("learning from the %d train clips of split %s", train.sum(), split)
+    return store.select(train)
+
+
+def make_encoder(options: PretrainOptions) -> FrameEncoder:
+    """The encoder to train: new, or from `--weights`, with the heads that the method needs.
+
+    Raises:
+        OptionError: `--embedding-size` or `--head` differ from the weights'.
+    """
+    model, seed, rotation = options.model, options.run.seed, options.contrast.rotation > 0
+    resize = options.data.resize
+    if model.weights is None:
+        size = model.embedding_size
+        encoder = build_encoder(model.model, size, model.head, rotation, model.image_size, seed, resize)
+        encoder.freeze(model.freeze)
+        return encoder
+    given = load_encoder(model.weights, model.model)
+    config = given.config
+    if config.head == "none":  # an ImageNet network, say: it gets a head
+        config = dataclasses.replace(config, head=model.head, embedding_size=model.embedding_size)
+    if (config.head, config.embedding_size) != (model.head, model.embedding_size):
+        raise OptionError(
+            "--weights",
+            expected=f"--head {model.head} --embedding-size {model.embedding_size}",
+            found=f"--head {config.head} --embedding-size {config.embedding_size} in {model.weights}",
+        )
+    config = dataclasses.replace(config, rotation=rotation, image_size=model.image_size, resize=resize)
+    with seeded(seed):
+        encoder = FrameEncoder(config, given.backbone)
+    _carry_over(given.head, encoder.head)
+    _carry_over(given.rotation_head, encoder.rotation_head)
+    encoder.freeze(model.freeze)
+    return encoder
+
+
+def _carry_over(old: torch.nn.Module | None, new: torch.nn.Module | None) -> None:
+    """Take a head's weights along where both networks have it."""
+    if old is not None and new is not None and list(old.state_dict()):
+        new.load_state_dict(old.state_dict())
+
+
+def _finish(
+    options: PretrainOptions, task: Pretraining, folder: RunFolder, figures: Mapping[str, float]
+) -> Result:
+    """Write result.json, and tell the figures."""
+    outcome: dict[str, Any] = {
+        "model": str(folder.model_file),
+        "step": folder.saved_step,
+        "epochs": options.optim.epochs,
+        "clips": len(task.store),
+        "failed": task.failed,
+        "figures": dict(figures),
+        "first": folder.first_row(),
+        "protocol": {
+            "knn": None
+            if task.monitor is None or task.monitor.labels is None
+            else {
+                "clips": len(task.monitor.rows),
+                "neighbours": "of other recordings only",
+                "split": options.data.split,
+                "seed": options.run.seed,
+            }
+        },
+    }
+    folder.write_result(outcome)
+    loss = figures.get("loss", float("nan"))
+    lines = [f"wrote {folder.model_file} (step {folder.saved_step}, loss {loss:.3f})"]
+    first = outcome["first"]
+    if "knn" in figures and "knn" in first:
+        lines.append(f"kNN across recordings: {first['knn']:.1%} before, {figures['knn']:.1%} after")
+    if task.failed:
+        named = ", ".join(list(task.failed)[:5])
+        lines.append(f"{len(task.failed)} clips could not be read and were left out: {named}")
+    lines.append(f"next: tce embed --ckpt {folder.model_file} --input VIDEO --output embeddings.npz")
+    return Result("\n".join(lines), outcome)
