@@ -1,0 +1,190 @@
+"""The command `tce export`: an encoder or a classifier as ONNX, checked against ONNX Runtime."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tce.errors import TceError
+from tce.files import atomic, require_writable
+from tce.model.checkpoint import describe_model, load_classifier, load_encoder
+from tce.model.classifier import Classifier
+from tce.model.encoder import FrameEncoder
+from tce.model.options import ExportOptions
+from tce.model.pixels import normalise
+from tce.model.reading import huggingface_place, read_contents
+from tce.result import Result
+
+TOLERANCE = 1e-3  # of the largest output; float32 kernels of two makers differ by about 1e-6
+CHECKED_BATCHES = (1, 3)
+
+
+class _Raw(nn.Module):
+    """A model that takes decoded pixels: uint8 [B (, T), size, size, 3] instead of normalised floats."""
+
+    def __init__(self, model: FrameEncoder | Classifier):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The model's output, see the class."""
+        config = self.model.config
+        images = normalise(pixels.flatten(0, -4).permute(0, 3, 1, 2), config.mean, config.std)
+        if isinstance(self.model, Classifier):
+            images = self.model.to_input(images)
+        return self.model(images)
+
+
+def export(options: ExportOptions) -> Result:
+    """Write a checkpoint as an ONNX file whose first axis, the batch, is free.
+
+    The input is `images`, normalised float32 [batch, channels, size, size] as `preprocess` gives them, or
+    with `raw` uint8 [batch, size, size, 3] ([batch, differences + 1, size, size, 3] for a classifier of
+    differences). The output is `embedding` [batch, D] of length 1, or `logits` [batch, classes]. The
+    checkpoint's description is in the file's metadata under `tce`.
+
+    Args:
+        options: the checkpoint, and where and how to write.
+
+    Returns:
+        `output`, `opset`, `inputs`, `outputs`, and `max_abs_difference` between torch and ONNX Runtime.
+
+    Raises:
+        TceError: no checkpoint, onnx or onnxruntime not installed, a network that cannot be exported, or
+            results that differ.
+    """
+    _require_onnx()
+    require_writable(options.output)
+    model = _load(options)
+    size = options.image_size or model.image_size
+    data = _graph(model, options, size)
+    data = _with_description(data, model)
+    difference = _compare(data, model, options.raw, size)
+    with atomic(options.output) as file:
+        file.write(data)
+    names = {
+        "inputs": {"images": _shape(model, options.raw, size)},
+        "outputs": {_output(model): _sizes(model)},
+    }
+    text = (
+        f"{options.output}: {model.config.architecture}, opset {options.opset}, "
+        f"images {names['inputs']['images']} -> {_output(model)} {_sizes(model)}; "
+        f"differs from torch by at most {difference:.1e}"
+    )
+    figures = {"output": options.output, "opset": options.opset, "max_abs_difference": difference, **names}
+    return Result(text, figures)
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise TceError(
+            "tce export",
+            expected="onnx and onnxruntime",
+            found=str(error),
+            fix="pip install 'tce-video[export]'",
+        ) from error
+
+
+def _load(options: ExportOptions) -> FrameEncoder | Classifier:
+    if huggingface_place(options.ckpt) is None:
+        kind = read_contents(options.ckpt, options.model, building=False).kind
+        if kind == "classifier":
+            return load_classifier(options.ckpt, options.model)
+    return load_encoder(options.ckpt, options.model)
+
+
+def _output(model: FrameEncoder | Classifier) -> str:
+    return "embedding" if isinstance(model, FrameEncoder) else "logits"
+
+
+def _sizes(model: FrameEncoder | Classifier) -> list[Any]:
+    return ["batch", model.embedding_size if isinstance(model, FrameEncoder) else model.num_classes]
+
+
+def _shape(model: FrameEncoder | Classifier, raw: bool, size: int) -> list[Any]:
+    """The input's axes, the first one free."""
+    differences = model.config.differences if isinstance(model, Classifier) else 0
+    if not raw:
+        return ["batch", 3 * differences or 3, size, size]
+    stack = [differences + 1] if differences else []
+    return ["batch", *stack, size, size, 3]
+
+
+def _sample(model: FrameEncoder | Classifier, raw: bool, size: int, batch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    shape = [batch, *_shape(model, raw, size)[1:]]
+    if raw:
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return torch.randn(shape, generator=generator)
+
+
+def _graph(model: FrameEncoder | Classifier, options: ExportOptions, size: int) -> bytes:
+    """The model's trace as an ONNX file."""
+    network: nn.Module = _Raw(model) if options.raw else model
+    buffer = io.BytesIO()
+    output = _output(model)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the tracer's remarks on sizes that are constant on purpose
+            torch.onnx.export(
+                network.eval(),
+                # More than one, or the tracer takes the batch for a constant.
+                (_sample(model, options.raw, size, 2),),
+                buffer,  # type: ignore[arg-type]
+                input_names=["images"],
+                output_names=[output],
+                dynamic_axes={"images": {0: "batch"}, output: {0: "batch"}},
+                opset_version=options.opset,
+                dynamo=False,  # the exporter that needs no further package
+            )
+    except Exception as error:  # whatever a foreign network's operators make the exporter raise
+        raise TceError(
+            f"{model.config.architecture}",
+            expected=f"a network that ONNX can express at opset {options.opset}",
+            found=str(error).strip().splitlines()[0],
+            fix="try a higher --opset",
+        ) from error
+    return buffer.getvalue()
+
+
+def _with_description(data: bytes, model: FrameEncoder | Classifier) -> bytes:
+    import onnx
+
+    graph = onnx.load_from_string(data)
+    description = describe_model(model)
+    description.pop("network")
+    onnx.helper.set_model_props(graph, {"tce": json.dumps(description, sort_keys=True)})
+    onnx.checker.check_model(graph)
+    return graph.SerializeToString()
+
+
+def _compare(data: bytes, model: FrameEncoder | Classifier, raw: bool, size: int) -> float:
+    """The largest difference between ONNX Runtime's and torch's results, over several batch sizes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    network: nn.Module = _Raw(model) if raw else model
+    worst = 0.0
+    for batch in CHECKED_BATCHES:
+        images = _sample(model, raw, size, batch)
+        with torch.no_grad():
+            expected = network(images).numpy()
+        found = session.run(None, {"images": images.numpy()})[0]
+        difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise TceError(
+                f"{model.config.architecture} as ONNX",
+                expected=f"torch's results within {TOLERANCE:g}",
+                found=f"a difference of {difference:.2g} at batch {batch}; nothing was written",
+            )
+        worst = max(worst, difference)
+    return worst
