@@ -161,7 +161,11 @@ def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple
 
 def run(name: str, arguments: Sequence[str], prog: str | None = None) -> int:
     """Parse and run one command, print its result, and give the exit code (0, 1 or 130)."""
-    options, output = parse(name, arguments, prog)
+    try:
+        options, output = parse(name, arguments, prog)
+    except TceError as error:  # options that contradict each other
+        print(f"tce: {error}", file=sys.stderr)
+        return 1
     function = resolve(COMMANDS[name].function)
     return report(lambda: function(options), output)
 

@@ -25,8 +25,8 @@ class DataOptions:
     """Number of the split whose train clips are used, e.g. 01; unset: 01 with --lists, else every clip."""
     frame_size: int | None = None
     """Side of the loaded frames before augmentation, pixels; unset: 8/7 of --image-size, room for crops."""
-    resize: Literal["squash", "center-crop"] = "squash"
-    """How frames become square: the whole frame squashed, or its centre; squashing wastes no pixels."""
+    resize: Literal["squash", "center-crop", "squash-nearest"] = "squash"
+    """How frames become square: squashed, which wastes no pixels, or their centre; nearest: as released."""
 
     def __post_init__(self) -> None:
         check_choices(self)

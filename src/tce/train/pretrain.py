@@ -107,7 +107,7 @@ def make_encoder(options: PretrainOptions) -> FrameEncoder:
         OptionError: `--embedding-size` or `--head` differ from the weights'.
     """
     model, seed, rotation = options.model, options.run.seed, options.contrast.rotation > 0
-    resize = options.data.resize
+    resize = options.data.resize.removesuffix("-nearest")
     if model.weights is None:
         size = model.embedding_size
         encoder = build_encoder(model.model, size, model.head, rotation, model.image_size, seed, resize)

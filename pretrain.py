@@ -1,0 +1,8 @@
+"""Self-supervised training from the checkout: `python pretrain.py DATA --out RUN` is `tce pretrain` with these."""
+
+import sys
+
+from tce.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("pretrain", sys.argv[1:], prog="pretrain.py"))
