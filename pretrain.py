@@ -1,4 +1,4 @@
-"""Self-supervised training from the checkout: `python pretrain.py DATA --out RUN` is `tce pretrain` with these."""
+"""Self-supervised training from the checkout: `python pretrain.py ...` does what `tce pretrain ...` does."""
 
 import sys
 
