@@ -80,7 +80,7 @@ class Decoder:
         self._container.seek(stamp, stream=self._stream, backward=True)
 
     def packets(self) -> Iterator[Packet]:
-        """The stream's packets in the order of the file; at the end the empty one that flushes the decoder."""
+        """The stream's packets in the file's order; at the end the empty one that flushes the decoder."""
         try:
             yield from self._container.demux(self._stream)
         except av.FFmpegError as error:

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tce.video.errors import FrameError, VideoMissing, VideoUnreadable
-from tce.video.index import DEFAULT_FPS
-from tce.video.source import Frames, Indices, Video
+from tce.video.footage import is_image
+from tce.video.source import DEFAULT_FPS, Frames, Indices, Video
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -24,11 +23,6 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     parts = [part for part in _DIGITS.split(name) if part]
     key = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
     return [*key, (2, 0, name)]  # the name itself decides between 7 and 07
-
-
-def is_image(name: str) -> bool:
-    """Whether the name is that of a frame: an image's suffix, and not hidden."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 class FrameFolder(Video):
@@ -117,7 +111,7 @@ class FrameFolder(Video):
             return image
         import cv2
 
-        return cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.asarray(cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _images(folder: Path) -> list[str]:
@@ -159,7 +153,7 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"), np.uint8)
     except Exception as error:  # Pillow raises whatever its plug-ins do
         found = "an empty file" if not data else " ".join(str(error).split())
         raise FrameError(name, "an image", found) from error

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-DEFAULT_FPS = 25.0  # where nothing states a rate; FFmpeg assumes the same for image sequences
+from tce.video.source import DEFAULT_FPS
 
 # Containers whose packets hold one frame each and carry its true presentation time.
 _HONEST_CONTAINERS = ("mov,mp4", "matroska", "flv", "gif", "nut")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Turn:
 
 def turn_of(frame: VideoFrame) -> Turn:
     """The turn that the frame's display matrix asks for, to the nearest quarter."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # keys are of this type
     if data is None:
         return Turn()
     # Shown (x, y) = stored (x, y) times [[a, b], [c, d]], y pointing down.

@@ -23,6 +23,7 @@ from tce.video.errors import (
 )
 
 __all__ = [
+    "DEFAULT_FPS",
     "DecoderCrashed",
     "FrameError",
     "Video",
@@ -33,6 +34,8 @@ __all__ = [
     "VideoUnreadable",
     "open_video",
 ]
+
+DEFAULT_FPS = 25.0  # where nothing states a rate; FFmpeg assumes the same for image sequences
 
 Frames = NDArray[np.uint8]  # [n, H, W, 3] RGB
 Indices = NDArray[np.int64]  # [n]
