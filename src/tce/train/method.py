@@ -94,7 +94,7 @@ class Pretraining:
         contrast = self.options.contrast
         names = ["loss", "contrast"]
         names += ["rotation", "turned"] * (contrast.rotation > 0)
-        names += ["threshold", "hard"] * (self.bank is not None and contrast.mining != "all")
+        names += ["threshold", "hard"] * (self.bank is not None and contrast.mining == "curriculum")
         names += ["drift"] * (self.bank is not None) + ["z_fit"] * isinstance(self.loss, NCELoss)
         names += ["lr", "alignment", "uniformity", "rank"]
         return (*names, *(self.monitor.columns if self.monitor is not None else ()))
@@ -272,14 +272,15 @@ class Pretraining:
         )
         threshold: float | Tensor = level
         if options.mining == "random":
-            threshold = level = -2.0  # below every cosine: nothing is mined, all is drawn
+            threshold = -2.0  # below every cosine: nothing is mined, all is drawn
         elif options.threshold_by == "quantile":
             threshold = quantile_threshold(similarity, level)  # [B]
         exclude = self.sources if options.exclude_same_source else None
         mined = mine(similarity, ids, threshold, self.k, self._generator(number), exclude)
-        parts["threshold"] = level
-        if clock.logs:
-            parts["hard"] = mined.hard_share
+        if options.mining == "curriculum":
+            parts["threshold"] = level
+            if clock.logs:
+                parts["hard"] = mined.hard_share
         return self.bank.take(v, mined.ids, similarity)
 
     def rotation(self, scores: Tensor, turns: Tensor, ok: Tensor | None) -> dict[str, Tensor | float]:

@@ -15,7 +15,7 @@ from tce.collection.store import FrameStore
 from tce.contrast import effective_rank, uniformity
 from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
-from tce.video.sampling import segments
+from tce.video.sampling import spread
 
 log = logging.getLogger("tce.train")
 
@@ -59,7 +59,7 @@ class Monitor:
             self.labels = store.catalog.labels[rows]
             self.sources = store.catalog.source_numbers[rows]
         self.rows = rows
-        index = segments(store.lengths[rows], FRAMES_PER_CLIP)  # [n, 3]
+        index = np.stack([spread(length, FRAMES_PER_CLIP) for length in store.lengths[rows]])  # [n, 3]
         starts = range(0, len(rows), BATCH)
         plan = [(rows[start : start + BATCH], index[start : start + BATCH]) for start in starts]
         self._loader = Loader(store, plan, (size, size), resize, threads=workers)

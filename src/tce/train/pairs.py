@@ -85,8 +85,16 @@ class PairPlan:
     def frames(self, clips: np.ndarray, epoch: int) -> np.ndarray:
         """Frames of some clips in an epoch, int64 [b, F]."""
         options = self.contrast
-        low, high = options.window_from, options.window
-        pairs = positive_pairs(self.lengths[clips], self.seed, epoch, clips, low, high)
+        pairs = positive_pairs(
+            self.lengths[clips],
+            self.seed,
+            epoch,
+            clips,
+            options.window_from,
+            options.window,
+            options.window_unit,
+            self.fps[clips],
+        )
         alone = options.positives == "same" or options.own_row_positive == "only"
         return pairs[:, :1] if alone else pairs
 
