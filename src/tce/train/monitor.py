@@ -33,7 +33,7 @@ class Monitor:
     """Judges an encoder on some of the clips; the same ones, frames and pixels each time.
 
     Args:
-        store: the clips; labels and recordings come from its catalog.
+        store: the clips; labels and groups come from its catalog.
         size: side of the loaded frames in pixels.
         clips: most clips that are looked at.
         workers: decoding threads.
@@ -49,15 +49,15 @@ class Monitor:
         labelled = np.flatnonzero(store.catalog.labels >= 0)
         self.labels: np.ndarray | None = None
         if len(labelled):
-            across = labelled[has_rivals(store.catalog.labels, store.catalog.source_numbers, labelled)]
+            across = labelled[has_rivals(store.catalog.labels, store.catalog.group_numbers, labelled)]
             if len(across):
                 rows = across
             else:
-                log.info("no kNN monitor: no class has clips of two recordings or more")
+                log.info("no kNN monitor: no class has clips of two groups (people, recordings) or more")
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(clips, len(rows))).astype(int))]
         if len(labelled) and len(across):
             self.labels = store.catalog.labels[rows]
-            self.sources = store.catalog.source_numbers[rows]
+            self.groups = store.catalog.group_numbers[rows]
         self.rows = rows
         index = np.stack([spread(length, FRAMES_PER_CLIP) for length in store.lengths[rows]])  # [n, 3]
         starts = range(0, len(rows), BATCH)
@@ -86,27 +86,30 @@ class Monitor:
         vectors = torch.cat(embeddings)  # [n * 3, D]
         figures = {"rank_all": effective_rank(vectors), "uniformity_all": float(uniformity(vectors[:3000]))}
         if self.labels is not None:
-            figures["knn"] = knn_accuracy(torch.cat(features), self.labels, self.sources)
+            figures["knn"] = knn_accuracy(torch.cat(features), self.labels, self.groups)
         return figures
 
 
-def has_rivals(labels: np.ndarray, sources: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Which of `rows` have a clip of the same class from another recording among them, bool [len(rows)]."""
-    pairs = np.unique(np.stack([labels[rows], sources[rows]]), axis=1)  # [2, class and recording]
-    recordings = np.bincount(pairs[0], minlength=labels.max() + 1)
-    return recordings[labels[rows]] > 1
+def has_rivals(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of `rows` have a clip of the same class from another group among them, bool [len(rows)]."""
+    pairs = np.unique(np.stack([labels[rows], groups[rows]]), axis=1)  # [2, class and group]
+    count = np.bincount(pairs[0], minlength=labels.max() + 1)  # groups of each class
+    return count[labels[rows]] > 1
 
 
-def knn_accuracy(features: Tensor, labels: np.ndarray, sources: np.ndarray, k: int = NEIGHBOURS) -> float:
-    """Share of clips whose class their nearest neighbours from other recordings vote for.
+def knn_accuracy(features: Tensor, labels: np.ndarray, groups: np.ndarray, k: int = NEIGHBOURS) -> float:
+    """Share of clips whose class their nearest neighbours from other groups vote for.
+
+    Pieces of one recording look alike whatever a network has learned, and so do a person's clips of different
+    classes: neither may vote.
 
     Args:
         features: unit vectors [n, F].
         labels: classes, int64 [n].
-        sources: recordings, int64 [n]; a clip's own recording has no vote.
+        groups: people or recordings, int64 [n]; a clip's own has no vote.
         k: neighbours that vote, each with weight exp(cosine / 0.07).
     """
-    truth, origin = torch.as_tensor(labels), torch.as_tensor(sources)
+    truth, origin = torch.as_tensor(labels), torch.as_tensor(groups)
     similarity = features @ features.T  # [n, n]
     similarity[origin[:, None] == origin] = -torch.inf
     near, index = similarity.topk(min(k, len(features) - 1), dim=1)  # [n, k]

@@ -155,7 +155,7 @@ def _finish(
             if task.monitor is None or task.monitor.labels is None
             else {
                 "clips": len(task.monitor.rows),
-                "neighbours": "of other recordings only",
+                "neighbours": "of other groups only",
                 "split": options.data.split,
                 "seed": options.run.seed,
             }
@@ -166,7 +166,7 @@ def _finish(
     lines = [f"wrote {folder.model_file} (step {folder.saved_step}, loss {loss:.3f})"]
     first = outcome["first"]
     if "knn" in figures and "knn" in first:
-        lines.append(f"kNN across recordings: {first['knn']:.1%} before, {figures['knn']:.1%} after")
+        lines.append(f"kNN across groups: {first['knn']:.1%} before, {figures['knn']:.1%} after")
     if task.failed:
         named = ", ".join(list(task.failed)[:5])
         lines.append(f"{len(task.failed)} clips could not be read and were left out: {named}")
