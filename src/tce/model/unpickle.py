@@ -13,7 +13,6 @@ import os
 import pickle
 import re
 import tarfile
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +82,8 @@ class _Array:
 
 def _bytes(data: Any) -> bytes:
     """Bytes, also from a Python 2 string, which reads as latin1 text."""
+    if not isinstance(data, str | bytes | bytearray):
+        raise pickle.UnpicklingError(f"{type(data).__name__} in place of bytes")
     return data.encode("latin1") if isinstance(data, str) else bytes(data)
 
 
@@ -132,6 +133,7 @@ def _arrays() -> dict[tuple[str, str], Any]:
 def _containers() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): OrderedDict,
+        ("collections", "Counter"): _Call(dict),
         ("collections", "defaultdict"): _Call(lambda *_: {}),
         ("_codecs", "encode"): _Call(_encode),
         # What configurations are kept in, by name: as mappings, without their code.
@@ -139,9 +141,10 @@ def _containers() -> dict[tuple[str, str], Any]:
         ("argparse", "Namespace"): Inert,
     }
     for module in ("builtins", "__builtin__"):  # Python 3 and 2
-        for kind in (dict, list, tuple, set, frozenset, int, float, complex, bool):
+        for kind in (dict, list, tuple, set, frozenset, complex):
             names[(module, kind.__name__)] = _Call(kind)
-        names[(module, "bytearray")] = _Call(lambda *data: bytearray(_encode(*data) if data else b""))
+        names[(module, "bytes")] = _Call(lambda *data: _bytes(data[0]) if data else b"")
+        names[(module, "bytearray")] = _Call(lambda *data: bytearray(_bytes(data[0]) if data else b""))
     return names
 
 
@@ -190,16 +193,7 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
         UnsafePickle: it names something that is not plain data.
         TceError: it is not such a file, or it is damaged.
     """
-    path = Path(path)
-    _refuse_other_layouts(path)
-    # Python 2's byte strings become text of the same bytes.
-    return _guarded(
-        path,
-        "a file written by torch.save",
-        lambda file: torch.load(
-            file, map_location="cpu", pickle_module=_PickleModule, weights_only=False, encoding="latin1"
-        ),
-    )
+    return _guarded(Path(path), "a file written by torch.save", _load_tensors)
 
 
 def load_array_pickle(path: str | os.PathLike[str]) -> np.ndarray:
@@ -227,21 +221,26 @@ def load_array_pickle(path: str | os.PathLike[str]) -> np.ndarray:
     return array
 
 
-def _refuse_other_layouts(path: Path) -> None:
-    """Layouts for which `torch.load` leaves the restricted unpickler: TorchScript, and tar of torch 0.1."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise TceError(
-                    str(path),
-                    expected="a checkpoint of tensors",
-                    found="a TorchScript program",
-                    fix="save the model's state_dict() instead",
-                )
-    elif path.is_file() and tarfile.is_tarfile(path):
-        raise TceError(
-            str(path), expected="a file written by torch.save", found="a tar archive", fix="unpack it first"
-        )
+def _load_tensors(file: IO[bytes]) -> Any:
+    """What `torch.load` reads with the restricted unpickler, in the two layouts in which it uses that."""
+    start = file.read(4)
+    file.seek(0)
+    if start == b"PK\x03\x04":
+        # Asked of torch's own reader of archives: another one may see other records in a crafted file.
+        records = torch._C.PyTorchFileReader(file).get_all_records()
+        if "constants.pkl" in records:
+            raise _Refused("a TorchScript program", "save the model's state_dict() instead")
+    elif tarfile.is_tarfile(file):
+        raise _Refused("a tar archive", "unpack it first")
+    file.seek(0)
+    # Python 2's byte strings become text of the same bytes.
+    return torch.load(
+        file, map_location="cpu", pickle_module=_PickleModule, weights_only=False, encoding="latin1"
+    )
+
+
+class _Refused(Exception):
+    """Content of another kind: what it is, and what to do."""
 
 
 def _guarded(path: Path, expected: str, load: Callable[[IO[bytes]], Any]) -> Any:
@@ -260,6 +259,9 @@ def _guarded(path: Path, expected: str, load: Callable[[IO[bytes]], Any]) -> Any
             return _finish(load(file))
         except UnsafePickle as error:
             raise UnsafePickle(str(path), error.expected, error.found, error.fix) from None
+        except _Refused as error:
+            found, fix = error.args
+            raise TceError(str(path), expected, found, fix) from None
         except OSError as error:
             if error.errno is not None:  # the disk's fault, not the file's
                 raise
