@@ -70,9 +70,10 @@ def _pretrain(options: PretrainOptions, world: World) -> Result:
         task = Pretraining(options, store, encoder, world)
         data = {"fingerprint": store.fingerprint(), "clips": len(store)}
         state = folder.begin(describe_run("pretrain", dataclasses.asdict(options), data), task.columns, FREE)
-        if state is None:
-            task.fill_bank()
-        figures = fit(task, options.optim, run, world, folder, state)
+        with seeded(run.seed + world.rank):  # for networks that draw, such as those with dropout
+            if state is None:
+                task.fill_bank()
+            figures = fit(task, options.optim, run, world, folder, state)
         return _finish(options, task, folder, figures)
 
 

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from test_journal import events
+from test_loop import rows, same, saved
+
+HERE = Path(__file__).parent
+
+
+def test_twenty_kills_leave_what_an_uninterrupted_run_leaves(clips: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments, inside steps and checkpoint writes, with one to three loader threads."""
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    done = subprocess.run(
+        [sys.executable, HERE / "kill.py", clips, out, "20", "1"], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    killed = [attempt for attempt in told if attempt["killed"]]
+    assert len(killed) == len(told) == 20, told
+    assert len({attempt["step"] for attempt in killed}) > 5, "the kills came at several moments"
+    subprocess.run(
+        [sys.executable, HERE / "kill.py", clips, whole, "0", "0"], check=True, capture_output=True
+    )
+    a, b = saved(out), saved(whole)
+    assert a["step"] == 160 and same(a, b)
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert rows(out) == rows(whole) and len(rows(out)) > 10
+    curves, expected = events(out), events(whole)
+    assert curves["loss"] == expected["loss"] and curves["knn"] == expected["knn"]
+    assert torch.load(out / "checkpoints" / "latest.pt", weights_only=True)["task"]["bank"]["rows"].shape == (
+        12,
+        8,
+    )
