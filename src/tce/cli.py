@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from tce.errors import TceError
 
@@ -140,16 +140,17 @@ def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple
         from tce.recipes import apply_recipe, named_recipe
 
         default = apply_recipe(options, command.recipes, named_recipe(arguments))
-    flat = tyro.conf.OmitArgPrefixes
+    # Flags stand without their group's name, and the groups without the name of the whole.
+    flat: Any = Annotated[options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+    output: Any = Annotated[OutputOptions, tyro.conf.OmitArgPrefixes]
     fields: list[Any] = [
-        ("options", flat[options], dataclasses.field(default=default)),  # type: ignore[valid-type]
-        ("output", flat[OutputOptions], dataclasses.field(default=OutputOptions())),
+        ("options", flat, dataclasses.field(default=default)),
+        ("output", output, dataclasses.field(default=OutputOptions())),
     ]
     if default is dataclasses.MISSING:
-        fields[0] = ("options", flat[options])  # type: ignore[valid-type]
+        fields[0] = ("options", flat)
     both = dataclasses.make_dataclass("Invocation", fields)
-
-    parsed = tyro.cli(
+    parsed: Any = tyro.cli(
         both,
         args=list(arguments),
         prog=prog or f"tce {name}",
