@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE))  # for `--model tinynet:tiny`
 def write_folders(
     folder: Path, classes: int = 3, people: int = 2, clips: int = 2, frames: int = 6, size: int = 40
 ) -> Path:
-    """Frame folders named as UCF101's: a class is a direction of stripes, a person a colour, a clip a speed."""
+    """Frame folders named as UCF101's: a class is a direction of stripes, a person a colour."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:size, :size]
     for label in range(classes):

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from tce.train.monitor import CollapseWatch, has_rivals, knn_accuracy
+
+
+def slow_knn(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, k: int) -> float:
+    right = 0
+    for i in range(len(labels)):
+        others = [j for j in range(len(labels)) if groups[j] != groups[i]]
+        others.sort(key=lambda j: -float(features[i] @ features[j]))
+        votes: dict[int, float] = {}
+        for j in others[:k]:
+            votes[labels[j]] = votes.get(labels[j], 0.0) + math.exp(float(features[i] @ features[j]) / 0.07)
+        right += max(votes, key=lambda label: votes[label]) == labels[i]
+    return right / len(labels)
+
+
+def test_knn_follows_a_slow_oracle() -> None:
+    rng = np.random.default_rng(0)
+    for clips, k in ((40, 10), (40, 3), (8, 10)):
+        features = rng.normal(size=(clips, 16)).astype(np.float32)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        labels, groups = rng.integers(0, 4, clips), rng.integers(0, 3, clips)
+        found = knn_accuracy(torch.from_numpy(features), labels, groups, k)
+        assert found == slow_knn(features, labels, groups, k)
+
+
+def test_pieces_of_one_recording_have_no_vote() -> None:
+    """Recordings are far apart, so that a clip's own would always win."""
+    recording = torch.nn.functional.one_hot(torch.arange(40) % 4, 8).float()
+    features = torch.nn.functional.normalize(recording + 0.1 * torch.randn(40, 8), dim=1)
+    labels = np.arange(40) % 4 // 2  # two recordings a class
+    assert knn_accuracy(features, labels, np.arange(40)) == 1.0
+    assert knn_accuracy(features, labels, np.arange(40) % 4) < 0.8
+
+
+def test_only_classes_with_two_groups_are_judged() -> None:
+    labels = np.array([0, 0, 1, 1, 2, -1])
+    groups = np.array([0, 1, 0, 0, 5, 6])
+    rows = np.flatnonzero(labels >= 0)
+    assert has_rivals(labels, groups, rows).tolist() == [True, True, False, False, False]
+
+
+def test_a_collapse_is_told_once_and_only_after_the_start() -> None:
+    watch = CollapseWatch()
+    assert all(watch.see(rank, 0.01) is None for rank in (40.0, 5.0, 2.0, 2.0)), (
+        "an untrained network's rank is low"
+    )
+    assert all(watch.see(rank, 0.1) is None for rank in (10.0, 20.0, 30.0, 30.0, 25.0, 30.0))
+    told = [watch.see(2.0, 0.5) for _ in range(12)]
+    assert sum(news is not None for news in told) == 1
+    first = next(news for news in told if news)
+    assert "collapsing: effective rank" in first
+    assert told[0] is None, "one poor batch is no collapse"
+
+
+def test_the_watch_goes_on_after_a_resume() -> None:
+    ranks = [20.0] * 10 + [2.0] * 10
+    whole, first = CollapseWatch(), CollapseWatch()
+    told = [whole.see(rank, 0.5) for rank in ranks]
+    begun = [first.see(rank, 0.5) for rank in ranks[:12]]
+    second = CollapseWatch()
+    second.load_state_dict(first.state_dict())
+    assert begun + [second.see(rank, 0.5) for rank in ranks[12:]] == told
