@@ -1,0 +1,156 @@
+"""The clips a network is judged on: training and test clips of a split, and what is wrong with them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tce.collection.store import FrameStore, prepare_store
+from tce.errors import TceError
+from tce.evaluate.holdout import hold_out
+
+log = logging.getLogger("tce.evaluate")
+
+Ints = npt.NDArray[np.int64]
+
+TEST_SHARE = 0.3
+
+
+@dataclass
+class SplitClips:
+    """A split of a dataset.
+
+    Attributes:
+        store: all clips.
+        split: its name; "held-out" where the data has no splits.
+        train: rows of the labelled training clips, rising.
+        test: rows of the test clips, rising.
+        missing: names the lists hold but the footage lacks.
+    """
+
+    store: FrameStore
+    split: str
+    train: Ints
+    test: Ints
+    missing: list[str]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes' names in the order of their numbers."""
+        return self.store.catalog.classes
+
+    @property
+    def labels(self) -> Ints:
+        """Class of every clip of the store, -1 where unknown."""
+        return self.store.catalog.labels
+
+    @property
+    def recordings(self) -> npt.NDArray[np.object_]:
+        """The recording of every clip of the store."""
+        return self.store.catalog.sources
+
+    @property
+    def missing_share(self) -> float:
+        """Share of the listed clips without footage."""
+        listed = len(self.train) + len(self.test) + len(self.missing)
+        return len(self.missing) / listed if listed else 0.0
+
+
+def open_split(
+    data: str,
+    cache: Path,
+    lists: str | None,
+    split: str,
+    max_missing: float,
+    seed: int = 0,
+    unlabelled: bool = False,
+) -> SplitClips:
+    """Open a dataset's split; without any splits, hold 30% of each class's recordings out as the test clips.
+
+    Args:
+        data: footage or a collection.
+        cache: where videos are packed first, if that is needed.
+        lists: folder of the dataset's lists.
+        split: which split.
+        max_missing: largest share of listed clips that may be without footage.
+        seed: of the clips held out where there are no splits.
+        unlabelled: clips without any classes will do; all of them are test clips then.
+
+    Raises:
+        TceError: nothing to read, a side of the split is empty, or too much footage is missing.
+    """
+    store = prepare_store(data, cache, lists=lists, split=split)
+    catalog = store.catalog
+    if unlabelled and not (catalog.labels >= 0).any():
+        return SplitClips(store, "none", np.empty(0, np.int64), np.arange(len(store)), [])
+    splits, labelled = catalog.splits, catalog.labels >= 0
+    train, test = splits == "train", splits == "test"
+    if not test.any():
+        test = splits == "val"
+    if lists is None and not test.any():
+        split = "held-out"
+        train, test = _held_out(catalog.labels, catalog.sources, seed)
+    clips = SplitClips(
+        store,
+        split,
+        np.flatnonzero(train & labelled),
+        np.flatnonzero(test & labelled),
+        list(catalog.missing),
+    )
+    _require_clips(clips, data, lists)
+    _require_footage(clips, data, max_missing)
+    _note_classes(clips)
+    return clips
+
+
+def _held_out(labels: Ints, recordings: npt.NDArray[np.object_], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    labelled = np.flatnonzero(labels >= 0)
+    held, way = hold_out(labels[labelled], recordings[labelled].tolist(), TEST_SHARE, seed)
+    if len(labelled):
+        log.info("no lists: %.0f%% of each class are test clips (whole %s)", 100 * TEST_SHARE, way)
+    test = np.zeros(len(labels), bool)
+    test[labelled[held]] = True
+    return ~test, test
+
+
+def _require_clips(clips: SplitClips, data: str, lists: str | None) -> None:
+    sides = {"training": clips.train, "test": clips.test}
+    empty = [name for name, rows in sides.items() if len(rows) == 0]
+    if not empty:
+        return
+    if lists is None and not (clips.labels >= 0).any():
+        raise TceError(
+            data,
+            expected="clips with classes",
+            found=f"{len(clips.store)} clips without",
+            fix="give --lists, or put the clips of each class in a folder of its name",
+        )
+    found = ", ".join(f"{len(rows)} {name} clips" for name, rows in sides.items())
+    raise TceError(
+        f"split {clips.split} of {data}",
+        expected="labelled training and test clips",
+        found=found + (f", {len(clips.missing)} listed clips without footage" if clips.missing else ""),
+        fix="check --data, --lists and --split: the lists' paths are compared with the footage's",
+    )
+
+
+def _require_footage(clips: SplitClips, data: str, most: float) -> None:
+    share = clips.missing_share
+    if share > most:
+        raise TceError(
+            f"{data} lacks {len(clips.missing)} of the clips in the lists ({share:.1%})",
+            expected=f"at most {most:.1%}",
+            found=f"no {clips.missing[0]}, for one",
+            fix="complete the footage, or allow it with --max-missing",
+        )
+
+
+def _note_classes(clips: SplitClips) -> None:
+    unseen = np.setdiff1d(clips.labels[clips.test], clips.labels[clips.train])
+    if len(unseen):
+        names = ", ".join(clips.classes[label] for label in unseen[:3])
+        log.warning("%d classes of the test clips have no training clips: %s", len(unseen), names)

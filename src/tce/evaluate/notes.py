@@ -1,0 +1,62 @@
+"""What a reader of the figures must know about the clips they were made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tce.evaluate.clips import SplitClips
+from tce.evaluate.judge import Outcome
+from tce.evaluate.subject import Subject
+
+
+def notes(
+    subjects: Sequence[Subject],
+    clips: Sequence[SplitClips],
+    outcomes: Sequence[Outcome],
+    failed: Mapping[str, str],
+) -> list[str]:
+    """A line for each thing out of the ordinary: missing, short, failed clips, shared recordings, leaks.
+
+    Args:
+        subjects: the network judged on each split.
+        clips: the splits.
+        outcomes: their results.
+        failed: clip's id -> why it could not be read.
+    """
+    lines: list[str] = []
+    for subject, split, outcome in zip(subjects, clips, outcomes, strict=True):
+        lines += _of_clips(split, outcome) + _of_leaks(subject, split, outcome)
+    if failed:
+        some = ", ".join(list(failed)[:5])
+        lines.append(f"{len(failed)} clips could not be read and were left out: {some}")
+    return lines
+
+
+def _of_clips(split: SplitClips, outcome: Outcome) -> list[str]:
+    lines, name = [], split.split
+    if split.missing:
+        count, share = len(split.missing), split.missing_share
+        lines.append(f"split {name}: {count} listed clips ({share:.1%}) have no footage")
+    if outcome.settings.get("short"):
+        count, span = outcome.settings["short"], outcome.settings["frames_per_sample"]
+        lines.append(
+            f"split {name}: {count} clips have fewer than {span} frames, their last one was repeated"
+        )
+    if outcome.settings.get("too_short"):
+        lines.append(f"split {name}: {outcome.settings['too_short']} clips were too short and left out")
+    return lines
+
+
+def _of_leaks(subject: Subject, split: SplitClips, outcome: Outcome) -> list[str]:
+    lines, name = [], split.split
+    train, test = (split.recordings[rows].astype(str) for rows in (split.train, outcome.rows))
+    shared = len(np.intersect1d(train, test))
+    uses_train = outcome.scores is not None or outcome.neighbours is not None
+    if shared and uses_train:
+        lines.append(f"split {name}: {shared} recordings have pieces in both training and test clips")
+    trained = subject.facts["provenance"].get("split")
+    if outcome.scores is not None and trained not in (None, name):
+        lines.append(f"split {name}: the network was trained on split {trained}, perhaps on these test clips")
+    return lines
