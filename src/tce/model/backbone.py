@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tce.errors import OptionError, TceError
-from tce.model.huggingface import build_from_configuration, fetch_model, image_features
+from tce.model.huggingface import build_from_configuration, configuration_of, fetch_model, image_features
 from tce.model.pixels import IMAGENET_MEAN, IMAGENET_STD
 from tce.model.resnet import DEPTHS, ResNet, canonical_name, resnet
 
@@ -131,6 +131,14 @@ def build_backbone(
     )
 
 
+def same_architecture(one: str, other: str) -> bool:
+    """Whether two names mean the same network; a Hugging Face folder may have moved since."""
+    one, other = canonical_name(one), canonical_name(other)
+    if one.startswith("hf:") and other.startswith("hf:"):
+        return Path(one.removeprefix("hf:")).name == Path(other.removeprefix("hf:")).name
+    return one == other
+
+
 def own_pixels(backbone: ResNet | Wrapped) -> Pixels:
     """How that backbone wants its images; ImageNet's usual way where nothing else is known."""
     return backbone.pixels if isinstance(backbone, Wrapped) else Pixels()
@@ -147,7 +155,7 @@ def _huggingface(name: str, image_size: int | None, network: dict[str, Any] | No
     else:
         model, wishes = fetch_model(name)
         pixels = Pixels(**wishes)
-    noted = {"configuration": model.config.to_dict()}  # type: ignore[union-attr, operator]
+    noted = {"configuration": configuration_of(model)}
     return Wrapped(model, image_features, noted, pixels, image_size or pixels.image_size)
 
 

@@ -18,6 +18,7 @@ log = logging.getLogger("tce.model")
 
 # Entries that would make transformers fetch something or run code that did not come with it.
 _UNWANTED = ("auto_map", "quantization_config", "attn_implementation", "experts_implementation", "backbone")
+_LABELS = ("id2label", "label2id")  # of a head that is not there; a thousand of them in ImageNet's
 
 
 def _transformers() -> Any:
@@ -60,11 +61,17 @@ def fetch_model(name: str) -> tuple[nn.Module, dict[str, Any]]:
     return _ready(model).float(), _wishes(transformers, place, model.config)
 
 
+def configuration_of(model: nn.Module) -> dict[str, Any]:
+    """What `build_from_configuration` builds the same network from, JSON types."""
+    entries = json.loads(json.dumps(model.config.to_dict()))  # type: ignore[union-attr, operator]
+    return {k: v for k, v in entries.items() if k not in (*_UNWANTED, *_LABELS) and not k.startswith("_")}
+
+
 def build_from_configuration(configuration: dict[str, Any]) -> nn.Module:
     """The image model of a stored configuration, with random weights; nothing is fetched.
 
     Args:
-        configuration: `model.config.to_dict()`.
+        configuration: what `configuration_of` gave.
 
     Raises:
         TceError: this version of transformers does not know the model.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tce.errors import OptionError, TceError
+from tce.model.backbone import same_architecture
 from tce.model.classifier import ClassifierConfig
 from tce.model.encoder import EncoderConfig, build_encoder
 from tce.model.formats import (
@@ -200,7 +201,7 @@ def _config(kind: type[Config], description: dict[str, Any], path: str) -> Confi
 
 def _check_model(contents: Contents, model: str | None, path: Place, building: bool) -> None:
     held = contents.config.architecture
-    if model is not None and canonical_name(model) != held:
+    if model is not None and not same_architecture(model, held):
         raise TceError(
             f"{path}: the file holds a {held}",
             expected=f"{model}, as --model says",

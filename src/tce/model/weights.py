@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tce.errors import TceError
-from tce.model.backbone import Wrapped
+from tce.model.backbone import Wrapped, same_architecture
 from tce.model.classifier import Classifier, tile_channels
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.model.formats import Contents, name_some
@@ -61,7 +61,7 @@ def load_backbone_weights(model: FrameEncoder | Classifier, path: Place) -> Weig
     wanted = model.config.architecture
     contents = _contents(model, path)
     held = contents.config.architecture
-    if held != wanted:
+    if not same_architecture(held, wanted):
         raise TceError(
             f"{path}: the file holds a {held}",
             expected=f"a {wanted}, as --model says",
