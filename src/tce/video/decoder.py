@@ -16,10 +16,12 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from tce.video.ending import is_cut_short
 from tce.video.errors import VideoMissing, VideoUnreadable
 from tce.video.index import packets_tell, stated_rate
 
 MAX_THREADS = 8  # more gain nothing below 4K, and each holds a frame in flight
+_RESTARTS = 10
 _TEXT = {"tty", "ass", "srt", "webvtt"}  # FFmpeg would draw the text as pictures
 _EXPECTED = "a video that FFmpeg reads"
 
@@ -33,7 +35,9 @@ class Decoder:
 
     Attributes:
         honest: whether packets tell which frames there are (see `index.packets_tell`).
-        damage: the first error on the way, in FFmpeg's words; empty if none.
+        damage: the first error, in FFmpeg's words; empty if none. What fails before the first key frame is
+            no damage, since recordings often begin in mid-scene.
+        excuse: the first error of that kind.
         concealed: frames so far that the decoder marked as damaged, but gave all the same.
 
     Raises:
@@ -45,6 +49,8 @@ class Decoder:
         self.path = path
         self.damage = ""
         self.concealed = 0
+        self.excuse = ""
+        self._since_key = -1  # packets since the first key frame; -1 before it
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, path)
@@ -59,7 +65,7 @@ class Decoder:
     @property
     def codec(self) -> str:
         """FFmpeg's name of the codec."""
-        return self._stream.codec_context.name
+        return self._stream.codec.canonical_name  # "av1", not the "libdav1d" that decodes it
 
     @property
     def rate(self) -> float:
@@ -71,6 +77,11 @@ class Decoder:
         """Seconds a unit of the time stamps."""
         return self._stream.time_base or Fraction(1, 1000)
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the file ends before its header says that it should."""
+        return is_cut_short(self.path, self._stream)
+
     def seek(self, stamp: int) -> None:
         """Go to the key frame at or before `stamp`; the caller sees where the container really lands.
 
@@ -81,11 +92,13 @@ class Decoder:
 
     def packets(self) -> Iterator[Packet]:
         """The stream's packets in the file's order; at the end the empty one that flushes the decoder."""
-        try:
-            yield from self._container.demux(self._stream)
-        except av.FFmpegError as error:
-            self._note(error)
-            yield Packet()  # flush: what the decoder still holds is good
+        for _ in range(_RESTARTS):
+            try:
+                yield from self._container.demux(self._stream)
+                return
+            except av.FFmpegError as error:  # most containers find their way again behind the damage
+                self._note(error)
+        yield Packet()  # flush: what the decoder still holds is good
 
     def frames(self, sent: Callable[[Packet], None] | None = None) -> Iterator[VideoFrame]:
         """Frames as the decoder gives them, in the order in which they are shown; damaged ones are left out.
@@ -97,6 +110,8 @@ class Decoder:
         for packet in self.packets():
             if sent is not None:
                 sent(packet)
+            if self._since_key >= 0 or packet.is_keyframe:
+                self._since_key += 1
             try:
                 for frame in decode(packet if packet.size else None):
                     self.concealed += frame.is_corrupt
@@ -117,7 +132,12 @@ class Decoder:
         self.close()
 
     def _note(self, error: av.FFmpegError) -> None:
-        self.damage = self.damage or (error.strerror or str(error))
+        text = error.strerror or str(error)
+        # Decoding threads tell of an error some packets late.
+        if self._since_key < self._stream.codec_context.thread_count:
+            self.excuse = self.excuse or text
+        else:
+            self.damage = self.damage or text
 
 
 def _open(path: Path) -> InputContainer:

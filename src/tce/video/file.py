@@ -145,32 +145,37 @@ class VideoFile(Video):
                 self._facts = _Facts(decoder.rate, decoder.codec, Painter(frame))
         return self._facts
 
-    def _from_beginning(self, stop: int | None) -> Iterator[tuple[int, VideoFrame]]:
+    def _from_beginning(self, stop: int | None, keyless: bool = False) -> Iterator[tuple[int, VideoFrame]]:
         """One pass that needs no index, and leaves one behind if it reaches the end."""
+        honest = self._index is None or self._index.checks is None
         with Decoder(self.path, self._threads) as decoder:
-            ledger = Ledger(decoder.honest and (self._index is None or self._index.checks is None))
-            got = 0
+            ledger = Ledger(decoder.honest and honest, keyless)
+            got = passed = 0
             for frame in decoder.frames(ledger.sent):
-                if self._facts is None:
-                    self._facts = _Facts(decoder.rate, decoder.codec, Painter(frame))
                 number = ledger.number(frame)
                 if number is None:
+                    passed += 1
                     continue
+                if self._facts is None:
+                    self._facts = _Facts(decoder.rate, decoder.codec, Painter(frame))
                 if stop is None or number < stop:
                     got += 1
                     yield number, frame
                 if stop is not None and number >= stop - 1:
-                    break
-            else:
-                ledger.close()
-                self.concealed = decoder.concealed
-                self._index = self._index or ledger.index(decoder.base, decoder.rate)
-                if got == 0:
-                    raise _nothing_decodes(self.path, decoder)
-                if decoder.damage or ledger.missing:
-                    raise self._truncated(got, got + ledger.missing, decoder.damage)
-            if ledger.missing:
-                raise self._truncated(got, got + ledger.missing, decoder.damage)
+                    if ledger.missing:
+                        raise self._truncated(got, ledger.missing, decoder.damage)
+                    return
+            if not got and passed and not keyless:
+                yield from self._from_beginning(stop, keyless=True)
+                return
+            ledger.close()
+            self.concealed = decoder.concealed
+            if self._index is None:
+                self._index = ledger.index(decoder.base, decoder.rate)
+            if not got:
+                raise _nothing_decodes(self.path, decoder)
+            if ledger.missing or decoder.damage or decoder.cut_short:
+                raise self._truncated(got, ledger.missing, decoder.damage)
 
     def _from_middle(self, start: int, stop: int | None) -> Iterator[tuple[int, VideoFrame]]:
         end = len(self) if stop is None else min(stop, len(self))
@@ -184,13 +189,16 @@ class VideoFile(Video):
                 if number >= end - 1:
                     break
             if got < end - start:
-                raise self._truncated(got, end - start, seeker.damage)
+                raise self._truncated(got, end - start - got, seeker.damage)
         finally:
             seeker.close()
 
-    def _truncated(self, got: int, promised: int, damage: str) -> VideoTruncated:
-        found = f"{got} that decode" + (f" ({damage})" if damage else "")
-        return VideoTruncated(str(self.path), f"{promised} frames", found, "it is cut short or damaged")
+    def _truncated(self, got: int, missing: int, damage: str) -> VideoTruncated:
+        if missing:
+            expected, found = f"{got + missing} frames", f"{got} that decode"
+        else:
+            expected, found = "the whole of it", f"{got} frames, then damage or the end"
+        return VideoTruncated(str(self.path), expected, f"{found} ({damage})" if damage else found)
 
 
 @dataclass(frozen=True)
@@ -201,7 +209,7 @@ class _Facts:
 
 
 def _nothing_decodes(path: Path, decoder: Decoder) -> VideoUnreadable:
-    return VideoUnreadable(str(path), "frames that decode", decoder.damage or "none")
+    return VideoUnreadable(str(path), "frames that decode", decoder.damage or decoder.excuse or "none")
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -219,14 +227,15 @@ def _index_of(path: Path, threads: int, size: int, mtime: int) -> FrameIndex:
         if decoder.honest:
             for packet in decoder.packets():
                 ledger.sent(packet)
-            index = ledger.index(decoder.base, decoder.rate)
+            index = ledger.index(decoder.base, decoder.rate) if ledger.honest else None
             if index is not None:
                 return index
-    with Decoder(path, threads) as decoder:
-        ledger = Ledger(honest=False)
-        for frame in decoder.frames():
-            ledger.number(frame)
-        index = ledger.index(decoder.base, decoder.rate)
-        if not index:
-            raise _nothing_decodes(path, decoder)
-        return index
+    for keyless in (False, True):
+        with Decoder(path, threads) as decoder:
+            ledger = Ledger(honest=False, keyless=keyless)
+            for frame in decoder.frames():
+                ledger.number(frame)
+            index = ledger.index(decoder.base, decoder.rate)
+            if index is not None and len(index):
+                return index
+    raise _nothing_decodes(path, decoder)

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -38,12 +38,14 @@ class FrameIndex:
         keys: int64 [k] stamps of the key frames, increasing; empty where seeking is not possible.
         times: float64 [n] seconds since the first frame.
         checks: uint32 [n] checksums of the frames, where the file had to be decoded to be counted; else None.
+        lead: frames at the start that decode, but do not count (see `Ledger`), if the file was decoded.
     """
 
     stamps: NDArray[np.int64]
     keys: NDArray[np.int64]
     times: NDArray[np.float64]
     checks: NDArray[np.uint32] | None = None
+    lead: int = 0
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -60,40 +62,47 @@ class Ledger:
     """Numbers the frames of a pass from the start of a file, and draws up its index on the way.
 
     Where packets tell (`honest`), a frame's number is the count of packets that are to be shown before it, so
-    a frame that cannot be decoded leaves a gap and moves no other. Packets before the first key frame, and
-    those shown before it, cannot be decoded and do not count. Elsewhere frames are counted as they come.
+    a frame that cannot be decoded leaves a gap and moves no other. Elsewhere frames are counted as they come.
+    What is shown before the first key frame lacks what it refers to, and does not count.
 
     Args:
         honest: whether packets hold one frame each with its true time; given up at the first that does not.
+        keyless: whether the file has no key frames (it refreshes the picture bit by bit), so that all count.
 
     Attributes:
         honest: the same, as it stands.
         missing: promised frames that were passed over.
     """
 
-    def __init__(self, honest: bool):
-        self.honest = honest
+    def __init__(self, honest: bool, keyless: bool = False):
+        self.honest = honest and not keyless
+        self._keyless = keyless
+        self._lead = 0
         self.missing = 0
         self._count = 0
         self._whole = True  # every frame was seen by the rule that holds now
         self._due: list[int] = []  # heap: stamps of packets whose frame is still to come
+        self._begin: int | None = None  # stamp of the first key frame
         self._stamps: list[int] = []
         self._keys: list[int] = []
         self._seen: list[tuple[int | None, bool, int]] = []
 
     def sent(self, packet: Packet) -> None:
         """Note a packet as it goes into the decoder."""
-        if not self.honest or packet.size == 0 or packet.is_discard:
+        if not self.honest or packet.size == 0:
             return
         stamp = packet.pts
         if stamp is None:
             self._lose_trust()
             return
+        if self._begin is None and packet.is_keyframe:
+            self._begin = stamp
+        if self._begin is None or stamp < self._begin or packet.is_discard:
+            return  # discarded: decoded because others refer to it, but hidden by an edit list
         if packet.is_keyframe:
             self._keys.append(stamp)
-        if self._keys and stamp >= self._keys[0]:
-            self._stamps.append(stamp)
-            heapq.heappush(self._due, stamp)
+        self._stamps.append(stamp)
+        heapq.heappush(self._due, stamp)
 
     def number(self, frame: VideoFrame) -> int | None:
         """The frame's number; None for a frame that does not count."""
@@ -101,6 +110,9 @@ class Ledger:
         if self.honest and stamp is None:
             self._lose_trust()
         if not self.honest:
+            if not (self._seen or self._keyless or frame.key_frame or frame.pict_type == PictureType.I):
+                self._lead += 1
+                return None
             self._seen.append((stamp, bool(frame.key_frame), checksum(frame)))
         else:
             assert stamp is not None
@@ -126,7 +138,7 @@ class Ledger:
             return None
         if self.honest:
             return index_of_packets(self._stamps, self._keys, base)
-        return index_of_frames(self._seen, base, rate)
+        return index_of_frames(self._seen, base, rate, self._lead)
 
     def _lose_trust(self) -> None:
         self.honest = False
@@ -155,22 +167,25 @@ def index_of_packets(stamps: Sequence[int], keys: Sequence[int], base: Fraction)
     return FrameIndex(ordered, np.unique(np.array(keys, np.int64)), _seconds(ordered, base))
 
 
-def index_of_frames(seen: Sequence[tuple[int | None, bool, int]], base: Fraction, rate: float) -> FrameIndex:
+def index_of_frames(
+    seen: Sequence[tuple[int | None, bool, int]], base: Fraction, rate: float, lead: int = 0
+) -> FrameIndex:
     """The index out of the frames as they were decoded; counts stand in for times that are missing or wrong.
 
     Args:
         seen: of each frame its presentation time, whether it is a key frame, and its checksum.
         base: seconds a unit of the times.
         rate: frames per second where the times are of no use.
+        lead: frames before these that do not count.
     """
     stamps = [stamp for stamp, _, _ in seen if stamp is not None]
     checks = np.array([check for _, _, check in seen], np.uint32)
     if len(stamps) == len(seen) and all(one < two for one, two in pairwise(stamps)):
         known = np.array(stamps, np.int64)
         keys = known[np.array([key for _, key, _ in seen], bool)]
-        return FrameIndex(known, keys, _seconds(known, base), checks)
+        return FrameIndex(known, keys, _seconds(known, base), checks, lead)
     count = np.arange(len(seen), dtype=np.int64)
-    return FrameIndex(count, np.zeros(0, np.int64), count / rate, checks)
+    return FrameIndex(count, np.zeros(0, np.int64), count / rate, checks, lead)
 
 
 def stated_rate(stream: VideoStream) -> float:

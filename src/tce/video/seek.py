@@ -105,7 +105,8 @@ class Seeker:
 
     def _from_beginning(self, decoder: Decoder) -> Iterator[tuple[int, VideoFrame]]:
         if self._index.checks is not None:
-            yield from itertools.islice(enumerate(decoder.frames()), len(self._index))
+            counted = itertools.islice(decoder.frames(), self._index.lead, None)
+            yield from itertools.islice(enumerate(counted), len(self._index))
             return
         for frame in decoder.frames():
             number = self._index.find(frame.pts)
