@@ -1,26 +1,33 @@
-"""One clip of footage -> its encoded frames; runs in a decoding child, or in a thread for JPEG folders."""
+"""One clip of footage -> its encoded frames, in parts; runs in a decoding child process."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import os
-import tempfile
+import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tce.collection.folders import read_file
 from tce.collection.image import decode, image_size
-from tce.video.errors import FrameError, VideoError, VideoTruncated, VideoUnreadable
+from tce.video.errors import FrameError, VideoTruncated, VideoUnreadable
+from tce.video.scenes import frame_range
+from tce.video.worker import alive
 
-BATCH = 32  # frames decoded at a time
-SPOOL_BYTES = 32 << 20  # a clip larger than this goes through a file: it would have to be held several times
+if TYPE_CHECKING:
+    from tce.video.source import Video
+
+DEFAULT_SIDE = 256
+"""Short side to which videos are reduced by default, pixels; it serves crops of 224."""
+
+BATCH = 16  # frames decoded at a time: few enough that they are still in the cache when they are encoded
+PART_BYTES = 8 << 20  # of encoded frames handed over at a time
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
@@ -30,6 +37,10 @@ class Encoding:
 
     Attributes:
         short_side: pixels; None is `DEFAULT_SIDE` for videos and "as it is" for JPEG folders, 0 "as it is".
+        quality: JPEG quality, 1 to 100.
+        every: keep every n-th frame.
+        fps: keep so many frames a second.
+        keep_damaged: keep the good frames of damaged footage.
     """
 
     short_side: int | None = None
@@ -38,9 +49,10 @@ class Encoding:
     fps: float | None = None
     keep_damaged: bool = False
 
-
-DEFAULT_SIDE = 256
-"""Short side to which videos are reduced by default, pixels; it serves crops of 224."""
+    @property
+    def video_side(self) -> int:
+        """Short side for videos in pixels, 0 for any."""
+        return DEFAULT_SIDE if self.short_side is None else self.short_side
 
 
 @dataclass(frozen=True)
@@ -52,121 +64,166 @@ class Job:
         encoding: how.
         start: seconds since the first frame from which on frames belong to the clip; None for the beginning.
         end: seconds before which they do; None for the end.
-        spool: folder for the frames of clips too large for memory.
     """
 
     path: str
     encoding: Encoding
     start: float | None = None
     end: float | None = None
-    spool: str | None = None
+
+    def __str__(self) -> str:
+        return self.path
 
 
 @dataclass
-class Encoded:
-    """A clip's encoded frames, n of them, one behind the other in `data` or in the file `spooled`.
+class Part:
+    """Some encoded frames of a clip in their order, n of them.
 
     Attributes:
+        data: the frames' bytes, one behind the other.
         ends: int64 [n + 1], where each frame's bytes begin, and the last one's end.
-        checksums: uint32 [n], CRC-32.
+        checksums: uint32 [n], CRC-32 of each frame's bytes.
         times: float64 [n], seconds since the clip's first frame.
-        fps: frames a second of these frames.
-        size: height and width of the first frame, pixels.
-        content_hash: SHA-256 of the footage.
-        modified: nanoseconds since 1970.
-        damage: what was wrong with footage of which the good frames were kept, else empty.
     """
 
-    data: bytes = b""
-    spooled: str | None = None
-    ends: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
-    checksums: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint32))
-    times: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    fps: float = 0.0
-    size: tuple[int, int] = (0, 0)
-    content_hash: str = ""
-    modified: int = 0
-    damage: str = ""
+    data: bytes
+    ends: np.ndarray
+    checksums: np.ndarray
+    times: np.ndarray
 
     def __len__(self) -> int:
         return len(self.checksums)
 
 
-def encode_clip(job: Job) -> Encoded:
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a clip once all its frames are encoded.
+
+    Attributes:
+        frames: how many.
+        bytes: of the encoded frames.
+        fps: encoded frames a second.
+        size: height and width of the first frame, pixels.
+        content_hash: SHA-256 of the footage.
+        modified: when the footage was last changed, nanoseconds since 1970.
+        damage: what was wrong with footage of which the good frames were kept, else empty.
+    """
+
+    frames: int
+    bytes: int
+    fps: float
+    size: tuple[int, int]
+    content_hash: str
+    modified: int
+    damage: str = ""
+
+
+def encode_clip(job: Job) -> Iterator[Part | Summary]:
     """Decode a clip and encode the frames wanted.
+
+    Yields:
+        the frames in parts, then the summary.
 
     Raises:
         VideoError: the footage is damaged (unless `keep_damaged` and some frames are good), missing or empty.
     """
-    return encode_folder(job) if os.path.isdir(job.path) else encode_video(job)
+    return _encode_folder(job) if os.path.isdir(job.path) else _encode_video(job)
 
 
-def encode_video(job: Job) -> Encoded:
-    """`encode_clip` for a video file."""
+def _encode_video(job: Job) -> Iterator[Part | Summary]:
     from tce.video.source import open_video
 
     encoding = job.encoding
-    side = DEFAULT_SIDE if encoding.short_side is None else encoding.short_side
-    sink = _Sink(job.spool)
-    numbers: list[np.ndarray] = []
+    sink = _Sink()
     with open_video(job.path, threads=1) as video:
-        frames = _wanted(video, job)
         try:
-            for indices, pixels in frames:
-                numbers.append(indices)
-                for image in pixels:
-                    sink.write(_jpeg(_reduce(image, side), encoding.quality))
-                    sink.size = sink.size or _reduced(pixels.shape[1:3], side)
+            for indices, frames in _wanted(video, job):
+                for index, frame in zip(indices.tolist(), frames, strict=True):
+                    sink.write(index, _jpeg(reduce_to(frame, encoding.video_side), encoding.quality))
+                sink.size = sink.size or reduced_size(frames.shape[1:3], encoding.video_side)
+                if sink.pending > PART_BYTES:
+                    yield sink.part(video.times(sink.indices))
+                alive()
         except VideoTruncated as error:
-            if not (encoding.keep_damaged and numbers):
+            if not (encoding.keep_damaged and sink.frames):
                 raise
             sink.damage = str(error)
-        if not numbers:
-            raise VideoUnreadable(job.path, "frames", f"none {_between(job)}")
-        times = video.times(np.concatenate(numbers))
+        if not sink.frames:
+            raise VideoUnreadable(job.path, "frames", "none")
+        if sink.pending:
+            yield sink.part(video.times(sink.indices))
         rate = video.fps
-    encoded = sink.close()
-    encoded.times = times - times[0]
-    encoded.fps = _rate(encoded.times, rate, encoding)
-    encoded.modified = modified_at(job.path)
-    encoded.content_hash = _file_hash(job.path, os.path.getsize(job.path), encoded.modified)
-    return encoded
+    modified = modified_at(job.path)
+    yield sink.summary(rate, encoding, file_hash(job.path, os.path.getsize(job.path), modified), modified)
 
 
-def encode_folder(job: Job) -> Encoded:
-    """`encode_clip` for a frame folder: JPEG files byte for byte, unless they have to be reduced."""
+def _encode_folder(job: Job) -> Iterator[Part | Summary]:
+    """JPEG files go in byte for byte, unless they have to be reduced; other images are encoded."""
     from tce.video.folder import FrameFolder
 
-    encoding = job.encoding
-    folder = FrameFolder(job.path)
-    numbers = _chosen(folder.times(), job)
-    if len(numbers) == 0:
-        raise VideoUnreadable(job.path, "frames", f"none {_between(job)}")
-    sink, digest = _Sink(job.spool), hashlib.sha256()
-    kept = []
-    for number in numbers.tolist():
-        path = os.path.join(job.path, folder.names[number])
+    folder, sink, digest = FrameFolder(job.path), _Sink(), hashlib.sha256()
+    numbers = chosen(folder, job)
+    for count, number in enumerate(numbers.tolist()):
+        name = folder.names[number]
         try:
-            data = read_file(path)
-            image, size = _checked_image(data, encoding)
+            data = read_file(os.path.join(job.path, name))
+            image, size = _stored_image(data, job.encoding)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            if not encoding.keep_damaged:
-                raise FrameError(path, "an image", reason) from error
-            sink.damage = sink.damage or f"{folder.names[number]}: {reason}"
+            if not job.encoding.keep_damaged:
+                raise FrameError(os.path.join(job.path, name), "an image", reason) from error
+            sink.damage = sink.damage or f"{name}: {reason}"
             continue
-        digest.update(folder.names[number].encode("utf-8", "surrogateescape") + b"\0" + data)
-        sink.write(image)
+        digest.update(name.encode() + b"\0" + data)
+        sink.write(number, image)
         sink.size = sink.size or size
-        kept.append(number)
-    if not kept:
+        if sink.pending > PART_BYTES:
+            yield sink.part(folder.times(sink.indices))
+        if count % BATCH == 0:
+            alive()
+    if not sink.frames:
         raise VideoUnreadable(job.path, "images that can be read", f"none ({sink.damage})")
-    encoded = sink.close()
-    times = folder.times(np.array(kept, dtype=np.int64))
-    encoded.times = times - times[0]
-    encoded.fps = _rate(encoded.times, folder.fps, encoding)
-    encoded.content_hash, encoded.modified = digest.hexdigest(), modified_at(job.path)
-    return encoded
+    if sink.pending:
+        yield sink.part(folder.times(sink.indices))
+    yield sink.summary(folder.fps, job.encoding, digest.hexdigest(), modified_at(job.path))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A clip judged by some of its frames, for `--dry-run`.
+
+    Attributes:
+        frames: wanted frames of the whole clip.
+        tried: frames encoded.
+        bytes: of these.
+        seconds: of one process for these.
+        duration: of the clip, seconds.
+    """
+
+    frames: int
+    tried: int
+    bytes: int
+    seconds: float
+    duration: float
+
+
+def probe_clip(job: Job, most: int = 100) -> Probe:
+    """Encode the first frames of a clip, `most` at most, and count them all.
+
+    Raises:
+        VideoError: the footage cannot be decoded.
+    """
+    from tce.video.source import open_video
+
+    with open_video(job.path, threads=1) as video:
+        numbers = chosen(video, job)
+        times = video.times(numbers)  # [n]
+    until = float(times[most]) if most < len(times) else job.end
+    started = time.perf_counter()
+    *_, summary = encode_clip(Job(job.path, job.encoding, job.start, until))
+    seconds = time.perf_counter() - started
+    assert isinstance(summary, Summary)
+    return Probe(len(numbers), summary.frames, summary.bytes, seconds, float(times[-1] - times[0]))
 
 
 def modified_at(path: str) -> int:
@@ -182,57 +239,70 @@ def modified_at(path: str) -> int:
     return newest
 
 
-def _wanted(video, job: Job) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # type: ignore[no-untyped-def]
-    """Frames of the clip in batches: (indices int64 [n], uint8 [n, H, W, 3])."""
-    encoding = job.encoding
-    if job.start is None and job.end is None and encoding.fps is None:
-        yield from video.stream(BATCH, step=encoding.every or 1)
-        return
-    times = video.times()
-    if encoding.fps is None:
-        first, last = np.searchsorted(times, [job.start or 0.0, math.inf if job.end is None else job.end])
-        yield from video.stream(BATCH, int(first), int(last), encoding.every or 1)
-        return
-    numbers = _chosen(times, job)
-    for begin in range(0, len(numbers), BATCH):
-        part = numbers[begin : begin + BATCH]
-        yield part, video.frames(part)
+def chosen(video: Video, job: Job) -> np.ndarray:
+    """Which frames of the footage are wanted, int64 [n].
 
+    With `fps`, the frame nearest to each multiple of 1 / fps since the clip's first one, none twice.
 
-def _chosen(times: np.ndarray, job: Job) -> np.ndarray:
-    """int64 [n]: which frames of footage with these presentation times are wanted."""
-    first, last = np.searchsorted(times, [job.start or 0.0, math.inf if job.end is None else job.end])
-    numbers = np.arange(first, last, dtype=np.int64)
-    if job.encoding.every is not None:
-        return numbers[:: job.encoding.every]
-    if job.encoding.fps is None or len(numbers) == 0:
+    Raises:
+        FrameError: no frame is shown between the clip's start and end.
+    """
+    first, stop = frame_range(video, job.start, job.end)
+    numbers = np.arange(first, stop, job.encoding.every or 1, dtype=np.int64)
+    if job.encoding.fps is None or len(numbers) < 2:
         return numbers
-    own = times[numbers]
-    grid = own[0] + np.arange(math.floor((own[-1] - own[0]) * job.encoding.fps + 1e-6) + 1) / job.encoding.fps
-    after = np.clip(np.searchsorted(own, grid), 1, max(len(own) - 1, 1))
-    if len(own) == 1:
-        return numbers
-    nearest = np.where(grid - own[after - 1] <= own[after] - grid, after - 1, after)
+    times = video.times(numbers)
+    times -= times[0]
+    grid = np.arange(math.floor(times[-1] * job.encoding.fps + 1e-6) + 1) / job.encoding.fps
+    after = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
+    nearest = np.where(grid - times[after - 1] <= times[after] - grid, after - 1, after)
     return numbers[np.unique(nearest)]
 
 
-def _rate(times: np.ndarray, footage_rate: float, encoding: Encoding) -> float:
-    """Frames a second of the chosen frames."""
-    if len(times) > 1 and times[-1] > 0:
-        return (len(times) - 1) / float(times[-1])
-    return encoding.fps or footage_rate / (encoding.every or 1)
+def reduced_size(size: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Height and width of an image of `size` with its short side reduced to `side`; 0 reduces nothing."""
+    height, width = size
+    if not 0 < side < min(height, width):
+        return height, width
+    scale = side / min(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _between(job: Job) -> str:
-    if job.start is None and job.end is None:
-        return "in it"
-    return f"between second {job.start or 0:g} and {'the end' if job.end is None else format(job.end, 'g')}"
+def reduce_to(image: np.ndarray, side: int) -> np.ndarray:
+    """The image [H, W, 3] reduced to `reduced_size`; smaller ones stay."""
+    size = reduced_size(image.shape[:2], side)
+    if size == image.shape[:2]:
+        return image
+    import cv2
+
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)  # averages: no aliasing
 
 
-def _checked_image(data: bytes, encoding: Encoding) -> tuple[bytes, tuple[int, int]]:
+@lru_cache(maxsize=4)  # many clips are cut out of one long recording
+def file_hash(path: str, size: int, modified: int) -> str:
+    """SHA-256 of a file that has this size and time."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _wanted(video: Video, job: Job) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames of the clip in batches: indices int64 [n], pixels uint8 [n, H, W, 3]."""
+    every = job.encoding.every or 1
+    if job.encoding.fps is not None:
+        numbers = chosen(video, job)
+        for begin in range(0, len(numbers), BATCH):
+            part = numbers[begin : begin + BATCH]
+            yield part, video.frames(part)
+    elif job.start is None and job.end is None:
+        yield from video.stream(BATCH, step=every)  # needs no index, which some files only give when decoded
+    else:
+        yield from video.stream(BATCH, *frame_range(video, job.start, job.end), every)
+
+
+def _stored_image(data: bytes, encoding: Encoding) -> tuple[bytes, tuple[int, int]]:
     """The bytes to store of an image file, and their height and width.
 
-    A JPEG's header and end are looked at but its pixels are not decoded, which would cost ten times the copy.
+    A JPEG's header and end are looked at, but its pixels are not decoded: that would cost ten times the copy.
 
     Raises:
         ValueError: not an image, or cut short.
@@ -243,30 +313,11 @@ def _checked_image(data: bytes, encoding: Encoding) -> tuple[bytes, tuple[int, i
     if data[:3] == _JPEG_START:
         size = image_size(data)
         if _JPEG_END not in data[-64:] and _JPEG_END not in data[-4096:]:
-            raise ValueError("cut short: a JPEG without its end")
+            raise ValueError("a JPEG cut short")
         if not 0 < side < min(size):
             return data, size
-    image = _reduce(decode(data), side)
-    return _jpeg(image, encoding.quality), image.shape[:2]  # type: ignore[return-value]
-
-
-def _reduced(size: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width after `_reduce`."""
-    height, width = size
-    if not 0 < side < min(height, width):
-        return height, width
-    scale = side / min(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _reduce(image: np.ndarray, side: int) -> np.ndarray:
-    """The image with its short side reduced to `side`; smaller ones and side 0 stay."""
-    size = _reduced(image.shape[:2], side)
-    if size == image.shape[:2]:
-        return image
-    import cv2
-
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)  # averages: no aliasing
+    image = reduce_to(decode(data), side)
+    return _jpeg(image, encoding.quality), (image.shape[0], image.shape[1])
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:
@@ -275,59 +326,57 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
 
 
-@lru_cache(maxsize=4)  # many clips are cut out of one long recording
-def _file_hash(path: str, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class _Sink:
-    """Collects encoded frames in memory, and in a file once they are many."""
+    """Collects a clip's encoded frames until they are handed over.
 
-    def __init__(self, spool: str | None):
-        self._spool = spool
-        self._parts: list[bytes] = []
-        self._pending = 0
-        self._lengths: list[int] = []
-        self._checksums: list[int] = []
-        self._file: IO[bytes] | None = None
+    Attributes:
+        frames: frames so far.
+        pending: bytes since the last part.
+        size: height and width of the first frame.
+        damage: what went wrong and was stepped over.
+    """
+
+    def __init__(self) -> None:
+        self.frames = self.pending = 0
         self.size: tuple[int, int] | None = None
         self.damage = ""
+        self._bytes = 0
+        self._first = self._last = 0.0  # presentation times
+        self._indices: list[int] = []
+        self._images: list[bytes] = []
 
-    def write(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._lengths.append(len(data))
-        self._checksums.append(zlib.crc32(data))
-        self._pending += len(data)
-        if self._pending > SPOOL_BYTES and self._spool is not None:
-            self._flush()
+    @property
+    def indices(self) -> np.ndarray:
+        """int64 [n], the frames' numbers in the footage since the last part."""
+        return np.array(self._indices, dtype=np.int64)
 
-    def close(self) -> Encoded:
-        spooled = None
-        if self._file is not None:
-            self._flush()
-            spooled = self._file.name
-            self._file.close()
-        return Encoded(
-            data=b"".join(self._parts),
-            spooled=spooled,
-            ends=np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64),
-            checksums=np.array(self._checksums, dtype=np.uint32),
-            size=self.size or (0, 0),
-            damage=self.damage,
+    def write(self, index: int, image: bytes) -> None:
+        """Add one encoded frame."""
+        self._indices.append(index)
+        self._images.append(image)
+        self.pending += len(image)
+        self.frames += 1
+
+    def part(self, times: np.ndarray) -> Part:
+        """Hand over what was written since the last part; `times` are its presentation times."""
+        if self._bytes == 0:
+            self._first = float(times[0])
+        self._last = float(times[-1])
+        lengths = [len(image) for image in self._images]
+        part = Part(
+            b"".join(self._images),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.array([zlib.crc32(image) for image in self._images], dtype=np.uint32),
+            times - self._first,
         )
+        self._bytes += self.pending
+        self._indices, self._images, self.pending = [], [], 0
+        return part
 
-    def _flush(self) -> None:
-        if self._file is None:
-            self._file = tempfile.NamedTemporaryFile(dir=self._spool, prefix="clip-", delete=False)  # noqa: SIM115
-        self._file.write(b"".join(self._parts))
-        self._parts, self._pending = [], 0
-
-
-def delete_spooled(encoded: Encoded) -> None:
-    """Remove the file of a spooled clip, once its frames are stored or not wanted."""
-    if encoded.spooled is not None:
-        Path(encoded.spooled).unlink(missing_ok=True)
-
-
-__all__ = ["DEFAULT_SIDE", "Encoded", "Encoding", "Job", "VideoError", "delete_spooled", "encode_clip"]
+    def summary(self, footage_fps: float, encoding: Encoding, content_hash: str, modified: int) -> Summary:
+        """What is known at the end; `footage_fps` stands in where one frame alone tells no rate."""
+        assert self.size is not None
+        rate = encoding.fps or footage_fps / (encoding.every or 1)
+        if self._last > self._first:
+            rate = (self.frames - 1) / (self._last - self._first)
+        return Summary(self.frames, self._bytes, rate, self.size, content_hash, modified, self.damage)

@@ -136,7 +136,7 @@ class Loader:
     def _batches(self, start: int) -> Iterator[Batch]:
         from spdl.pipeline import PipelineBuilder
 
-        builder: PipelineBuilder[Any, Any] = PipelineBuilder()
+        builder: Any = PipelineBuilder()  # its types do not follow the stages
         pipeline = (
             builder.add_source(range(start, len(self.plan)))
             .pipe(self._read, concurrency=READERS, output_order="input", name="read")

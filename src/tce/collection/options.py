@@ -22,8 +22,8 @@ class PackOptions:
     split: str = "01"
     """Which of the lists' splits fills the column `split`."""
     short_side: int | None = None
-    """Shorter side of the frames in pixels: larger ones are reduced, smaller ones never enlarged; 0 keeps every
-    size. By default videos are reduced to 256, which serves crops of 224, and JPEG files copied as they are."""
+    """Shorter side of the frames in pixels: larger ones are reduced, smaller ones never enlarged; 0 keeps all
+    as they are. By default videos are reduced to 256, which serves crops of 224; JPEG files are copied."""
     quality: int = 90
     """JPEG quality, 1 to 100; 90 is hard to tell from the footage at about 8 KB a frame of 340x256."""
     every: int | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -13,7 +15,24 @@ if TYPE_CHECKING:
 
     from tce.video.catalog import Catalog
 
+log = logging.getLogger("tce.collection")
+
 _LOST = -2  # a frame's number that cannot be read; no frame counts on from it, as 0 would from -1
+
+
+T = TypeVar("T")
+
+
+def attempt(read: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException]:
+    """What `read` returns, or the error it raises, a panic of Lance's over damaged bytes included."""
+    try:
+        return read(), None
+    except Exception as error:
+        return None, error
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # of Rust; not an Exception
+            return None, error
+        raise
 
 
 def read_rows(
@@ -23,22 +42,22 @@ def read_rows(
     import pyarrow as pa
 
     names = columns or schema.names
-    try:
-        return dataset.to_table(columns=names), 0
-    except Exception:
-        pass  # some data file is damaged: read fragment by fragment what can be read
+    whole, error = attempt(lambda: dataset.to_table(columns=names))
+    if error is None:
+        return whole, 0
     tables, lost = [], 0
-    for fragment in dataset.get_fragments():
-        try:
-            tables.append(fragment.to_table(columns=names))
-        except Exception:
+    for fragment in dataset.get_fragments():  # some data file is damaged: take what can be read
+        table, error = attempt(partial(fragment.to_table, columns=names))
+        if error is None:
+            tables.append(table)
+        else:
             lost += fragment.count_rows()
     schema = pa.schema([schema.field(name) for name in names])
     return pa.concat_tables([schema.empty_table(), *tables]), lost
 
 
 def frame_rows(
-    frames: lance.LanceDataset, ids: pa.ChunkedArray, lengths: np.ndarray
+    frames: lance.LanceDataset, ids: Sequence[str], lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, str]]:
     """Where each clip's frames are.
 
@@ -66,7 +85,7 @@ def frame_rows(
     where = {name: run for run, name in enumerate(names) if name is not None}
     starts = np.full(len(ids), -1, dtype=np.int64)
     damaged: dict[str, str] = {}
-    for row, clip in enumerate(ids.to_pylist()):
+    for row, clip in enumerate(ids):
         run = where.get(clip)
         if run is None:
             damaged[clip] = "its frames are missing or cannot be read"
@@ -108,17 +127,24 @@ def catalog_of(clips: pa.Table, classes: Sequence[str] | None = None) -> Catalog
     )
 
 
+def first_line(error: BaseException | None) -> str:
+    """The beginning of an error's message: Lance's go on with places in its source."""
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__
+
+
 def _indices(frames: lance.LanceDataset) -> np.ndarray:
     """int32 [rows], the column `index`; `_LOST` for rows that cannot be read."""
-    try:
-        return np.asarray(frames.to_table(columns=["index"])["index"])
-    except Exception:
-        pass
+    whole, error = attempt(lambda: frames.to_table(columns=["index"]))
+    if whole is not None:
+        return np.asarray(whole["index"])
     parts = []
     for fragment in frames.get_fragments():
-        try:
-            parts.append(np.asarray(fragment.to_table(columns=["index"])["index"]))
-        except Exception:
+        part, error = attempt(partial(fragment.to_table, columns=["index"]))
+        if part is not None:
+            parts.append(np.asarray(part["index"]))
+        else:
+            log.warning("a data file of the frames cannot be read: %s", first_line(error))
             parts.append(np.full(fragment.count_rows(), _LOST, dtype=np.int32))
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
@@ -133,17 +159,13 @@ def _heads(index: np.ndarray) -> np.ndarray:
 
 
 def _names_at(frames: lance.LanceDataset, rows: np.ndarray) -> list[str | None]:
-    try:
-        return frames.take(rows, columns=["clip"])["clip"].to_pylist() if len(rows) else []  # type: ignore[arg-type]
-    except Exception:
-        return [_name_at(frames, row) for row in rows]
-
-
-def _name_at(frames: lance.LanceDataset, row: int) -> str | None:
-    try:
-        return frames.take([int(row)], columns=["clip"])["clip"][0].as_py()
-    except Exception:
-        return None
+    if len(rows) == 0:
+        return []
+    table, _ = attempt(lambda: frames.take(rows, columns=["clip"]))  # type: ignore[arg-type]
+    if table is not None:
+        return table["clip"].to_pylist()
+    singly = [attempt(partial(frames.take, [int(row)], columns=["clip"]))[0] for row in rows]
+    return [None if one is None else one["clip"][0].as_py() for one in singly]
 
 
 def _sorted_rows(
@@ -156,9 +178,8 @@ def _sorted_rows(
     codes, index = [], []
     known: dict[str, int] = {}
     for fragment in frames.get_fragments():
-        try:
-            table = fragment.to_table(columns=["clip", "index"])
-        except Exception:
+        table, _ = attempt(partial(fragment.to_table, columns=["clip", "index"]))
+        if table is None:
             rows = fragment.count_rows()
             codes.append(np.full(rows, -1, dtype=np.int64))
             index.append(np.zeros(rows, dtype=np.int32))

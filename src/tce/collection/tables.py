@@ -13,10 +13,11 @@ import logging
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tce.collection.rows import attempt, catalog_of, first_line, frame_rows, read_rows
 from tce.collection.store import FrameStore
 from tce.errors import TceError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tce.collection")
 
-STORAGE_VERSION = "2.1"
+STORAGE_VERSION: Literal["2.1"] = "2.1"
 """Lance's file format; pinned, so that every release of tce writes what every other reads."""
 
 CLIPS, FRAMES = "clips", "frames"
@@ -82,7 +83,13 @@ def table_path(folder: str | os.PathLike[str], name: str) -> str:
 
 def is_collection(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is a folder with a collection's tables."""
-    return all(os.path.isdir(table_path(path, name)) for name in (CLIPS, FRAMES))
+    return all(has_table(path, name) for name in (CLIPS, FRAMES))
+
+
+def has_table(folder: str | os.PathLike[str], name: str) -> bool:
+    """Whether a collection's table was ever committed; a killed writer can leave a folder without one."""
+    versions = Path(table_path(folder, name)) / "_versions"
+    return versions.is_dir() and any(versions.iterdir())
 
 
 def open_table(folder: str | os.PathLike[str], name: str, version: int | None = None) -> lance.LanceDataset:
@@ -99,7 +106,7 @@ def open_table(folder: str | os.PathLike[str], name: str, version: int | None = 
         found = (
             "no collection"
             if not is_collection(folder)
-            else f"a table that does not open ({_first_line(error)})"
+            else f"a table that does not open ({first_line(error)})"
         )
         raise TceError(
             f"collection {folder}",
@@ -145,8 +152,6 @@ class Collection(FrameStore):
         version: tuple[int, int] | list[int] | None = None,
         verify: bool = False,
     ):
-        from tce.collection.rows import catalog_of, frame_rows, read_rows
-
         versions = (None, None) if version is None else tuple(version)
         # Clips first: every clip's frames were committed before it.
         clips = open_table(path, CLIPS, versions[0])
@@ -160,7 +165,9 @@ class Collection(FrameStore):
             log.warning("%s: %d rows of the table of clips cannot be read; run `tce check`", path, lost)
         packed = np.asarray(table["status"]) == PACKED
         table = table.filter(packed)
-        starts, self._order, self.damaged = frame_rows(self._frames, table["id"], np.asarray(table["frames"]))
+        starts, self._order, self.damaged = frame_rows(
+            self._frames, table["id"].to_pylist(), np.asarray(table["frames"])
+        )
         if self.damaged:
             first, reason = next(iter(self.damaged.items()))
             log.warning(
@@ -206,10 +213,8 @@ class Collection(FrameStore):
         rows = self._starts[clips] + frames
         if self._order is not None:
             rows = self._order[rows]
-        try:
-            return self._take(rows)
-        except Exception:
-            return [self._take_one(row) for row in rows]
+        images, _ = attempt(lambda: self._take(rows))
+        return images if images is not None else [self._take_one(row) for row in rows]
 
     def _take(self, rows: np.ndarray) -> list[bytes | Exception]:
         columns = ["image", "checksum"] if self.verify else ["image"]
@@ -223,10 +228,8 @@ class Collection(FrameStore):
         ]
 
     def _take_one(self, row: int) -> bytes | Exception:
-        try:
-            return self._take(np.array([row]))[0]
-        except Exception as error:
-            return OSError(f"damaged collection: {_first_line(error)}")
+        images, error = attempt(lambda: self._take(np.array([row])))
+        return images[0] if images is not None else OSError(f"damaged collection: {first_line(error)}")
 
 
 def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -247,7 +250,3 @@ def _row_hashes(table: pa.Table) -> np.ndarray:
             hashlib.md5(repr(values).encode(), usedforsecurity=False).digest(), np.uint8
         )
     return hashes
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

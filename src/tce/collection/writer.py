@@ -11,18 +11,18 @@ import contextlib
 import itertools
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tce.collection.encode import Encoded, delete_spooled
-from tce.collection.rows import frame_heads, read_rows
+from tce.collection.encode import Part, Summary
+from tce.collection.rows import attempt, frame_heads, frame_rows, read_rows
 from tce.collection.tables import (
     CLIPS,
     FAILED,
@@ -31,6 +31,7 @@ from tce.collection.tables import (
     STORAGE_VERSION,
     clips_schema,
     frames_schema,
+    has_table,
     is_collection,
     open_table,
     table_path,
@@ -46,7 +47,6 @@ log = logging.getLogger("tce.collection")
 
 COMMIT_BYTES = 64 << 20  # of encoded frames; what is held in memory, and lost to an interruption at most
 COMMIT_SECONDS = 15.0  # slow decoding commits by time
-_CHUNK_BYTES = 64 << 20  # of a spooled clip handed to Lance at a time
 _SMALL_ROWS = 4096  # data files with fewer frames are joined at the end
 _TARGET_ROWS = 16384  # about 128 MB at 8 KB a frame
 _CLIP_ROWS = 1 << 20  # the table of clips is read whole: one file
@@ -59,6 +59,8 @@ class Known:
 
     path: str
     status: str
+    frames: int
+    bytes: int
     modified: int
     error: str
 
@@ -66,7 +68,8 @@ class Known:
 class CollectionWriter:
     """Appends clips to the collection in `folder`, which is made if it is not there.
 
-    Use as a context manager; what was added and not committed is committed on leaving, also by an exception.
+    Use as a context manager; clips that were finished and not committed are committed on leaving, also by an
+    exception.
 
     Attributes:
         known: the clips that the table holds, by id.
@@ -78,11 +81,13 @@ class CollectionWriter:
     def __init__(self, folder: Path):
         self.folder = folder
         self.known: dict[str, Known] = {}
-        self._rows: list[dict[str, Any]] = []
-        self._encoded: list[Encoded] = []
+        self._rows: list[dict[str, Any]] = []  # of finished clips, not yet committed
+        self._batches: list[pa.RecordBatch] = []  # of frames, not yet committed
         self._bytes = 0
+        self._open_clip, self._open_frames = "", 0  # the clip whose frames are arriving, and how many came
+        self._open_batches = 0  # of them not yet committed
         self._committed_at = time.monotonic()
-        self._changed = False
+        self._failed = False  # whether the last commit did
 
     def __enter__(self) -> CollectionWriter:
         from filelock import FileLock, Timeout
@@ -107,77 +112,96 @@ class CollectionWriter:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.commit()
+            if not self._failed:
+                self.abandon()
+                self.commit()
         finally:
-            for encoded in self._encoded:
-                delete_spooled(encoded)
-            shutil.rmtree(self.spool, ignore_errors=True)
             self._lock.release()
 
-    @property
-    def spool(self) -> Path:
-        """Folder for clips too large for memory; emptied by every writer."""
-        return self.folder / ".spool"
+    def add_frames(self, clip: str, part: Part) -> None:
+        """Add the next frames of a clip; commits when enough is pending, so that memory stays bounded."""
+        if clip != self._open_clip:
+            assert not self._open_frames, "the clip before is not finished"
+            self._open_clip = clip
+        self._batches.append(_frame_batch(clip, part, self._open_frames))
+        self._open_batches += 1
+        self._open_frames += len(part)
+        self._bytes += len(part.data)
+        if self._bytes >= COMMIT_BYTES:
+            self.commit()
 
-    def add(self, row: dict[str, Any], encoded: Encoded | None, error: str = "") -> None:
-        """Add a clip: the catalog's columns, and its frames, or the reason why it has none.
+    def add_clip(self, row: dict[str, Any], summary: Summary | None, error: str = "") -> None:
+        """Finish a clip: its frames are there, or it failed and has none.
 
         Args:
             row: id, path, label, split, group, source, start, end.
-            encoded: the frames; None for a clip that failed.
-            error: why, or what was wrong with footage of which the good frames were kept.
+            summary: what is known of its frames; None for a clip that failed.
+            error: why it failed, or what was wrong with footage of which the good frames were kept.
         """
-        frames = encoded if encoded is not None else Encoded()
-        status = FAILED if encoded is None else PACKED
+        if summary is None:
+            self.abandon()
+        else:
+            assert (row["id"], summary.frames) == (self._open_clip, self._open_frames)
+        found = summary or Summary(0, 0, 0.0, (0, 0), "", 0)
+        status = PACKED if summary is not None else FAILED
         self._rows.append(
             row
             | {
-                "frames": len(frames),
-                "fps": frames.fps,
-                "width": frames.size[1],
-                "height": frames.size[0],
-                "bytes": int(frames.ends[-1]),
-                "content_hash": frames.content_hash,
-                "modified": frames.modified,
+                "frames": found.frames,
+                "fps": found.fps,
+                "width": found.size[1],
+                "height": found.size[0],
+                "bytes": found.bytes,
+                "content_hash": found.content_hash,
+                "modified": found.modified,
                 "status": status,
                 "error": error or None,
             }
         )
-        self._encoded.append(frames)
-        self._bytes += len(frames.data) if frames.spooled is None else COMMIT_BYTES
-        self.known[row["id"]] = Known(row["path"], status, frames.modified, error)
+        self.known[row["id"]] = Known(row["path"], status, found.frames, found.bytes, found.modified, error)
+        self._close_clip()
+
+    def abandon(self) -> None:
+        """Forget the clip whose frames are arriving."""
+        clip, committed = self._open_clip, self._open_frames
+        if self._open_batches:
+            committed -= sum(map(len, self._batches[-self._open_batches :]))
+            del self._batches[-self._open_batches :]
+        self._close_clip()
+        if committed:
+            self._delete(FRAMES, "clip", [clip])
 
     def commit_if_due(self) -> None:
-        """Commit once enough is pending, in bytes or in time."""
-        if self._bytes >= COMMIT_BYTES or time.monotonic() - self._committed_at > COMMIT_SECONDS:
+        """Commit if the last one was a while ago."""
+        if time.monotonic() - self._committed_at > COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is pending: the frames, then the clips' rows.
+        """Write what is pending: the frames, then the rows of the finished clips.
 
         Raises:
             TceError: the disk is full or cannot be written; what was committed before stays.
         """
-        if not self._rows:
-            return
         import pyarrow as pa
 
-        rows, clips = pa.Table.from_pylist(self._rows, clips_schema()), list(self._encoded)
-        ids = [row["id"] for row in self._rows]
-        if any(map(len, clips)):
-            self._append(FRAMES, _frame_batches(ids, clips), frames_schema())
-        self._append(CLIPS, rows.to_batches(), clips_schema())
-        for encoded in clips:
-            delete_spooled(encoded)
-        self._rows, self._encoded, self._bytes = [], [], 0
-        self._committed_at, self._changed = time.monotonic(), True
+        if self._failed:  # frames that were not written must not get their clip's row
+            return
+        self._failed = True
+        if self._batches:
+            self._append(FRAMES, self._batches, frames_schema())
+            self._batches, self._bytes, self._open_batches = [], 0, 0
+        if self._rows:
+            self._append(CLIPS, pa.Table.from_pylist(self._rows, clips_schema()).to_batches(), clips_schema())
+            self._rows = []
+        self._failed = False
+        self._committed_at = time.monotonic()
 
     def discard(self) -> None:
-        """Forget what was added since the last commit."""
-        for row, encoded in zip(self._rows, self._encoded, strict=True):
+        """Forget the clips added since the last commit."""
+        self.abandon()
+        for row in self._rows:
             del self.known[row["id"]]
-            delete_spooled(encoded)
-        self._rows, self._encoded, self._bytes = [], [], 0
+        self._rows, self._batches, self._bytes = [], [], 0
 
     def remove(self, ids: Iterable[str]) -> None:
         """Delete clips, their row first: without it their frames do not count."""
@@ -187,46 +211,50 @@ class CollectionWriter:
         for clip in wanted:
             del self.known[clip]
 
+    def damaged(self) -> dict[str, str]:
+        """Packed clips whose frames are lost or incomplete, with the reason."""
+        lengths = {name: clip.frames for name, clip in self.known.items() if clip.status == PACKED}
+        counts = np.array(list(lengths.values()), dtype=np.int64)
+        return frame_rows(open_table(self.folder, FRAMES), list(lengths), counts)[2]
+
     def finish(self) -> None:
         """Commit, join small data files without changing the rows' order, and drop what is older.
 
         Files of older versions are kept for a day, for readers that still have them open.
         """
         self.commit()
-        if not self._changed:
-            return
         for name, small, target in ((FRAMES, _SMALL_ROWS, _TARGET_ROWS), (CLIPS, _CLIP_ROWS, _CLIP_ROWS)):
             with self._guarded():
                 dataset = open_table(self.folder, name)
-                if _worth_joining(dataset, small):
-                    _compact(dataset, target)
-                open_table(self.folder, name).cleanup_old_versions(older_than=timedelta(days=1))
+                if not _worth_joining(dataset, small):
+                    continue
+                _, error = attempt(partial(_join, dataset, target))
+                if error is not None and _disk_says(error):
+                    raise error
+                if error is not None:
+                    log.warning(
+                        "damaged data files were not joined; `tce check %s` names the clips", self.folder
+                    )
+
+    def _close_clip(self) -> None:
+        self._open_clip, self._open_frames, self._open_batches = "", 0, 0
 
     def _open(self) -> None:
-        shutil.rmtree(self.spool, ignore_errors=True)
-        self.spool.mkdir()
-        if not is_collection(self.folder):
-            self._append(FRAMES, [], frames_schema())
-            self._append(CLIPS, [], clips_schema())
-        columns = ["id", "path", "status", "modified", "error"]
-        table, lost = read_rows(open_table(self.folder, CLIPS), clips_schema(), columns)
-        if lost:
-            log.warning("%d rows of the table of clips cannot be read; these clips are packed again", lost)
-        for row in table.to_pylist():
-            self.known[row["id"]] = Known(row["path"], row["status"], row["modified"], row["error"] or "")
-        frames = open_table(self.folder, FRAMES)
-        heads = frame_heads(frames)[1]
+        for name, schema in ((FRAMES, frames_schema()), (CLIPS, clips_schema())):
+            if not has_table(self.folder, name):
+                self._append(name, [], schema)
+        self.known = known_clips(self.folder)
+        heads = frame_heads(open_table(self.folder, FRAMES))[1]
         orphans = sorted({clip for clip in heads if clip is not None and clip not in self.known})
         if orphans:
-            log.info("removing the frames of %d clips that an interruption left unfinished", len(orphans))
+            log.info("removing frames of %d clips that an interruption left unfinished", len(orphans))
             self._delete(FRAMES, "clip", orphans)
 
     def _append(self, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
         import lance
         import pyarrow as pa
 
-        path = table_path(self.folder, name)
-        mode = "append" if Path(path).exists() else "create"
+        path, mode = table_path(self.folder, name), "append" if has_table(self.folder, name) else "create"
         reader = pa.RecordBatchReader.from_batches(schema, batches)
         with self._guarded():
             lance.write_dataset(reader, path, mode=mode, data_storage_version=STORAGE_VERSION)
@@ -234,9 +262,15 @@ class CollectionWriter:
     def _delete(self, name: str, column: str, ids: list[str]) -> None:
         for first in range(0, len(ids), _ID_CHUNK):
             quoted = ", ".join("'" + clip.replace("'", "''") + "'" for clip in ids[first : first + _ID_CHUNK])
+            condition = f"{column} IN ({quoted})"
             with self._guarded():
-                open_table(self.folder, name).delete(f"{column} IN ({quoted})")
-            self._changed = True
+                dataset = open_table(self.folder, name)
+                _, error = attempt(partial(dataset.delete, condition))
+                if error is None:
+                    continue
+                if _disk_says(error) or not _drop_unreadable(dataset, column):
+                    raise error
+                open_table(self.folder, name).delete(condition)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -244,21 +278,24 @@ class CollectionWriter:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
-            text = str(error)
-            for words in (
-                "No space left on device",
-                "Permission denied",
-                "Read-only file system",
-                "File too large",
-            ):
-                if words in text:
-                    raise TceError(
-                        f"collection {self.folder}",
-                        expected="a disk that can be written",
-                        found=words.lower(),
-                        fix="make room and give the same command again: it goes on where it stopped",
-                    ) from error
-            raise
+            words = _disk_says(error)
+            if not words:
+                raise
+            raise TceError(
+                f"collection {self.folder}",
+                expected="a disk that can be written",
+                found=words.lower(),
+                fix="make room, then give the same command: it goes on where it stopped",
+            ) from error
+
+
+def known_clips(folder: Path) -> dict[str, Known]:
+    """The clips that a collection's table holds, failed ones too, by id; without those it cannot read."""
+    columns = ["id", "path", "status", "frames", "bytes", "modified", "error"]
+    table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
+    if lost:
+        log.warning("%d rows of the table of clips cannot be read: these clips count as not packed", lost)
+    return {row.pop("id"): Known(**row | {"error": row["error"] or ""}) for row in table.to_pylist()}
 
 
 def write_json(path: Path, value: object) -> None:
@@ -295,7 +332,6 @@ def _own(name: str) -> bool:
     """Whether a file of that name can stand beside tables that were not yet made."""
     return name in {
         ".writer.lock",
-        ".spool",
         "options.json",
         "report.json",
         f"{FRAMES}.lance",
@@ -303,54 +339,54 @@ def _own(name: str) -> bool:
     }
 
 
-def _frame_batches(ids: list[str], clips: list[Encoded]) -> Iterator[pa.RecordBatch]:
-    for clip, encoded in zip(ids, clips, strict=True):
-        for first, last, data in _pieces(encoded):
-            yield _frame_batch(clip, encoded, first, last, data)
-
-
-def _pieces(encoded: Encoded) -> Iterator[tuple[int, int, pa.Buffer]]:
-    """Runs of frames [first, last) with their bytes, each small enough for memory and for Arrow's offsets."""
+def _frame_batch(clip: str, part: Part, first: int) -> pa.RecordBatch:
+    """Rows of frames, whose images are views of the part's bytes; `first` is the first frame's index."""
     import pyarrow as pa
 
-    if encoded.spooled is None:
-        yield 0, len(encoded), pa.py_buffer(encoded.data)
-        return
-    with pa.memory_map(encoded.spooled) as file:
-        first = 0
-        while first < len(encoded):
-            limit = encoded.ends[first] + _CHUNK_BYTES
-            last = max(first + 1, int(np.searchsorted(encoded.ends, limit, side="right")) - 1)
-            file.seek(int(encoded.ends[first]))
-            yield first, last, file.read_buffer(int(encoded.ends[last] - encoded.ends[first]))
-            first = last
-
-
-def _frame_batch(clip: str, encoded: Encoded, first: int, last: int, data: pa.Buffer) -> pa.RecordBatch:
-    """One record batch, whose images are views of `data`."""
-    import pyarrow as pa
-
-    offsets = pa.py_buffer((encoded.ends[first : last + 1] - encoded.ends[first]).astype(np.int32).tobytes())
-    count = last - first
+    count = len(part)
+    offsets = pa.py_buffer(part.ends.astype(np.int32).tobytes())
     columns = [
         pa.array([clip] * count, pa.string()),
-        pa.array(np.arange(first, last, dtype=np.int32)),
-        pa.array(encoded.times[first:last], pa.float64()),
-        pa.Array.from_buffers(pa.binary(), count, [None, offsets, data]),
-        pa.array(encoded.checksums[first:last], pa.uint32()),
+        pa.array(np.arange(first, first + count, dtype=np.int32)),
+        pa.array(part.times, pa.float64()),
+        pa.Array.from_buffers(pa.binary(), count, [None, offsets, pa.py_buffer(part.data)]),
+        pa.array(part.checksums, pa.uint32()),
     ]
     return pa.record_batch(columns, schema=frames_schema())
 
 
 def _worth_joining(dataset: lance.LanceDataset, small: int) -> bool:
-    """Whether there are neighbouring data files so small that reading at random suffers, or deleted rows."""
+    """Whether data files are so small that reading at random suffers, or hold deleted rows."""
     fragments = dataset.get_fragments()
     rows = [fragment.count_rows() for fragment in fragments]
-    pairs = sum(a < small and b < small for a, b in itertools.pairwise(rows))
-    return pairs > 0 or any(fragment.num_deletions for fragment in fragments)
+    pairs = any(a < small and b < small for a, b in itertools.pairwise(rows))
+    return pairs or any(fragment.num_deletions for fragment in fragments)
 
 
-def _compact(dataset: lance.LanceDataset, target_rows: int) -> None:
-    dataset.optimize.compact_files(
-        target_rows_per_fragment=target_rows, materialize_deletions_threshold=0.0, num_threads=1
-    )
+def _join(dataset: lance.LanceDataset, target_rows: int) -> None:
+    dataset.optimize.compact_files(target_rows_per_fragment=target_rows, materialize_deletions_threshold=0.0)
+    dataset.cleanup_old_versions(older_than=timedelta(days=1))
+
+
+def _drop_unreadable(dataset: lance.LanceDataset, column: str) -> int:
+    """Take data files that cannot be read out of the table; how many.
+
+    Their rows are lost anyway, and Lance neither deletes nor joins rows beside them.
+    """
+    import lance
+
+    bad = [
+        fragment.fragment_id
+        for fragment in dataset.get_fragments()
+        if attempt(partial(fragment.to_table, columns=[column]))[1] is not None
+    ]
+    if bad:
+        operation = lance.LanceOperation.Delete([], bad, "true")
+        lance.LanceDataset.commit(dataset.uri, operation, read_version=dataset.version)
+    return len(bad)
+
+
+def _disk_says(error: BaseException) -> str:
+    """The system's words in an error of Lance's about a disk that cannot be written, else nothing."""
+    known = ("No space left on device", "Permission denied", "Read-only file system", "File too large")
+    return next((words for words in known if words.lower() in str(error).lower()), "")

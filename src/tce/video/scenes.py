@@ -10,6 +10,7 @@ import numpy as np
 from tce.errors import OptionError, TceError
 from tce.video.errors import FrameError, VideoTruncated
 from tce.video.source import DEFAULT_FPS, Video, open_video
+from tce.video.worker import alive
 
 Range = tuple[float, float]  # start and end in seconds since the first frame; the end is not included
 
@@ -105,6 +106,7 @@ def _scene_starts(video: Video) -> list[int]:
     cuts: list[int] = []
     try:
         for indices, frames in video.stream():
+            alive()
             for index, frame in zip(indices, frames):
                 small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
                 # PySceneDetect counts frames; true times come from the video, whose rate may vary.
