@@ -21,6 +21,14 @@ def tiny() -> nn.Module:
     )
 
 
+def small() -> nn.Module:
+    """Learns from a few thousand images in seconds."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 def linear_in_pixels() -> nn.Module:
     """Mean colours, then a linear layer: so simple that a test can follow it by hand."""
     torch.manual_seed(0)

@@ -232,7 +232,8 @@ class Pretraining:
             if self.slow is None:
                 return vectors[:, 0], vectors[:, 1], scores
             with torch.no_grad():
-                return vectors[:, 0], self.slow(views[:, 1]), scores
+                p = self.slow(views[:, 1])
+            return vectors[:, 0], p, scores
 
     def contrast(
         self, v: Tensor, p: Tensor, ids: Tensor, ok: Tensor | None, number: int, clock: Clock

@@ -1,0 +1,243 @@
+"""The method's step against a slow walk through the same numbers with NumPy, and its network passes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tce.collection.store import open_store
+from tce.model.encoder import FrameEncoder, build_encoder
+from tce.train.loop import Clock
+from tce.train.method import Pretraining
+from tce.train.options import (
+    AugmentOptions,
+    ContrastOptions,
+    ModelOptions,
+    OptimOptions,
+    PretrainOptions,
+    RunOptions,
+)
+from tce.train.views import Views, follow
+from tce.train.world import World
+
+PLAIN = AugmentOptions(crop_scale=(1, 1), flip=0, grey=0, brightness=0, color_contrast=0, saturation=0, hue=0)
+CLOCK = Clock(step=3, steps_per_epoch=2, epochs=5, log_steps=1)
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+TEMPERATURE = 0.07
+
+
+def make_task(clips: Path, batch: int = 6, **contrast: Any) -> Pretraining:
+    options = PretrainOptions(
+        model=ModelOptions(model="tinynet:linear_in_pixels", image_size=40, embedding_size=5),
+        contrast=ContrastOptions(**{"positives": "same", "threshold_low": 1.0, **contrast}),
+        augment=PLAIN,
+        optim=OptimOptions(epochs=5, batch_size=batch),
+        run=RunOptions(seed=3, monitor_epochs=0),
+    )
+    options = PretrainOptions(**{**vars(options), "data": type(options.data)(frame_size=40)})
+    model = options.model
+    encoder = build_encoder(model.model, 5, rotation=options.contrast.rotation > 0, image_size=40, seed=0)
+    return Pretraining(options, open_store(clips), encoder, World(torch.device("cpu")))
+
+
+def take_step(task: Pretraining, number: int = 2) -> tuple[Any, dict[str, Any]]:
+    for position, batch in task.batches(number):
+        return batch, task.step((position, batch), CLOCK)
+    raise AssertionError
+
+
+def slow_embeddings(task: Pretraining, clips: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Read, average, weigh and normalise by hand."""
+    layer, head = task.encoder.backbone.model[2], task.encoder.head
+    out = []
+    for clip, frame in zip(clips, frames, strict=True):
+        folder = Path(task.store.catalog[int(clip)].path)
+        image = cv2.imread(str(sorted(folder.iterdir())[frame]))[..., ::-1] / 255.0
+        pixels = (image - MEAN) / STD
+        cells = [
+            pixels[20 * r : 20 * r + 20, 20 * c : 20 * c + 20].mean(axis=(0, 1))
+            for r in (0, 1)
+            for c in (0, 1)
+        ]
+        x = np.stack(cells, axis=1).reshape(12)  # channel by channel
+        for step in (layer, head):
+            x = step.weight.detach().double().numpy() @ x + step.bias.detach().double().numpy()
+        out.append(x / np.linalg.norm(x))
+    return np.array(out)
+
+
+def slow_nce(v: np.ndarray, p: np.ndarray, bank: np.ndarray, own: np.ndarray, k: int, z: float) -> float:
+    """The paper's formula, anchor by anchor, on the k most similar other rows."""
+    losses = []
+    for anchor, positive, mine in zip(v, p, own, strict=True):
+        rows = sorted(
+            (row for row in range(len(bank)) if row != mine), key=lambda row: -float(anchor @ bank[row])
+        )
+        chance = k / len(bank)
+        prob = math.exp(anchor @ positive / TEMPERATURE) / z
+        loss = -math.log(prob / (prob + chance))
+        for row in rows[:k]:
+            prob = math.exp(anchor @ bank[row] / TEMPERATURE) / z
+            loss -= math.log(chance / (prob + chance))
+        losses.append(loss)
+    return float(np.mean(losses))
+
+
+def test_a_step_follows_the_papers_formula(clips: Path) -> None:
+    task = make_task(clips, loss="nce", negatives=4)
+    task.fill_bank()
+    bank = task.bank.rows.double().numpy().copy()
+    assert np.allclose(np.linalg.norm(bank, axis=1), 1)
+    z = float(task.loss.Z)
+    others = bank @ bank.T
+    mean = np.exp(others[~np.eye(12, dtype=bool)] / TEMPERATURE).mean()
+    assert z == pytest.approx(12 * mean, rel=1e-4), "Z is N times the mean over pairs of rows"
+
+    batch, parts = take_step(task)
+    v = slow_embeddings(task, batch.clips, batch.index[:, 0])
+    assert parts["loss"].item() == pytest.approx(slow_nce(v, v, bank, batch.clips, 4, z), rel=1e-4)
+    assert parts["hard"] == 1.0
+    assert float(parts["drift"]) == pytest.approx((v * bank[batch.clips]).sum(axis=1).mean(), abs=1e-4)
+
+    assert np.allclose(task.bank.rows.numpy(), bank), "rows change after the step, not within it"
+    task.after_step()
+    expected = bank.copy()
+    expected[batch.clips] = v
+    assert np.allclose(task.bank.rows.numpy(), expected, atol=1e-5)
+
+
+def test_the_own_old_row_is_a_positive_too(clips: Path) -> None:
+    task = make_task(clips, loss="nce", negatives=4, own_row_positive="also", fill_bank=False)
+    task.loss.Z.fill_(50.0)
+    bank = task.bank.rows.double().numpy().copy()
+    batch, parts = take_step(task)
+    v = slow_embeddings(task, batch.clips, batch.index[:, 0])
+    fresh = slow_nce(v, v, bank, batch.clips, 4, 50.0)
+    old = slow_nce(v, bank[batch.clips], bank, batch.clips, 4, 50.0)
+    assert parts["loss"].item() == pytest.approx((fresh + old) / 2, rel=1e-4)
+    alone = make_task(clips, loss="nce", negatives=4, own_row_positive="only", fill_bank=False)
+    alone.loss.Z.fill_(50.0)
+    assert take_step(alone)[1]["loss"].item() == pytest.approx(old, rel=1e-4)
+
+
+def test_in_batch_negatives_and_recordings(clips: Path) -> None:
+    """NT-Xent by hand; with `exclude_same_source`, the other clip of a recording is nobody's negative."""
+    for exclude in (False, True):
+        task = make_task(clips, loss="ntxent", exclude_same_source=exclude, positives="neighbour")
+        batch, parts = take_step(task)
+        v, p = (slow_embeddings(task, batch.clips, batch.index[:, view]) for view in (0, 1))
+        views, owner = np.concatenate([v, p]), np.concatenate([batch.clips, batch.clips])
+        recording = task.store.catalog.sources[owner]
+        losses = []
+        for i in range(12):
+            own = recording == recording[i] if exclude else owner == owner[i]
+            positive = math.exp(views[i] @ views[(i + 6) % 12] / TEMPERATURE)
+            rest = sum(math.exp(views[i] @ views[j] / TEMPERATURE) for j in range(12) if not own[j])
+            losses.append(-math.log(positive / (positive + rest)))
+        assert parts["loss"].item() == pytest.approx(np.mean(losses), rel=1e-4), exclude
+
+
+def test_every_row_but_the_own_as_negatives(clips: Path) -> None:
+    task = make_task(clips, loss="infonce", mining="all")
+    bank = task.bank.rows.double().numpy().copy()
+    batch, parts = take_step(task)
+    v = slow_embeddings(task, batch.clips, batch.index[:, 0])
+    losses = []
+    for anchor, own in zip(v, batch.clips, strict=True):
+        rest = sum(math.exp(anchor @ bank[row] / TEMPERATURE) for row in range(12) if row != own)
+        losses.append(-math.log(math.exp(1 / TEMPERATURE) / (math.exp(1 / TEMPERATURE) + rest)))
+    assert parts["loss"].item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
+    task = make_task(clips, loss="nce", negatives=4, rotation=1.0)
+    task.encoder.rotation_head.eval()  # batch statistics would see the failed slot's stand-in
+    task.loss.Z.fill_(50.0)
+    bank = task.bank.rows.double().numpy().copy()
+    (position, batch), *_ = zip(range(2, 3), task.loader.iterate(2), strict=False)
+    batch.ok[[1, 4]] = False
+    batch.errors += ["a, broken", "b, broken"]
+    parts = task.step((position, batch), CLOCK)
+    good = batch.ok
+    v = slow_embeddings(task, batch.clips[good], batch.index[good, 0])
+    assert parts["contrast"].item() == pytest.approx(
+        slow_nce(v, v, bank, batch.clips[good], 4, 50.0), rel=1e-4
+    )
+    task.after_step()
+    changed = np.abs(task.bank.rows.numpy() - bank).max(axis=1) > 1e-6
+    assert set(np.flatnonzero(changed)) == set(batch.clips[good])
+    assert task.failed == {"a": "broken", "b": "broken"}
+
+
+def test_the_slow_encoder_makes_positives_and_rows(clips: Path) -> None:
+    task = make_task(clips, loss="nce", negatives=4, momentum_encoder=0.75)
+    with torch.no_grad():
+        for parameter in task.slow.parameters():
+            parameter.add_(0.3)
+    batch, parts = take_step(task)
+    v = slow_embeddings(task, batch.clips, batch.index[:, 0])
+    fast, task.encoder = task.encoder, task.slow
+    p = slow_embeddings(task, batch.clips, batch.index[:, 0])
+    task.encoder = fast
+    assert not np.allclose(v, p, atol=1e-2)
+    before = [parameter.clone() for parameter in task.slow.parameters()]
+    task.after_step()
+    assert np.allclose(task.bank.rows[batch.clips].numpy(), p, atol=1e-5)
+    for old, new, now in zip(before, task.encoder.parameters(), task.slow.parameters(), strict=True):
+        assert torch.allclose(now, 0.75 * old + 0.25 * new, atol=1e-6)
+    assert all(parameter.grad is None for parameter in task.slow.parameters())
+    assert float(parts["alignment"]) == pytest.approx(((v - p) ** 2).sum(axis=1).mean(), rel=1e-3)
+
+
+def test_k_is_an_eighth_of_the_clips_and_never_all(clips: Path) -> None:
+    assert make_task(clips, loss="nce").k == 1
+    assert make_task(clips, loss="nce", negatives=8192).k == 11
+
+
+@pytest.fixture
+def normalising() -> FrameEncoder:
+    """An encoder whose result depends on who shares its pass."""
+    encoder = build_encoder("tinynet:tiny", 6, rotation=True, image_size=16, seed=1)
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return encoder.train()
+
+
+def test_views_pass_jointly_or_one_by_one(normalising: FrameEncoder) -> None:
+    views, turned = torch.randn(4, 2, 3, 16, 16), torch.randn(4, 3, 16, 16)
+    joint, scores = Views(normalising, joint=True, chunks=1)(views, turned)
+    features = normalising.backbone(torch.cat([views[:, 0], views[:, 1], turned]))
+    assert torch.allclose(joint[:, 1], normalising.project(features[4:8]), atol=1e-5)
+    assert torch.allclose(scores, normalising.rotation_logits(features[8:]), atol=1e-5)
+    apart, scores = Views(normalising, joint=False, chunks=1)(views, turned)
+    assert torch.allclose(apart[:, 1], normalising(views[:, 1]), atol=1e-5)
+    assert torch.allclose(scores, normalising.rotation(turned), atol=1e-5)
+    assert not torch.allclose(apart, joint, atol=1e-3)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_chunks_are_normalised_by_themselves(normalising: FrameEncoder, joint: bool) -> None:
+    views, turned = torch.randn(6, 2, 3, 16, 16), torch.randn(6, 3, 16, 16)
+    whole, scores = Views(normalising, joint, chunks=2)(views, turned)
+    halves = [
+        Views(normalising, joint, chunks=1)(views[part], turned[part]) for part in (slice(3), slice(3, 6))
+    ]
+    assert torch.allclose(whole, torch.cat([half for half, _ in halves]), atol=1e-5)
+    assert torch.allclose(scores, torch.cat([half for _, half in halves]), atol=1e-5)
+
+
+def test_following_moves_weights_only() -> None:
+    fast, slow = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(fast.weight, 3.0)
+    fast.running_mean.fill_(7.0)
+    follow(slow, fast, 0.9)
+    assert slow.weight.tolist() == pytest.approx([1.2, 1.2])
+    assert slow.running_mean.tolist() == [0.0, 0.0]

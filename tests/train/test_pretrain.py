@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_journal import events
+from test_loop import rows, same, saved
+
+from tce.cli import run as run_command
+from tce.errors import OptionError, TceError
+from tce.model.checkpoint import load_encoder
+from tce.recipes import apply_recipe
+from tce.train.method import Pretraining
+from tce.train.options import (
+    AugmentOptions,
+    ContrastOptions,
+    DataOptions,
+    ModelOptions,
+    OptimOptions,
+    PretrainOptions,
+    RunOptions,
+)
+from tce.train.pretrain import make_encoder, pretrain
+
+
+def options(clips: Path, out: Path, **flags: Any) -> PretrainOptions:
+    """Options by their flags' names, with tiny defaults."""
+    flags = {"data": str(clips), "out": str(out), "model": "tinynet:tiny", "image_size": 24, "embedding_size": 8,
+             "epochs": 3, "batch_size": 6, "window": 3, "log_steps": 2, "device": "cpu", **flags}  # fmt: skip
+    groups = {}
+    for group in dataclasses.fields(PretrainOptions):
+        kind = group.default_factory
+        names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        groups[group.name] = kind(**{name: flags.pop(name) for name in list(flags) if name in names})  # type: ignore[misc,operator]
+    assert not flags, flags
+    return PretrainOptions(**groups)
+
+
+def test_a_run_folder_holds_what_it_should(clips: Path, tmp_path: Path) -> None:
+    result = pretrain(options(clips, tmp_path / "run", monitor_epochs=1, model="resnet18", image_size=32))
+    out = tmp_path / "run"
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        "options.json", "log.csv", "tensorboard", "checkpoints", "model.safetensors", "config.json", "result.json",
+    }  # fmt: skip
+    encoder = load_encoder(out / "model.safetensors")
+    assert (encoder.config.architecture, encoder.image_size, encoder.embedding_size) == ("resnet18", 32, 8)
+    embedded = encoder(encoder.preprocess(np.zeros((2, 50, 60, 3), np.uint8)))
+    assert torch.allclose(embedded.norm(dim=1), torch.ones(2))
+    state = saved(out)
+    assert all(
+        torch.equal(value, encoder.state_dict()[name]) for name, value in state["task"]["encoder"].items()
+    )
+    log = rows(out)
+    assert [row["step"] for row in log] == [0, 2, 4, 6]
+    assert all({"loss", "lr", "rank", "alignment", "uniformity"} <= set(row) for row in log[1:])
+    assert all(0 <= row["knn"] <= 1 for row in log)
+    assert [step for step, _ in events(out)["knn"]] == [0, 2, 4, 6]
+    described = json.loads((out / "options.json").read_text())
+    assert described["options"]["optim"]["batch_size"] == 6 and described["data"]["clips"] == 12
+    figures = json.loads((out / "result.json").read_text())
+    assert (
+        figures["step"] == 6
+        and figures["figures"]["knn"] == log[-1]["knn"]
+        and figures["first"]["knn"] == log[0]["knn"]
+    )
+    assert "kNN across groups" in result.text and str(out / "model.safetensors") in result.text
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"loss": "nce", "rotation": 1.0, "views": "separate", "crops": "shared"},
+    {"loss": "nce", "constant_z": "first-step", "fill_bank": False, "threshold_by": "quantile"},
+    {"loss": "infonce", "mining": "all", "exclude_same_source": True, "bank_momentum": 0.5},
+    {"loss": "infonce", "mining": "random", "own_row_positive": "only", "negatives": 11},
+    {"loss": "ntxent", "momentum_encoder": 0.9, "positives": "same", "head": "mlp"},
+    {
+        "loss": "ntxent",
+        "accumulate": 2,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "schedule": "cosine",
+        "warm_up": 1.0,
+    },
+    {"precision": "bf16", "chunks": 2, "channels_last": False, "rotation": 0.5},
+]
+
+
+@pytest.mark.parametrize("flags", VARIANTS, ids=lambda flags: "-".join(map(str, flags.values())))
+def test_every_variant_trains_and_goes_on_exactly(clips: Path, tmp_path: Path, flags: dict[str, Any]) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pretrain(options(clips, whole, workers=3, **flags))
+    pretrain(options(clips, parts, workers=1, max_steps=2, **flags))
+    pretrain(options(clips, parts, workers=2, resume=True, **flags))
+    assert same(saved(whole), saved(parts))
+    assert rows(whole) == rows(parts)
+    first = make_encoder(options(clips, whole, **flags)).state_dict()
+    now = saved(whole)["task"]["encoder"]
+    moved = [name for name, value in first.items() if not torch.equal(value, now[name])]
+    assert set(moved) == set(first), "everything is trained"
+
+
+def test_a_frozen_layer_stays(clips: Path, tmp_path: Path) -> None:
+    flags = {"model": "resnet18", "image_size": 32, "epochs": 1, "freeze": "layer1"}
+    pretrain(options(clips, tmp_path / "run", **flags))
+    first = make_encoder(options(clips, tmp_path / "run", **flags)).state_dict()
+    now = saved(tmp_path / "run")["task"]["encoder"]
+    still = {name.split(".")[1] for name in first if torch.equal(first[name], now[name])}
+    assert {"conv1", "bn1", "layer1"} <= still and "layer4" not in still
+
+
+def test_training_goes_on_from_weights(clips: Path, tmp_path: Path) -> None:
+    pretrain(options(clips, tmp_path / "a", model="resnet18", image_size=32, epochs=1))
+    weights = str(tmp_path / "a" / "model.safetensors")
+    again = options(clips, tmp_path / "b", model="resnet18", weights=weights, image_size=40, rotation=1.0)
+    encoder = make_encoder(again)
+    before = load_encoder(weights).state_dict()
+    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in before.items())
+    assert encoder.image_size == 40 and encoder.rotation_head is not None
+    with pytest.raises(
+        OptionError, match=r"--weights; expected --head linear --embedding-size 128; found .* 8 in"
+    ):
+        pretrain(options(clips, tmp_path / "c", model="resnet18", weights=weights, embedding_size=128))
+
+
+def test_learning_tells_directions_apart_across_people(
+    make_folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    """kNN between people starts near chance, since a person's colour is the strongest cue, and ends well above."""
+    footage = make_folders(tmp_path / "clips", classes=3, people=4, clips=4, frames=8)
+    flags = {"model": "resnet18", "image_size": 32, "batch_size": 24, "epochs": 12, "lr": 0.05, "flip": 0.0}
+    result = pretrain(options(footage, tmp_path / "run", **flags))
+    before, after = result.figures["first"]["knn"], result.figures["figures"]["knn"]
+    assert before < 0.7 and after > before + 0.2 and after > 0.8, (before, after)
+
+
+def test_a_broken_clip_is_left_out_and_named(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    for image in (tmp_path / "clips/C1/v_C1_g01_c02").iterdir():
+        image.write_bytes(image.read_bytes()[:100])
+    result = pretrain(options(tmp_path / "clips", tmp_path / "run", loss="nce"))
+    assert list(result.figures["failed"]) == ["C1/v_C1_g01_c02"]
+    assert "1 clips could not be read" in result.text
+    assert sum("left out" in record.message for record in caplog.records) == 1, "told once, not every epoch"
+    assert all(np.isfinite(value) for row in rows(tmp_path / "run") for value in row.values())
+
+
+def test_resuming_what_is_finished_changes_nothing(clips: Path, tmp_path: Path) -> None:
+    first = pretrain(options(clips, tmp_path / "run"))
+    before = saved(tmp_path / "run")
+    again = pretrain(options(clips, tmp_path / "run", resume=True))
+    assert same(before, saved(tmp_path / "run"))
+    assert again.figures["figures"]["loss"] == first.figures["figures"]["loss"]
+
+
+def test_contradictions_on_resume_are_errors_that_name_them(clips: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(options(clips, run, loss="nce", max_steps=2))
+    before = (run / "checkpoints" / "latest.pt").read_bytes()
+    with pytest.raises(
+        OptionError, match=r"--model, --lr contradict .*tinynet:tiny, --lr 0.06; found resnet18, 0.1"
+    ):
+        pretrain(options(clips, run, loss="nce", model="resnet18", lr=0.1, resume=True))
+    with pytest.raises(OptionError, match=r"expected a new folder; found a run; --resume"):
+        pretrain(options(clips, run, loss="nce"))
+    shutil.copytree(clips, tmp_path / "fewer")
+    shutil.rmtree(tmp_path / "fewer" / "C2")
+    with pytest.raises(OptionError, match=r"the data the run was started on; found other data"):
+        pretrain(options(tmp_path / "fewer", run, loss="nce", resume=True))
+    assert (run / "checkpoints" / "latest.pt").read_bytes() == before
+
+
+def test_another_runs_checkpoint_is_refused(clips: Path, tmp_path: Path) -> None:
+    pretrain(options(clips, tmp_path / "a", max_steps=2, loss="nce"))
+    pretrain(options(clips, tmp_path / "b", max_steps=2, loss="nce", embedding_size=16))
+    shutil.copy(tmp_path / "b/checkpoints/latest.pt", tmp_path / "a/checkpoints/latest.pt")
+    with pytest.raises(TceError, match=r"the checkpoint to resume from; expected a encoder for tinynet"):
+        pretrain(options(clips, tmp_path / "a", max_steps=2, loss="nce", resume=True))
+
+
+def test_what_cannot_be_learned_from_is_one_line(
+    clips: Path, make_folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = make_folders(tmp_path / "one", classes=1, people=1, clips=1)
+    with pytest.raises(TceError, match="two clips or more"):
+        pretrain(options(one, tmp_path / "run", batch_size=2))
+    still = make_folders(tmp_path / "still", frames=1)
+    with pytest.raises(OptionError, match="--positives same"):
+        pretrain(options(still, tmp_path / "run"))
+    with pytest.raises(OptionError, match="--batch-size; expected at most the 12 clips; found 13"):
+        pretrain(options(clips, tmp_path / "run", batch_size=13))
+    with pytest.raises(TceError, match="nowhere"):
+        pretrain(options(tmp_path / "nowhere", tmp_path / "run"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TceError, match="empty"):
+        pretrain(options(tmp_path / "empty", tmp_path / "run"))
+    with pytest.raises(OptionError, match="DATA; expected a folder; found nothing"):
+        pretrain(options(Path(""), tmp_path / "run", data=""))
+    assert not (tmp_path / "run" / "options.json").exists()
+    pretrain(options(clips, tmp_path / "run", epochs=1))  # the name is still free
+
+
+def test_ctrl_c_on_the_command_line(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Pretraining.step
+
+    def step(self: Pretraining, batch: Any, clock: Any) -> Any:
+        if clock.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, batch, clock)
+
+    monkeypatch.setattr(Pretraining, "step", step)
+    command = [str(clips), "--out", str(tmp_path / "run"), "--model", "tinynet:tiny", "--image-size", "24"]
+    command += ["--batch-size", "6", "--epochs", "2", "--window", "3"]
+    assert run_command("pretrain", command) == 130
+    assert "step 3 is saved" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run_command("pretrain", [*command, "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 4
+
+
+def test_show_prints_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("default", "quick", "paper-kinetics400"):
+        assert run_command("pretrain", ["--recipe", name, "--show"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"# {name}:") and "[optim]" in shown
+        undocumented = [line for line in shown.splitlines() if "=" in line and "#" not in line]
+        assert len(undocumented) <= 12, "most values say why"
+
+
+def test_recipes_are_options(tmp_path: Path) -> None:
+    assert apply_recipe(PretrainOptions, "pretrain", "default") == PretrainOptions()
+    paper = apply_recipe(PretrainOptions, "pretrain", "paper-kinetics400")
+    assert (paper.contrast.negatives, paper.optim.batch_size, paper.optim.lr) == (8192, 100, 0.03)
+    assert paper.optim.lr_decay_epochs == (25,) and paper.contrast.views == "separate"
+
+
+CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: ContrastOptions(negatives=5),
+        "--negatives; expected a loss with a memory bank; found --loss ntxent",
+    ),
+    (
+        lambda: ContrastOptions(own_row_positive="also"),
+        "--own-row-positive; expected a loss with a memory bank",
+    ),
+    (lambda: ContrastOptions(loss="nce", mining="all"), "--mining all; expected --loss infonce"),
+    (
+        lambda: ContrastOptions(loss="infonce", constant_z="first-step"),
+        "--constant-z first-step; expected --loss nce",
+    ),
+    (lambda: ContrastOptions(window=0.5), "--window; expected at least --window-from 1"),
+    (
+        lambda: ContrastOptions(loss="nce", threshold_low=0.5, threshold_high=0.1),
+        "--threshold-low; expected at most",
+    ),
+    (lambda: ContrastOptions(loss="cosine"), "--loss; expected one of nce, infonce, ntxent; found 'cosine'"),  # type: ignore[arg-type]
+    (lambda: OptimOptions(schedule="step"), "--lr-decay-epochs; expected one epoch or more"),
+    (
+        lambda: OptimOptions(lr_decay_epochs=(3,)),
+        "--lr-decay-epochs; expected --schedule step; found --schedule one-",
+    ),
+    (lambda: OptimOptions(warm_up=2), "--warm-up; expected 0 for --schedule one-cycle"),
+    (lambda: OptimOptions(batch_size=64, chunks=5), "--chunks; expected a divisor of --batch-size 64"),
+    (lambda: RunOptions(resume=True, force=True), "--resume and --force; expected one of them"),
+    (lambda: AugmentOptions(crop_scale=(0.5, 0.2)), "--crop-scale; expected 0 < smallest"),
+    (lambda: ModelOptions(embedding_size=1), "--embedding-size; expected at least 2; found 1"),
+    (
+        lambda: PretrainOptions(data=DataOptions(frame_size=64), model=ModelOptions(image_size=112)),
+        "--frame-size; expected at least --image-size 112",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "told"), CONTRADICTIONS, ids=[told[:30] for _, told in CONTRADICTIONS])
+def test_contradictions_name_the_flag(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        make()
+    assert str(caught.value).startswith(told)
