@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from tce.errors import TceError
-from tce.video.clips import Catalog, Clip
+from tce.video.clips import PIECE_SUFFIX, Catalog, Clip
 from tce.video.footage import VIDEO_SUFFIXES, Footage, find_footage, label_folders
 from tce.video.lists import Entry, Layout, Listing, class_key, read_lists, ucf_label
 
-__all__ = ["Catalog", "Clip", "Layout", "read_catalog"]
+__all__ = ["Catalog", "Clip", "Layout", "read_catalog", "relist"]
 
 log = logging.getLogger("tce.video")
 
@@ -56,6 +57,69 @@ def read_catalog(
     return _listed_catalog(footage, read_lists(lists, split, layout), os.fspath(lists))
 
 
+def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01") -> Catalog:
+    """The same clips in the same order, with labels and splits from a dataset's lists.
+
+    For footage that was packed once and is used with several splits. Pieces of a cut recording take what the
+    lists say of the recording.
+
+    Args:
+        catalog: clips whose ids are their names in the dataset.
+        lists: the dataset's lists: a folder or a file.
+        split: which of the numbered splits of UCF101 or HMDB51.
+
+    Raises:
+        TceError: lists of no known kind, or lists of other clips.
+        OptionError: there is no such split.
+    """
+    recordings = [re.sub(PIECE_SUFFIX, "", name) for name in catalog.ids]
+    footage = Footage(catalog.root, list(dict.fromkeys(recordings)))
+    footage.folders.update(footage.paths)  # none has a suffix to take off
+    listing = read_lists(lists, split)
+    found, missing = _match(footage, listing)
+    if not found:
+        raise _no_clip_listed(lists, catalog.root or "the collection", listing)
+    _warn_missing(missing, listing)
+    classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
+    entries = dict(_unlisted(footage, {place for place, _ in found}, classes))
+    entries.update(reversed(found))  # of a clip that is listed twice, the first entry
+    by_name = {name: entries[place] for place, name in enumerate(footage.paths)}
+    return Catalog(
+        catalog.ids,
+        catalog.paths,
+        labels=[by_name[name].label for name in recordings],
+        splits=[by_name[name].split for name in recordings],
+        sources=catalog.sources,
+        groups=catalog.groups,
+        starts=catalog.starts,
+        ends=catalog.ends,
+        classes=classes,
+        root=catalog.root,
+        missing=missing,
+        skipped=catalog.skipped,
+    )
+
+
+def _no_clip_listed(lists: str | os.PathLike[str], where: str, listing: Listing) -> TceError:
+    count, example = len(listing.entries), listing.entries[0].name
+    return TceError(
+        f"--lists {lists}",
+        f"lists of the clips in {where}",
+        f"none of the {count} listed clips there, such as {example}",
+    )
+
+
+def _warn_missing(missing: list[str], listing: Listing) -> None:
+    if missing:
+        log.warning(
+            "%d of %d listed clips (%.1f%%) have no footage, such as %s",
+            len(missing),
+            len(listing.entries),
+            100 * len(missing) / len(listing.entries),
+            missing[0],
+        )
+
+
 def _folder_catalog(footage: Footage) -> Catalog:
     labels, splits = label_folders(footage.paths)
     labels = [label or ucf_label(footage.stem(path)) for label, path in zip(labels, footage.paths)]
@@ -72,20 +136,8 @@ def _folder_catalog(footage: Footage) -> Catalog:
 def _listed_catalog(footage: Footage, listing: Listing, lists: str) -> Catalog:
     found, missing = _match(footage, listing)
     if not found:
-        example = listing.entries[0].name
-        raise TceError(
-            f"--lists {lists}",
-            f"lists of the clips in {footage.root}",
-            f"none of the {len(listing.entries)} listed clips there, such as {example}",
-        )
-    if missing:
-        log.warning(
-            "%d of %d listed clips (%.1f%%) have no footage, such as %s",
-            len(missing),
-            len(listing.entries),
-            100 * len(missing) / len(listing.entries),
-            missing[0],
-        )
+        raise _no_clip_listed(lists, footage.root, listing)
+    _warn_missing(missing, listing)
     classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
     listed = {place for place, _ in found}
     rows = sorted([*found, *_unlisted(footage, listed, classes)], key=lambda row: (row[0], _start(row[1])))
@@ -146,6 +198,8 @@ def _match(footage: Footage, listing: Listing) -> tuple[list[tuple[int, Entry]],
             # Trimmed clips carry their range in the name; an untrimmed recording is cut at it.
             trimmed = f"{entry.name}_{int(entry.start):06d}_{int(entry.end):06d}"
             place = names.find(trimmed)
+            if place is None:
+                place = names.find(_piece(entry.name, entry))
             if place is not None:
                 entry = replace(entry, name=trimmed, start=float("nan"), end=float("nan"))
         if place is None:

@@ -18,6 +18,7 @@ from tce.errors import OptionError, TceError
 Strings = NDArray[np.object_]  # of str, or None where nothing is known
 
 # UCF101's way to name clips: class, group (recording and, there, person), piece of that recording.
+PIECE_SUFFIX = r"#\d{4,}$"  # what `Catalog.cut` puts behind an id
 _UCF_NAME = r"(?:^|/)v_[^/]+_g\d+_c\d+$"
 
 

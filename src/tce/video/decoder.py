@@ -38,7 +38,7 @@ class Decoder:
         damage: the first error, in FFmpeg's words; empty if none. What fails before the first key frame is
             no damage, since recordings often begin in mid-scene.
         excuse: the first error of that kind.
-        concealed: frames so far that the decoder marked as damaged, but gave all the same.
+        concealed: signs of damage that cost no frame: frames and packets marked as damaged, but given.
 
     Raises:
         VideoMissing: nothing is at the path.
@@ -112,6 +112,7 @@ class Decoder:
                 sent(packet)
             if self._since_key >= 0 or packet.is_keyframe:
                 self._since_key += 1
+                self.concealed += packet.is_corrupt
             try:
                 for frame in decode(packet if packet.size else None):
                     self.concealed += frame.is_corrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tce.video.pixels import Painter
 from tce.video.seek import Seeker
 from tce.video.source import Frames, Indices, Video
 
+log = logging.getLogger("tce.video")
+
 _Numbered = Iterator[tuple[int, VideoFrame]]
 
 
@@ -31,7 +34,8 @@ class VideoFile(Video):
     promises: frames in its packets where those tell, else frames that decode.
 
     Attributes:
-        concealed: frames which the decoder marked as damaged but gave all the same, in the last `stream`.
+        concealed: signs of damage that cost no frame, in the last whole `stream`: frames and packets that are
+            marked as damaged, but were given all the same.
     """
 
     kind = "file"
@@ -170,6 +174,8 @@ class VideoFile(Video):
                 return
             ledger.close()
             self.concealed = decoder.concealed
+            if self.concealed:
+                log.warning("%s: frames are damaged (%d signs of it), but shown", self.path, self.concealed)
             if self._index is None:
                 self._index = ledger.index(decoder.base, decoder.rate)
             if not got:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.video.errors import FrameError, VideoMissing, VideoUnreadable
+from tce.video.errors import FrameError, VideoMissing, VideoTruncated, VideoUnreadable
 from tce.video.footage import is_image
 from tce.video.source import DEFAULT_FPS, Frames, Indices, Video
 
@@ -65,10 +65,9 @@ class FrameFolder(Video):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the first image in pixels."""
+        """Height and width in pixels of the first image that decodes."""
         if self._size is None:
-            height, width = _decode(self.path / self.names[0]).shape[:2]
-            self._size = height, width
+            self._size = self._first_size()
         return self._size
 
     @property
@@ -98,12 +97,35 @@ class FrameFolder(Video):
     def stream(
         self, batch: int = 64, start: int = 0, stop: int | None = None, step: int = 1
     ) -> Iterator[tuple[Indices, Frames]]:
-        """Frames in order, in batches; see `Video.stream`. A damaged image raises FrameError in its place."""
+        """Frames in order, in batches; see `Video.stream`; damaged images are named at the end."""
         assert batch > 0 and start >= 0 and step > 0
-        wanted = np.arange(start, len(self) if stop is None else min(stop, len(self)), step, dtype=np.int64)
+        wanted = range(start, len(self) if stop is None else min(stop, len(self)), step)
+        damaged: list[FrameError] = []
         for first in range(0, len(wanted), batch):
-            numbers = wanted[first : first + batch]
-            yield numbers, self.frames(numbers)
+            part = wanted[first : first + batch]
+            numbers: list[int] = []
+            out = np.empty((len(part), *self.size, 3), np.uint8)
+            for number in part:
+                try:
+                    out[len(numbers)] = self._frame(number)
+                    numbers.append(number)
+                except FrameError as error:
+                    damaged.append(error)
+            if numbers:
+                yield np.array(numbers, np.int64), out[: len(numbers)]
+        if damaged:
+            found = f"{len(wanted) - len(damaged)} that decode (first: {damaged[0]})"
+            raise VideoTruncated(str(self.path), f"{len(wanted)} frames", found)
+
+    def _first_size(self) -> tuple[int, int]:
+        errors = []
+        for name in self.names:
+            try:
+                height, width = _decode(self.path / name).shape[:2]
+                return height, width
+            except FrameError as error:
+                errors.append(error)
+        raise VideoUnreadable(str(self.path), "images that decode", f"none (first: {errors[0]})")
 
     def _frame(self, number: int) -> NDArray[np.uint8]:
         image = _decode(self.path / self.names[number])
@@ -149,11 +171,13 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
             pass  # CMYK, or damaged: Pillow tells which
     import io
 
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image.convert("RGB"), np.uint8)
+    except UnidentifiedImageError:
+        raise FrameError(name, "an image", "other data" if data else "an empty file") from None
     except Exception as error:  # Pillow raises whatever its plug-ins do
-        found = "an empty file" if not data else " ".join(str(error).split())
+        found = str(error) or type(error).__name__
         raise FrameError(name, "an image", found) from error
