@@ -54,7 +54,7 @@ def pack(options: PackOptions) -> Result:
             try:
                 catalog = cut_catalog(catalog, options, out, pool)
                 _pack_rows(catalog, _wanted_rows(catalog, options, writer), options, writer, pool)
-                writer.finish()
+                writer.finish(keep_old=pins.was_complete)
             except KeyboardInterrupt:
                 done = sum(name in writer.known for name in catalog.ids)
                 raise KeyboardInterrupt(

@@ -23,14 +23,17 @@ class Pins:
 
     Attributes:
         complete: whether all footage named so far has been packed.
+        was_complete: whether the collection was ever complete, so that someone may be reading it.
     """
 
     def __init__(self, path: Path, content: dict[str, Any], complete: bool):
         self._path, self._content, self.complete = path, content, complete
+        self.was_complete = bool(content.get("was_complete"))
 
     def write(self, complete: bool) -> None:
         """Write `options.json`."""
-        write_json(self._path, self._content | {"complete": complete})
+        self._content |= {"complete": complete, "was_complete": self.was_complete or complete}
+        write_json(self._path, self._content)
         self.complete = complete
 
 

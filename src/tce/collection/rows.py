@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -130,7 +131,7 @@ def catalog_of(clips: pa.Table, classes: Sequence[str] | None = None) -> Catalog
 def first_line(error: BaseException | None) -> str:
     """The beginning of an error's message: Lance's go on with places in its source."""
     text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+    return re.sub(r", /\S+:\d+:\d+$", "", text[0])[:200] if text else type(error).__name__
 
 
 def _indices(frames: lance.LanceDataset) -> np.ndarray:

@@ -113,6 +113,10 @@ def open_store(
         collection = open_collection(path)
         if len(collection) == 0:
             raise TceError(f"collection {path}", expected="clips", found="none", fix="pack footage into it")
+        if lists is not None:
+            from tce.video.catalog import relist
+
+            collection.catalog = relist(collection.catalog, lists, split)
         return collection
     from tce.collection.folders import FolderStore, all_folders
     from tce.video.catalog import read_catalog

@@ -202,6 +202,14 @@ class Collection(FrameStore):
         """
         return self._read_checked(clips, frames, self._read)
 
+    def frame_at(self, row: int) -> tuple[int, int]:
+        """Clip and position of the frame in this row of the table `frames`; clip -1 for one of no clip."""
+        if self._order is not None:
+            places = np.flatnonzero(self._order == row)
+            row = int(places[0]) if len(places) else -1
+        inside = np.flatnonzero((self._starts <= row) & (row < self._starts + self.lengths))
+        return (int(inside[0]), row - int(self._starts[inside[0]])) if len(inside) else (-1, 0)
+
     def fingerprint(self) -> str:
         """Hash of the clips' content in their order: what a run's samples depend on."""
         return hashlib.sha256(np.ascontiguousarray(self._hashes).tobytes()).hexdigest()

@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tce.collection")
 
-COMMIT_BYTES = 64 << 20  # of encoded frames; what is held in memory, and lost to an interruption at most
-COMMIT_SECONDS = 15.0  # slow decoding commits by time
+COMMIT_BYTES = 128 << 20  # of encoded frames: what is held in memory at most
+COMMIT_SECONDS = 5.0  # between commits at first
+COMMIT_SHARE = 0.02  # of the time so far, later: each commit writes a list of all data files anew
 _SMALL_ROWS = 4096  # data files with fewer frames are joined at the end
 _TARGET_ROWS = 16384  # about 128 MB at 8 KB a frame
 _CLIP_ROWS = 1 << 20  # the table of clips is read whole: one file
@@ -86,7 +87,7 @@ class CollectionWriter:
         self._bytes = 0
         self._open_clip, self._open_frames = "", 0  # the clip whose frames are arriving, and how many came
         self._open_batches = 0  # of them not yet committed
-        self._committed_at = time.monotonic()
+        self._started_at = self._committed_at = time.monotonic()
         self._failed = False  # whether the last commit did
 
     def __enter__(self) -> CollectionWriter:
@@ -172,8 +173,9 @@ class CollectionWriter:
             self._delete(FRAMES, "clip", [clip])
 
     def commit_if_due(self) -> None:
-        """Commit if the last one was a while ago."""
-        if time.monotonic() - self._committed_at > COMMIT_SECONDS:
+        """Commit if the last one was a while ago; so much work an interruption costs at most."""
+        now = time.monotonic()
+        if now - self._committed_at > max(COMMIT_SECONDS, COMMIT_SHARE * (now - self._started_at)):
             self.commit()
 
     def commit(self) -> None:
@@ -217,18 +219,17 @@ class CollectionWriter:
         counts = np.array(list(lengths.values()), dtype=np.int64)
         return frame_rows(open_table(self.folder, FRAMES), list(lengths), counts)[2]
 
-    def finish(self) -> None:
-        """Commit, join small data files without changing the rows' order, and drop what is older.
+    def finish(self, keep_old: bool) -> None:
+        """Commit, join small data files without changing the rows' order, and delete what is older.
 
-        Files of older versions are kept for a day, for readers that still have them open.
+        Args:
+            keep_old: keep the files of older versions for a day, for readers that still have them open.
         """
         self.commit()
         for name, small, target in ((FRAMES, _SMALL_ROWS, _TARGET_ROWS), (CLIPS, _CLIP_ROWS, _CLIP_ROWS)):
             with self._guarded():
                 dataset = open_table(self.folder, name)
-                if not _worth_joining(dataset, small):
-                    continue
-                _, error = attempt(partial(_join, dataset, target))
+                _, error = attempt(partial(_tidy, dataset, small, target, timedelta(days=int(keep_old))))
                 if error is not None and _disk_says(error):
                     raise error
                 if error is not None:
@@ -363,9 +364,12 @@ def _worth_joining(dataset: lance.LanceDataset, small: int) -> bool:
     return pairs or any(fragment.num_deletions for fragment in fragments)
 
 
-def _join(dataset: lance.LanceDataset, target_rows: int) -> None:
-    dataset.optimize.compact_files(target_rows_per_fragment=target_rows, materialize_deletions_threshold=0.0)
-    dataset.cleanup_old_versions(older_than=timedelta(days=1))
+def _tidy(dataset: lance.LanceDataset, small: int, target_rows: int, age: timedelta) -> None:
+    if _worth_joining(dataset, small):
+        dataset.optimize.compact_files(
+            target_rows_per_fragment=target_rows, materialize_deletions_threshold=0.0
+        )
+    dataset.cleanup_old_versions(older_than=age)
 
 
 def _drop_unreadable(dataset: lance.LanceDataset, column: str) -> int:
