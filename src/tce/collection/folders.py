@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,8 +180,3 @@ def read_file(path: str | Path) -> bytes:
     finally:
         os.close(handle)
     return Path(path).read_bytes()  # larger than one read gives
-
-
-def all_folders(paths: Iterable[str]) -> bool:
-    """Whether every path is a folder."""
-    return all(map(os.path.isdir, paths))

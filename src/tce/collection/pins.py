@@ -46,7 +46,7 @@ def open_pins(out: Path, options: PackOptions, catalog: Catalog) -> Pins:
     from tce import __version__
 
     given = {name: getattr(options, name) for name in PINNED}
-    addition = {
+    addition: dict[str, Any] = {
         "footage": [os.path.abspath(place) for place in options.footage],
         "lists": None if options.lists is None else os.path.abspath(options.lists),
         "split": options.split if options.lists is not None else None,
@@ -64,13 +64,14 @@ def open_pins(out: Path, options: PackOptions, catalog: Catalog) -> Pins:
                 fix="give the same value, or another --out",
             )
     additions = list(old["additions"])
-    if addition in additions:
+    # The lists may be others: readers take labels and splits from the lists that they are given.
+    if addition["footage"] in [other["footage"] for other in additions]:
         return Pins(out / "options.json", old, bool(old.get("complete")))
     if not options.add:
         raise OptionError(
             f"--out {out}",
-            expected=f"a collection of {_told_footage(addition)}",
-            found=f"one of {', '.join(map(_told_footage, additions))}",
+            expected=f"a collection of {', '.join(addition['footage'])}",
+            found=f"one of {', '.join(place for other in additions for place in other['footage'])}",
             fix="--add adds to it; or name another folder",
         )
     classes = [*old["classes"], *(name for name in catalog.classes if name not in old["classes"])]
@@ -80,12 +81,3 @@ def open_pins(out: Path, options: PackOptions, catalog: Catalog) -> Pins:
 
 def _told(value: object) -> str:
     return "the default" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _told_footage(addition: dict[str, Any]) -> str:
-    text = ", ".join(addition["footage"])
-    return (
-        text
-        if addition["lists"] is None
-        else f"{text} (lists {addition['lists']}, split {addition['split']})"
-    )

@@ -107,29 +107,21 @@ def open_store(
     Raises:
         TceError: there is nothing, or there are video files, which have to be packed first.
     """
-    from tce.collection.tables import is_collection, open_collection
+    from tce.collection.tables import is_collection
 
     if is_collection(path):
-        collection = open_collection(path)
-        if len(collection) == 0:
-            raise TceError(f"collection {path}", expected="clips", found="none", fix="pack footage into it")
-        if lists is not None:
-            from tce.video.catalog import relist
-
-            collection.catalog = relist(collection.catalog, lists, split)
-        return collection
-    from tce.collection.folders import FolderStore, all_folders
+        return _open_collection(path, lists, split)
     from tce.video.catalog import read_catalog
 
-    catalog = read_catalog(path, lists=lists, split=split)
-    if not all_folders(catalog.paths):
+    store = _open_folders(read_catalog(path, lists, split))
+    if store is None:
         raise TceError(
             str(path),
             expected="a collection or frame folders",
             found="video files",
             fix=f"pack them first: tce pack {path} --out COLLECTION",
         )
-    return FolderStore(catalog)
+    return store
 
 
 def prepare_store(
@@ -155,16 +147,44 @@ def prepare_store(
     Raises:
         TceError: there is no footage, or none that can be decoded.
     """
-    from tce.collection.folders import all_folders
     from tce.collection.tables import is_collection
-    from tce.video.catalog import read_catalog
 
-    if is_collection(data) or all_folders(read_catalog(data, lists=lists, split=split).paths):
-        return open_store(data, lists, split)
+    if is_collection(data):
+        return _open_collection(data, lists, split)
     from tce.collection.options import PackOptions
     from tce.collection.pack import pack
+    from tce.video.catalog import read_catalog
 
+    catalog = read_catalog(data, lists, split)
+    store = _open_folders(catalog)
+    if store is not None:
+        return store
     collection = Path(cache_folder) / "collection"
-    log.info("packing the videos of %s into %s, which is done once", data, collection)
-    pack(PackOptions(footage=(os.fspath(data),), out=str(collection), **dict(options or {})))
-    return open_store(collection, lists, split)
+    if not is_collection(collection):
+        log.info("packing the videos of %s into %s, once", data, collection)
+    # Lists that cut clips out of recordings decide what is packed; others are read anew for each split.
+    cutting = lists if lists is not None and not np.isnan(catalog.starts).all() else None
+    given = {"lists": None if cutting is None else os.fspath(cutting), "split": split, **(options or {})}
+    pack(PackOptions(footage=(os.fspath(data),), out=str(collection), **given))
+    return _open_collection(collection, lists, split)
+
+
+def _open_collection(
+    path: str | os.PathLike[str], lists: str | os.PathLike[str] | None, split: str
+) -> FrameStore:
+    from tce.collection.tables import open_collection
+    from tce.video.catalog import relist
+
+    store = open_collection(path)
+    if len(store) == 0:
+        raise TceError(f"collection {path}", expected="clips", found="none", fix="pack footage into it")
+    if lists is not None:
+        store.catalog = relist(store.catalog, lists, split)
+    return store
+
+
+def _open_folders(catalog: Catalog) -> FrameStore | None:
+    """The catalog's frame folders, or None where there is a video file among them."""
+    from tce.collection.folders import FolderStore
+
+    return FolderStore(catalog) if all(map(os.path.isdir, catalog.paths)) else None
