@@ -26,7 +26,7 @@ _HOMES = {
     "pretrain": "tce.train.pretrain",
     "PretrainOptions": "tce.train.options",
     "finetune": "tce.train.finetune",
-    "FinetuneOptions": "tce.train.options",
+    "FinetuneOptions": "tce.train.finetune_options",
 }
 _SUBPACKAGES = {"contrast", "video", "collection", "model", "train", "evaluate", "view"}
 __all__ = ["__version__", *sorted(_HOMES), *sorted(_SUBPACKAGES)]

@@ -59,7 +59,7 @@ COMMANDS = {
     ),
     "finetune": Command(
         "tce.train.finetune:finetune",
-        "tce.train.options:FinetuneOptions",
+        "tce.train.finetune_options:FinetuneOptions",
         "train an action classifier",
         "finetune",
     ),

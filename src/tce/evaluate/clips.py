@@ -111,7 +111,7 @@ def _held_out(labels: Ints, recordings: npt.NDArray[np.object_], seed: int) -> t
     labelled = np.flatnonzero(labels >= 0)
     held, way = hold_out(labels[labelled], recordings[labelled].tolist(), TEST_SHARE, seed)
     if len(labelled):
-        log.info("no lists: %.0f%% of each class are test clips (whole %s)", 100 * TEST_SHARE, way)
+        log.info("no lists: %.0f%% of each class are test clips (%s)", 100 * TEST_SHARE, way)
     test = np.zeros(len(labels), bool)
     test[labelled[held]] = True
     return ~test, test

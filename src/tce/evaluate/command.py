@@ -123,8 +123,11 @@ def describe(
             "train_clips": len(split.train),
             "test_clips": len(outcome.rows),
             "test_recordings": len(np.unique(split.recordings[outcome.rows].astype(str))),
-            "missing": len(split.missing),
-            "missing_share": split.missing_share,
+            "missing": {
+                "clips": len(split.missing),
+                "share": split.missing_share,
+                "examples": split.missing[:5],
+            },
             "per_class": report.class_rows(split, outcome),
         }
     subject, first = subjects[0], clips[0]
@@ -153,7 +156,6 @@ def describe(
             "test_clips": sum(part["test_clips"] for part in splits.values()),
             "test_recordings": _recordings(clips, outcomes),
             "train_clips": sum(part["train_clips"] for part in splits.values()),
-            "missing": {split.split: split.missing for split in clips if split.missing},
             "failed": failed,
         },
         "precision": options.precision,

@@ -269,19 +269,8 @@ def _difference_text(figure: str, cell: Cell) -> str:
 
 
 def _write_csv(path: Path, tasks: Sequence[Task]) -> None:
-    head = [
-        "protocol",
-        "data",
-        "split",
-        "figure",
-        "run",
-        "value",
-        "low",
-        "high",
-        "difference",
-        "difference_low",
-        "difference_high",
-    ]
+    head = ["protocol", "data", "split", "figure", "run", "value", "low", "high"]
+    head += ["difference", "difference_low", "difference_high"]
     with atomic(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
@@ -315,4 +304,4 @@ def _draw(path: Path, tasks: Sequence[Task], names: Sequence[str], metric: str |
         for task, figure in shown
     ]
     chance = [task.chance if figure == "top1" else None for task, figure in shown]
-    bar_picture(path, groups, names, values, ends, chance, "with 95% intervals over recordings")
+    bar_picture(path, groups, names, values, ends, chance, "%, with 95% intervals over recordings")

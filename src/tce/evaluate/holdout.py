@@ -23,8 +23,9 @@ Bools = npt.NDArray[np.bool_]
 def hold_out(labels: Ints, recordings: Sequence[str], share: float, seed: int = 0) -> tuple[Bools, str]:
     """Choose clips to hold out: of every class, whole recordings up to about `share` of its clips.
 
-    A class with a single recording gives the last `share` of its clips instead (they follow the others in
-    time), and one with a single clip gives none: every class stays in training.
+    A class whose recordings are too few for that (each more than twice the share, and more than a third of
+    the class) gives the last clips of each recording instead, which follow the others in time; one with a
+    single clip gives none. Every class stays in training.
 
     Args:
         labels: [N] class of each clip.
@@ -33,28 +34,49 @@ def hold_out(labels: Ints, recordings: Sequence[str], share: float, seed: int = 
         seed: of the choice.
 
     Returns:
-        [N], True where held out; and how it was done: "recordings", "pieces" or "recordings and pieces".
+        [N], True where held out; and how it was done: "recordings", "pieces", "recordings and pieces" or
+        "none".
     """
     names = np.asarray(recordings)
     held = np.zeros(len(labels), bool)
     ways = set()
     for label in np.unique(labels):
         clips = np.flatnonzero(labels == label)
-        groups = np.unique(names[clips])
-        wanted = share * len(clips)
-        if len(groups) > 1:
-            order = np.random.default_rng([seed, int(label)]).permutation(groups)
-            for group in order[:-1]:  # the last one always stays in training
-                members = clips[names[clips] == group]
-                # Take it where that comes nearer to the wanted number; at least one is taken.
-                if held[clips].sum() and held[clips].sum() + len(members) / 2 > wanted:
-                    break
-                held[members] = True
-            ways.add("recordings")
-        elif len(clips) > 1:
-            held[clips[-max(1, round(wanted)) :]] = True
-            ways.add("pieces")
+        if len(clips) < 2:
+            continue
+        rng = np.random.default_rng([seed, int(label)])
+        chosen = _whole_recordings(clips, names[clips], share, rng)
+        ways.add("recordings" if len(chosen) else "pieces")
+        held[chosen if len(chosen) else _last_pieces(clips, names[clips], share)] = True
     return held, " and ".join(sorted(ways, reverse=True)) or "none"
+
+
+def _whole_recordings(
+    clips: Ints, names: npt.NDArray[np.str_], share: float, rng: np.random.Generator
+) -> Ints:
+    """Clips of whole recordings, about `share` of a class's clips in all; none where every recording is large."""
+    recordings, sizes = np.unique(names, return_counts=True)
+    wanted, most = share * len(clips), max(2 * share, 1 / 3) * len(clips)
+    fitting = rng.permutation(recordings[(sizes <= most) & (sizes < len(clips))])
+    chosen = np.zeros(len(clips), bool)
+    for recording in fitting:
+        members = names == recording
+        # Take it where that comes nearer to the wanted number; the first one is taken anyhow.
+        if chosen.any() and chosen.sum() + members.sum() / 2 > wanted:
+            break
+        chosen |= members
+    return clips[chosen]
+
+
+def _last_pieces(clips: Ints, names: npt.NDArray[np.str_], share: float) -> Ints:
+    """The last `share` of each recording's clips, at least one in all."""
+    taken: list[Ints] = []
+    for recording in np.unique(names):
+        members = clips[names == recording]
+        count = round(share * len(members))
+        taken.append(members[len(members) - count :])
+    found = np.concatenate(taken)
+    return found if len(found) else clips[-1:]
 
 
 def scarce_labels(labels: Ints, amount: str, seed: int = 0) -> Bools:

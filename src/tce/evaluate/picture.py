@@ -91,26 +91,37 @@ def bar_picture(
         x = np.arange(len(groups)) + (bar - (count - 1) / 2) * width
         colour = BAR_COLOURS[bar % len(BAR_COLOURS)]
         hatch = None if bar < len(BAR_COLOURS) else "//"
-        drawn = axes.bar(x, values[:, bar], width * 0.92, color=colour, label=name, hatch=hatch, zorder=2)
-        axes.bar_label(drawn, [_percent(v) for v in values[:, bar]], fontsize=7, padding=2, color=INK)
-        ends = np.abs(intervals[:, bar].T - values[:, bar])  # [2, G]
+        axes.bar(x, 100 * values[:, bar], width * 0.92, color=colour, label=name, hatch=hatch, zorder=2)
+        tops = 100 * np.fmax(values[:, bar], intervals[:, bar, 1])  # a number on its whisker cannot be read
+        for place, top, value in zip(x, tops, 100 * values[:, bar], strict=True):
+            if np.isfinite(value):
+                axes.annotate(
+                    f"{value:.1f}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=7
+                )
+        ends = 100 * np.abs(intervals[:, bar].T - values[:, bar])  # [2, G]
         known = np.isfinite(ends).all(axis=0)
         axes.errorbar(
-            x[known], values[known, bar], ends[:, known], fmt="none", ecolor=INK, capsize=2, lw=0.8, zorder=3
+            x[known],
+            100 * values[known, bar],
+            ends[:, known],
+            fmt="none",
+            ecolor=INK,
+            capsize=2,
+            lw=0.8,
+            zorder=3,
         )
+    first = next((level for level in chance if level is not None), None)
     for group, level in enumerate(chance):
         if level is not None:
-            axes.plot([group - 0.45, group + 0.45], [level, level], ls="--", lw=0.9, color=FAINT, zorder=4)
+            once = "chance" if level == first else None  # one line in the legend for all of them
+            span = [group - 0.45, group + 0.45]
+            axes.plot(span, [100 * level] * 2, ls="--", lw=0.9, color=FAINT, zorder=4, label=once)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92", zorder=0)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}" if np.isfinite(value) else ""
 
 
 def contact_sheet(

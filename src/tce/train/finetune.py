@@ -1,0 +1,344 @@
+"""The command `tce finetune`: labelled clips in; an action classifier and its test figures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tce.errors import OptionError, TceError
+from tce.evaluate import command, report
+from tce.evaluate.clips import SplitClips, open_split
+from tce.evaluate.holdout import hold_out, scarce_labels
+from tce.evaluate.judge import Judge, Outcome
+from tce.evaluate.options import EvaluateOptions, split_names
+from tce.evaluate.subject import Subject
+from tce.model.checkpoint import describe, load_classifier, tensors_hash
+from tce.model.classifier import Classifier, classifier_from_encoder
+from tce.model.encoder import build_encoder, seeded
+from tce.model.formats import FINETUNED_2020, FINETUNED_LATER
+from tce.model.weights import load_backbone_weights
+from tce.recipes import recipe_text
+from tce.result import Result
+from tce.train.finetune_options import FinetuneOptions
+from tce.train.loop import fit
+from tce.train.optim import make_optimizer
+from tce.train.run import RunFolder, describe_run
+from tce.train.tuning import Finetuning
+from tce.train.world import join_world
+
+log = logging.getLogger("tce.train")
+
+Ints = npt.NDArray[np.int64]
+
+FREE = (  # what may change when a run is resumed: where it runs, how it is kept, and how long it goes on
+    *("data", "lists", "dataset", "max_missing", "weights", "savedir", "recipe", "show", "evaluate"),
+    *("epochs", "max_steps", "workers", "device", "compile", "deterministic"),
+    *("checkpoint_minutes", "keep", "resume", "force", "progress"),
+)
+
+
+def finetune(options: FinetuneOptions) -> Result:
+    """Train an action classifier on labelled clips, then test it by the paper's protocol.
+
+    Writes the run folder `options.run.savedir`. Reported are the kept network (chosen on held-out training
+    clips, or the last epoch's), the last epoch, and with `test_looks` the best epoch by the test clips,
+    which is optimistic and said to be so.
+
+    Args:
+        options: clips, weights to start from, how to train, and where to write.
+
+    Returns:
+        The table of figures, and what result.json holds.
+
+    Raises:
+        OptionError: options that contradict each other, the data, the weights, or the run that is resumed.
+        TceError: no clips, too few of the listed ones, weights of another network, a diverged run.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; everything is saved and `--resume` goes on.
+    """
+    run = options.run
+    if run.show:
+        return Result(recipe_text("finetune", run.recipe).rstrip())
+    if not run.savedir:
+        raise OptionError("--savedir", expected="a folder to write to", found="nothing")
+    if run.evaluate:
+        return _evaluate_only(options)
+    splits = split_names(options.data.split)
+    if len(splits) > 1:
+        return _each_split(options, splits)
+    return _finetune(replace(options, data=replace(options.data, split=splits[0])))
+
+
+def _evaluate_only(options: FinetuneOptions) -> Result:
+    """`--evaluate`: test a checkpoint, and write into a folder of its own in --savedir."""
+    return command.evaluate(_test_options(options, options.run.resume or options.run.savedir, "evaluation"))
+
+
+def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> EvaluateOptions:
+    run = options.run
+    return EvaluateOptions(
+        ckpt=ckpt,
+        data=options.data.footage,
+        protocol="frames",
+        lists=options.data.lists_folder,
+        split=options.data.split,
+        model=options.model.model,
+        out=str(Path(run.savedir) / folder),
+        image_size=options.model.image_size,
+        max_missing=options.data.max_missing,
+        batch_size=max(options.optim.batch_size, 32),
+        seed=run.seed,
+        workers=run.workers,
+        device=run.device,
+        precision=run.precision,
+    )
+
+
+def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
+    """A run for each split in a folder of its own, and the mean of their test figures in --savedir."""
+    texts = []
+    for split in splits:
+        run = replace(options.run, savedir=str(Path(options.run.savedir) / f"split{split}"))
+        done = finetune(replace(options, data=replace(options.data, split=split), run=run))
+        texts.append(done.text)
+    model = str(Path(options.run.savedir) / "split{split}" / "model.safetensors")
+    mean = command.evaluate(_test_options(options, model))
+    return Result("\n".join([*texts, mean.text]), mean.figures)
+
+
+def _finetune(options: FinetuneOptions) -> Result:
+    run = options.run
+    with join_world(run.device) as world:
+        if world.size > 1:
+            raise OptionError("tce finetune", expected="one process", found=f"{world.size}")
+        if run.deterministic:
+            torch.use_deterministic_algorithms(True)
+        resumed = _resumed(run.resume, run.savedir)
+        with RunFolder(run.savedir, resumed.in_place, run.force) as folder:
+            clips = open_split(
+                options.data.footage,
+                folder.path / "footage",
+                options.data.lists_folder,
+                options.data.split,
+                options.data.max_missing,
+                run.seed,
+            )
+            train, held_out, way = divide(clips, options)
+            classifier = make_classifier(options, clips).to(world.device)
+            classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if run.compile:
+                classifier.backbone.compile()
+            task = Finetuning(options, clips, train, held_out, classifier, world)
+            data = {"fingerprint": clips.store.fingerprint(), "clips": len(train), "held_out": len(held_out)}
+            record = describe_run("finetune", dataclasses.asdict(options), data)
+            state = folder.begin(record, task.columns, FREE)
+            if state is None and resumed.file is not None:
+                state = resumed.state(task, options)
+            with seeded(run.seed):  # for networks that draw, such as those with dropout
+                figures = fit(task, options.optim.loop, run.loop(options.optim.epochs), world, folder, state)
+            result = _tested(options, task, folder, figures, way)
+            folder.write_result(result)
+    return Result(_text(result), result)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """What `--resume` means.
+
+    Attributes:
+        in_place: go on with the run in --savedir.
+        file: a fine-tuning file of the 2020 release or later to go on from, in a new run.
+    """
+
+    in_place: bool
+    file: str | None = None
+
+    def state(self, task: Finetuning, options: FinetuneOptions) -> dict[str, Any]:
+        """A training state made of the file: its network and its epoch; momentum starts anew.
+
+        Raises:
+            TceError: another number of classes or another network.
+        """
+        assert self.file is not None
+        given = load_classifier(self.file, options.model.model)
+        if given.num_classes != task.classifier.num_classes:
+            raise TceError(
+                f"--resume {self.file}",
+                expected=f"{task.classifier.num_classes} classes, as in the data",
+                found=f"{given.num_classes}",
+                fix="give the --data and --lists it was trained on, or start from it with --weights",
+            )
+        epoch = int(given.config.provenance.get("epoch", 0))
+        log.info("going on from epoch %d of %s; the optimiser's momentum starts anew", epoch, self.file)
+        return {
+            "step": min(epoch, options.optim.epochs) * task.steps_per_epoch,
+            "task": {**task.state_dict(), "model": given.state_dict()},
+            "optimizer": make_optimizer(task.parameters(), options.optim.loop).state_dict(),
+            "means": {"sums": {}, "counts": {}},
+            "last": {},
+            "rng": {"cpu": torch.get_rng_state()},
+        }
+
+
+def _resumed(resume: str | None, savedir: str) -> Resumed:
+    """What `--resume` and `--savedir` mean together.
+
+    Raises:
+        OptionError: a pre-training file, a network without training state, or another run's folder.
+    """
+    if resume is None:
+        return Resumed(False)
+    here, there = Path(savedir).resolve(), Path(resume).resolve() if resume else Path(savedir).resolve()
+    if there.name == "latest.pt":
+        there = there.parent.parent
+    if there == here:
+        return Resumed(True)
+    if (there / "options.json").exists():
+        raise OptionError(
+            f"--resume {resume}",
+            expected="the run in --savedir, which goes on in its own folder",
+            found=f"--savedir {savedir}",
+            fix=f"use --savedir {there}, or start a new run from its network with --weights {there}",
+        )
+    facts = describe(resume)
+    if facts["format"] in (FINETUNED_2020, FINETUNED_LATER):
+        return Resumed(False, resume)
+    kind = "a pre-training file" if facts["kind"] != "classifier" else "a network without training state"
+    raise OptionError(
+        f"--resume {resume}",
+        expected="a fine-tuning run's folder, its checkpoints/latest.pt, or a fine-tuning file of 2020",
+        found=f"{kind} ({facts['format']})",
+        fix=f"start from it with --weights {resume}",
+    )
+
+
+def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str]:
+    """Rows of the clips that train and of those held out, and how these were chosen."""
+    rows, data = clips.train, options.data
+    if data.labels is not None:
+        rows = rows[scarce_labels(clips.labels[rows], data.labels, options.run.seed)]
+    if not data.held_out:
+        return rows, np.empty(0, np.int64), "none"
+    held, way = hold_out(clips.labels[rows], clips.recordings[rows].tolist(), data.held_out, options.run.seed)
+    if not held.any():
+        log.warning("no class has clips to spare: none is held out, the last epoch's network is kept")
+    elif "recordings" not in way:
+        log.warning("too few recordings a class: their last pieces are held out, which resemble the others")
+    log.info("%d clips train, %d are held out (%s)", (~held).sum(), held.sum(), way)
+    return rows[~held], rows[held], way
+
+
+def make_classifier(options: FinetuneOptions, clips: SplitClips) -> Classifier:
+    """The classifier to train: a new last layer on a new backbone, or on one from `--weights`.
+
+    Raises:
+        TceError: the weights are not of that `--model`, or no checkpoint.
+    """
+    model, seed = options.model, options.run.seed
+    facts = {} if model.weights is None or model.weights.startswith("hf:") else describe(model.weights)
+    fallback = model.weights if model.weights and model.weights.startswith("hf:") else "resnet18"
+    architecture = model.model or facts.get("architecture") or fallback
+    size = model.image_size or facts.get("image_size")
+    encoder = build_encoder(architecture, image_size=size, seed=seed)
+    classifier = classifier_from_encoder(
+        encoder,
+        len(clips.classes),
+        model.differences,
+        tuple(clips.classes),
+        model.resize,
+        size,
+        model.dropout,
+        seed,
+    )
+    provenance: dict[str, Any] = {"made": "tce finetune", "split": clips.split, "seed": seed, "weights": None}
+    if model.weights is not None:
+        log.info("%s: %s", model.weights, load_backbone_weights(classifier, model.weights))
+        provenance["weights"] = {"path": model.weights, "hash": facts.get("hash")}
+    classifier.config = replace(classifier.config, provenance=provenance)
+    classifier.freeze(model.freeze)
+    return classifier
+
+
+def _tested(
+    options: FinetuneOptions,
+    task: Finetuning,
+    folder: RunFolder,
+    figures: Mapping[str, float],
+    way: str,
+) -> dict[str, Any]:
+    """Test the kept network and the last epoch's; result.json's content, with predictions and pictures."""
+    classifier, epochs = task.classifier.eval(), options.optim.epochs
+    judged = _test_options(options, str(folder.model_file))
+    step = folder.saved_step
+    last = _judge(judged, classifier, task.clips, folder)
+    kept, outcome, chosen = last, last[1], {"by": "last epoch", "epoch": step // task.steps_per_epoch}
+    if task.best.weights:
+        classifier.load_state_dict(task.best.weights)
+        kept = _judge(judged, classifier, task.clips, folder)
+        outcome = kept[1]
+        chosen = {"by": f"held-out {way}", "epoch": task.best.epoch, "held_out_top1": task.best.top1}
+    subject = kept[0]
+    result = command.describe(judged, [subject], [task.clips], [outcome], task.failed)
+    command.write(folder.path, result, [task.clips], [outcome], options.run.seed)
+    result |= {
+        "command": "finetune",
+        "model": str(folder.model_file),
+        "chosen": {**chosen, "clips": len(task.held_out)},
+        "last": {**last[1].figures, "epoch": step // task.steps_per_epoch},
+        "best_on_test": None,
+        "training": {
+            "clips": len(task.train),
+            "epochs": epochs,
+            "step": step,
+            "weights": options.model.weights,
+            "labels": options.data.labels or "all",
+            "input": options.model.input,
+            "figures": dict(figures),
+        },
+    }
+    if task.best_on_test.weights:
+        result["best_on_test"] = {
+            "top1": task.best_on_test.top1,
+            "epoch": task.best_on_test.epoch,
+            "note": "chosen by the test clips themselves, hence optimistic",
+        }
+    return result
+
+
+def _judge(
+    judged: EvaluateOptions, classifier: Classifier, clips: SplitClips, folder: RunFolder
+) -> tuple[Subject, Outcome]:
+    facts = {
+        "path": str(folder.model_file),
+        "format": "tce",
+        "architecture": classifier.config.architecture,
+        "kind": "classifier",
+        "hash": tensors_hash(classifier.state_dict()),
+        "provenance": classifier.config.provenance,
+    }
+    subject = Subject(classifier, folder.path.resolve().name, facts)
+    outcome = Judge(subject, judged)(clips)
+    subject.require_unchanged()
+    return subject, outcome
+
+
+def _text(result: Mapping[str, Any]) -> str:
+    chosen, last = result["chosen"], result["last"]
+    lines = [report.table(result)]
+    lines.append(
+        f"kept: epoch {chosen['epoch']}, chosen by {chosen['by']}: top-1 {result['top1']:.1%} on test"
+    )
+    lines.append(f"last: epoch {last['epoch']}: top-1 {last['top1']:.1%}, top-5 {last['top5']:.1%}")
+    best = result["best_on_test"]
+    if best is not None:
+        lines.append(f"best on test: epoch {best['epoch']}: top-1 {best['top1']:.1%} ({best['note']})")
+    lines.append(f"wrote {result['model']}")
+    lines.append(f"next: tce classify VIDEO --ckpt {result['model']}")
+    return "\n".join(lines)

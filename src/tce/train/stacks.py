@@ -1,0 +1,197 @@
+"""Which clips and frames make up every batch of a fine-tuning run, and how they are varied."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tce.errors import TceError
+from tce.model.pixels import normalise
+from tce.train.augment import color_jitter, crop_boxes, crop_resize
+from tce.train.finetune_options import FinetuneAugmentOptions
+from tce.video.sampling import permutation, segments, stack_at, stacks, uniform
+
+Ints = npt.NDArray[np.int64]
+
+# Streams of the counter-based generator; those below 16 belong to the choice of frames.
+CROP, FLIP, COLOR, CLASSES = 200, 201, 202, 203
+
+
+class StackPlan:
+    """Every batch of a run, in order: a sequence of (clips int64 [b], frames int64 [b, segments * span]).
+
+    An epoch takes every clip once in an order of its own, or, balanced, as many draws with every class
+    equally often. The last batch of an epoch may be smaller; one of a single clip is left out, since batch
+    statistics need two. Batch and frames are pure functions of seed, epoch and clip.
+
+    Args:
+        rows: the training clips, rows of the store, [N].
+        labels: class of each of them, [N].
+        lengths: frames of each of them, [N].
+        batch_size: clips in a batch.
+        epochs: passes.
+        span: consecutive frames of a sample.
+        parts: samples of a clip, one from each of so many equal parts.
+        balanced: draw classes, not clips, equally often.
+        accumulate: batches in a step; an epoch has whole steps.
+        seed: of all draws.
+
+    Raises:
+        TceError: fewer than two clips.
+    """
+
+    def __init__(
+        self,
+        rows: Ints,
+        labels: Ints,
+        lengths: Ints,
+        batch_size: int,
+        epochs: int,
+        span: int,
+        parts: int = 1,
+        balanced: bool = False,
+        accumulate: int = 1,
+        seed: int = 0,
+    ):
+        if len(rows) < 2:
+            raise TceError("fine-tuning", expected="two training clips or more", found=str(len(rows)))
+        self.rows, self.labels, self.lengths = rows, labels, lengths
+        self.batch_size, self.epochs, self.span, self.parts = batch_size, epochs, span, parts
+        self.balanced, self.seed = balanced, seed
+        whole, rest = divmod(len(rows), batch_size)
+        batches = whole + (rest > 1)
+        self.per_epoch = max(batches // accumulate, 1) * accumulate
+        self._batches = batches
+        self._order = lru_cache(maxsize=2)(self._make_order)
+
+    def __len__(self) -> int:
+        return self.per_epoch * self.epochs
+
+    def __getitem__(self, position: int) -> tuple[Ints, Ints]:
+        epoch, place = divmod(position, self.per_epoch)
+        members = self._members(place, epoch)
+        return self.rows[members], self.frames(members, self.samples(position), epoch)
+
+    def samples(self, position: int) -> Ints:
+        """What the draws of a batch are keyed by, [b]: its clips, told apart where one is drawn again."""
+        epoch, place = divmod(position, self.per_epoch)
+        order = self._order(epoch)
+        members = self._members(place, epoch)
+        if not self.balanced:
+            return self.rows[members]
+        start = place % self._batches * self.batch_size
+        return self.rows[members] + (occurrences(order)[start : start + len(members)] << 32)
+
+    def _members(self, place: int, epoch: int) -> Ints:
+        # Fewer batches than a step accumulates: the epoch starts over to fill the step.
+        start = place % self._batches * self.batch_size
+        return self._order(epoch)[start : start + self.batch_size]
+
+    def frames(self, members: Ints, samples: Ints, epoch: int) -> Ints:
+        """Frames of some clips in an epoch, int64 [b, parts * span]."""
+        lengths = self.lengths[members]
+        if self.parts == 1:
+            return stacks(lengths, self.seed, epoch, samples, self.span)
+        first = segments(lengths, self.parts, self.seed, epoch, samples, self.span)  # [b, parts]
+        index = stack_at(np.broadcast_to(lengths[:, None], first.shape), first, self.span)
+        return index.reshape(len(members), -1)
+
+    def _make_order(self, epoch: int) -> Ints:
+        order = permutation(self.seed, epoch, len(self.rows))
+        return balance(order, self.labels, self.seed, epoch) if self.balanced else order
+
+
+def balance(order: Ints, labels: Ints, seed: int, epoch: int) -> Ints:
+    """As many draws as there are clips, every class as often as any other (give or take one).
+
+    Within a class clips come in the given order and start over, so that none is drawn twice before all are
+    drawn once; the classes' turns are shuffled.
+
+    Args:
+        order: the clips in random order, [N].
+        labels: class of every clip, [N].
+        seed: of the turns.
+        epoch: of the turns.
+
+    Returns:
+        [N] clips.
+    """
+    classes = np.unique(labels)
+    n = len(order)
+    # Which classes get the draw that is left over differs from epoch to epoch.
+    turns = np.resize(classes[permutation(seed, epoch + (1 << 32), len(classes))], n)
+    turns = turns[np.argsort(uniform(seed, epoch, np.arange(n), CLASSES, 1)[:, 0], kind="stable")]
+    drawn = np.empty(n, np.int64)
+    for label in classes:
+        members = order[labels[order] == label]
+        places = np.flatnonzero(turns == label)
+        drawn[places] = np.resize(members, len(places))
+    return drawn
+
+
+def occurrences(order: Ints) -> Ints:
+    """How often each entry stood in the order before, [N]."""
+    by_clip = np.argsort(order, kind="stable")
+    first = np.flatnonzero(np.diff(order[by_clip], prepend=-1))
+    count = np.empty(len(order), np.int64)
+    count[by_clip] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return count
+
+
+class StackAugmentation:
+    """Frames as loaded -> normalised frames, all frames of a sample cropped, mirrored and coloured alike.
+
+    Args:
+        options: kinds and strengths.
+        size: side of the result, pixels.
+        mean: per-channel mean, of pixels in [0, 1].
+        std: per-channel standard deviation.
+    """
+
+    def __init__(
+        self,
+        options: FinetuneAugmentOptions,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
+        self.options, self.size, self.mean, self.std = options, size, mean, std
+
+    def __call__(self, frames: Tensor, samples: Ints, epoch: int, seed: int) -> Tensor:
+        """Normalised frames float32 [B F, 3, h, w], sample by sample.
+
+        Args:
+            frames: uint8 [B, F, H, W, 3], on the device that is to do the work.
+            samples: what the draws are keyed by, [B].
+            epoch: likewise.
+            seed: likewise.
+        """
+        count = frames.shape[1]
+        flat = frames.flatten(0, 1)  # [B F, H, W, 3]
+        if self.options.none:
+            return normalise(flat.permute(0, 3, 1, 2), self.mean, self.std)
+        crop = uniform(seed, epoch, samples, CROP, 4)
+        boxes = crop_boxes(crop, flat.shape[1:3], self.options.crop_scale, self.options.crop_ratio)
+        flip = uniform(seed, epoch, samples, FLIP, 1)[:, 0] < self.options.flip
+        images = crop_resize(
+            flat, self._sent(boxes, count, flat), self._sent(flip, count, flat) > 0, self.size
+        )  # [B F, 3, h, w] in [0, 1]
+        if self.options.color:
+            draws = uniform(seed, epoch, samples, COLOR, 8)
+            strength = self.options.color * np.array([1, 1, 1, 0.5])
+            factors = (2 * draws[:, :4] - 1) * strength + np.array([1, 1, 1, 0])
+            order = torch.from_numpy(np.repeat(draws[:, 4:].argsort(axis=1), count, axis=0))
+            images = color_jitter(images, self._sent(factors, count, flat), order.to(flat.device))
+        mean = torch.tensor(self.mean, device=flat.device)[:, None, None]
+        std = torch.tensor(self.std, device=flat.device)[:, None, None]
+        return (images - mean) / std
+
+    @staticmethod
+    def _sent(numbers: npt.NDArray[np.generic], count: int, like: Tensor) -> Tensor:
+        """A row for each frame of the samples, float32 on the frames' device."""
+        repeated = np.repeat(numbers.astype(np.float32), count, axis=0)
+        return torch.from_numpy(repeated).to(like.device, non_blocking=True)
