@@ -165,10 +165,11 @@ def _is_empty(path: Path) -> bool:
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     # A song's cover picture is a video stream to FFmpeg.
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if streams:
-        return streams[0]
-    kinds = sorted({stream.type for stream in container.streams})
+    streams = [stream for stream in container.streams if not stream.disposition & Disposition.attached_pic]
+    for stream in streams:
+        if isinstance(stream, VideoStream):
+            return stream
+    kinds = sorted({stream.type for stream in streams})
     if kinds and set(kinds) <= {"audio", "subtitle"}:
         found = f"{' and '.join(kinds)} only"
     else:
