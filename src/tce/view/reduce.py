@@ -47,7 +47,7 @@ def check_embeddings(data: Any, what: str = "embeddings") -> Floats:
     if array.size == 0:
         raise TceError(what, expected, f"nothing (shape {list(array.shape)})")
     if array.ndim != 2:
-        fix = "one number a row is already a picture" if array.ndim == 1 else "use array.reshape(N, -1)"
+        fix = "give one row a frame" if array.ndim < 2 else "use array.reshape(N, -1)"
         raise TceError(what, expected, f"shape {list(array.shape)}", fix)
     array = array.astype(np.result_type(array.dtype, np.float32), copy=False)
     bad = ~np.isfinite(array).all(axis=1)  # [N]

@@ -1,0 +1,14 @@
+"""The 2020 command: a t-SNE picture or film of videos. The same as `tce tsne`."""
+
+import sys
+from pathlib import Path
+
+try:
+    import tce  # noqa: F401
+except ImportError:  # a fresh clone in which nothing was installed but what tce needs
+    sys.path.insert(0, str(Path(__file__).parent / "src"))
+
+from tce.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("tsne", sys.argv[1:], prog="make_tsne.py"))
