@@ -265,7 +265,12 @@ def _table(path: Path):  # type: ignore[no-untyped-def]  # pyarrow has no types
 
         delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         parse = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        return arrow_csv.read_csv(path, parse_options=parse)
+        # As text, all of it: a clip named 007 is not number 7.
+        columns = arrow_csv.open_csv(path, parse_options=parse).schema.names
+        convert = arrow_csv.ConvertOptions(
+            column_types={name: pa.string() for name in columns}, strings_can_be_null=True
+        )
+        return arrow_csv.read_csv(path, parse_options=parse, convert_options=convert)
     except (pa.ArrowInvalid, OSError) as error:
         raise TceError(str(path), "a CSV or Parquet table", str(error).splitlines()[0]) from error
 

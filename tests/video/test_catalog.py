@@ -1,0 +1,499 @@
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tce.errors import OptionError, TceError
+from tce.video.catalog import Catalog, read_catalog, relist
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Files without content: the catalog never looks into one."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def write(path: Path, lines: Iterable[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def rows(catalog: Catalog) -> list[tuple[str, str | None, str | None]]:
+    return [(clip.id, clip.label, clip.split) for clip in catalog]
+
+
+# Folders
+
+
+def test_class_folders_at_any_depth(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "x/Run/a.mp4",
+        "x/Run/deep/b.AVI",
+        "x/Jump/c.mkv",
+        "x/Run/notes.txt",
+        "x/.cache/d.mp4",
+        "x/Run/._a.mp4",
+    )
+    catalog = read_catalog(tmp_path)
+    assert rows(catalog) == [
+        ("x/Jump/c", "Jump", None),
+        ("x/Run/a", "Run", None),
+        ("x/Run/deep/b", "Run", None),
+    ]
+    assert catalog.classes == ["Jump", "Run"] and catalog.labels.tolist() == [0, 1, 1]
+    assert catalog[1].path == str(tmp_path / "x/Run/a.mp4") and catalog[1].start is None
+    assert catalog.paths.tolist() == [clip.path for clip in catalog]
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "train/Run/a.mp4", "train/Jump/b.mp4", "validation/Run/c.mp4", "test/Run/a.mp4")
+    catalog = read_catalog(tmp_path)
+    assert rows(catalog) == [
+        ("test/Run/a", "Run", "test"),
+        ("train/Jump/b", "Jump", "train"),
+        ("train/Run/a", "Run", "train"),
+        ("validation/Run/c", "Run", "val"),
+    ]
+    assert rows(catalog.where("val")) == [("validation/Run/c", "Run", "val")]
+    with pytest.raises(OptionError, match=r"--split; .*; found 'dev'; test, train, val"):
+        catalog.where("dev")
+    assert set(read_catalog(tmp_path / "train").splits) == {None}
+
+
+def test_flat_folder_and_single_file(tmp_path: Path) -> None:
+    touch(tmp_path, "b.mp4", "a.mov")
+    catalog = read_catalog(tmp_path)
+    assert rows(catalog) == [("a", None, None), ("b", None, None)]
+    assert catalog.classes == [] and catalog.labels.tolist() == [-1, -1]
+    one = read_catalog(tmp_path / "b.mp4")
+    assert rows(one) == [("b", None, None)] and one[0].path == str(tmp_path / "b.mp4")
+    assert rows(read_catalog(touch(tmp_path, "odd.xyz") / "odd.xyz")) == [("odd", None, None)]
+
+
+def test_flat_folder_of_ucf_names(tmp_path: Path) -> None:
+    catalog = read_catalog(touch(tmp_path, "v_Run_g01_c02.avi", "v_Jump_g11_c01.avi"))
+    assert rows(catalog) == [("v_Jump_g11_c01", "Jump", None), ("v_Run_g01_c02", "Run", None)]
+    assert catalog[1].source == "Run_g01" and catalog[1].group == "g01"
+
+
+def test_frame_folders(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        *(f"Run/v_Run_g01_c01/frame{i:06d}.jpg" for i in range(3)),
+        *(f"Jump/clip.final/{i}.png" for i in range(3)),
+        "Jump/cover.jpg",  # beside footage: a preview
+        "index.png",
+    )
+    catalog = read_catalog(tmp_path)
+    assert rows(catalog) == [("Jump/clip.final", "Jump", None), ("Run/v_Run_g01_c01", "Run", None)]
+    assert len(catalog.skipped) == 2 and all("previews" in line for line in catalog.skipped)
+    one = read_catalog(tmp_path / "Jump" / "clip.final")
+    assert rows(one) == [("clip.final", None, None)] and one[0].path == str(tmp_path / "Jump" / "clip.final")
+
+
+def test_names_that_are_hard(tmp_path: Path) -> None:
+    names = [
+        "a b/ü 視.mp4",
+        "a b/new\nline.mp4",
+        "c/same.mp4",
+        "d/same.mp4",
+        "e/twice.mp4",
+        "e/twice.avi",
+        "e/f.g.mp4",
+    ]
+    catalog = read_catalog(touch(tmp_path, *names))
+    assert sorted(catalog.ids) == sorted(
+        ["a b/ü 視", "a b/new\nline", "c/same", "d/same", "e/twice.mp4", "e/twice.avi", "e/f.g"]
+    )
+    assert sorted(catalog.paths) == sorted(str(tmp_path / name) for name in names)
+
+
+def test_name_that_is_no_text(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    with open(os.fsencode(tmp_path) + b"/\xff.mp4", "wb"):
+        pass
+    catalog = read_catalog(tmp_path)
+    assert rows(catalog) == [("a", None, None)] and "not UTF-8" in catalog.skipped[0]
+
+
+def test_links(tmp_path: Path) -> None:
+    touch(tmp_path, "data/Run/a.mp4", "elsewhere/b.mp4")
+    (tmp_path / "data/Run/loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data/Jump").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/Run/dead").symlink_to(tmp_path / "nowhere")
+    catalog = read_catalog(tmp_path / "data")
+    assert rows(catalog) == [("Jump/b", "Jump", None), ("Run/a", "Run", None)]
+    assert len(catalog.skipped) == 1 and "a link back to a folder above" in catalog.skipped[0]
+
+
+def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "Run/a.mp4", "Secret/b.mp4")
+    scandir = os.scandir
+
+    def refuse(path: str):  # type: ignore[no-untyped-def]  # the superuser, who runs some tests, may read all
+        if os.fspath(path).endswith("Secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    catalog = read_catalog(tmp_path)
+    assert rows(catalog) == [("Run/a", None, None)]
+    assert catalog.skipped == [f"{tmp_path / 'Secret'}: Permission denied"]
+    with pytest.raises(TceError, match=r"found none .*Secret: Permission denied"):
+        read_catalog(tmp_path / "Secret")
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    with pytest.raises(TceError, match="nothing there; check the path"):
+        read_catalog(tmp_path / "no")
+    with pytest.raises(TceError, match=r"expected video files .* found none"):
+        read_catalog(tmp_path)
+    with pytest.raises(TceError, match="found none"):
+        read_catalog(touch(tmp_path, "a.txt"))
+
+
+# UCF101
+
+UCF = [
+    "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01",
+    "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01",
+    "HandstandPushups/v_HandStandPushups_g08_c01",
+    "HandstandPushups/v_HandStandPushups_g01_c01",
+]
+
+
+@pytest.fixture
+def ucf_lists(tmp_path: Path) -> Path:
+    """Two classes of UCF101's lists, which spell HandStandPushups in two ways."""
+    lists = tmp_path / "ucfTrainTestlist"
+    write(lists / "classInd.txt", ["1 ApplyEyeMakeup", "2 HandstandPushups"])
+    for split, (train, test) in {"01": ("g08", "g01"), "02": ("g01", "g08")}.items():
+        write(
+            lists / f"trainlist{split}.txt",
+            [
+                f"ApplyEyeMakeup/v_ApplyEyeMakeup_{train}_c01.avi 1",
+                f"HandstandPushups/v_HandStandPushups_{train}_c01.avi 2",
+            ],
+        )
+        write(
+            lists / f"testlist{split}.txt",
+            [
+                f"ApplyEyeMakeup/v_ApplyEyeMakeup_{test}_c01.avi",
+                f"HandstandPushups/v_HandStandPushups_{test}_c01.avi",
+            ],
+        )
+    return lists
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{name}.avi" for name in UCF],
+        [f"{name.rpartition('/')[2]}.avi" for name in UCF],
+        # Frame folders, in which the class is spelled as its folder is: HandstandPushups.
+        [f"{name.rpartition('/')[2].replace('HandStand', 'Handstand')}/frame000001.jpg" for name in UCF],
+        [f"{name}/frame000001.jpg" for name in UCF],
+    ],
+    ids=["avi tree", "flat avi", "jpegs_256", "frame folders in classes"],
+)
+def test_ucf101(names: list[str], ucf_lists: Path, tmp_path: Path) -> None:
+    data = touch(tmp_path / "data", *names)
+    catalog = read_catalog(data, ucf_lists)
+    assert catalog.classes == ["ApplyEyeMakeup", "HandstandPushups"] and not catalog.missing
+    found = {(clip.source.lower(), clip.label, clip.split) for clip in catalog}
+    assert found == {
+        ("applyeyemakeup_g01", "ApplyEyeMakeup", "test"),
+        ("applyeyemakeup_g08", "ApplyEyeMakeup", "train"),
+        ("handstandpushups_g01", "HandstandPushups", "test"),
+        ("handstandpushups_g08", "HandstandPushups", "train"),
+    }
+    swapped = read_catalog(data, ucf_lists, split="2")
+    assert swapped.ids.tolist() == catalog.ids.tolist()
+    assert swapped.labels.tolist() == catalog.labels.tolist()
+    assert {(clip.group, clip.split) for clip in swapped} == {("g01", "train"), ("g08", "test")}
+
+
+def test_ucf101_missing_and_unlisted(
+    ucf_lists: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"{UCF[0]}.avi", "HandstandPushups/v_HandStandPushups_g25_c07.avi", "Other/x.avi"]
+    with caplog.at_level(logging.WARNING, "tce.video"):
+        catalog = read_catalog(touch(tmp_path / "data", *names), ucf_lists)
+    assert rows(catalog) == [
+        (UCF[0], "ApplyEyeMakeup", "train"),
+        ("HandstandPushups/v_HandStandPushups_g25_c07", "HandstandPushups", None),
+        ("Other/x", None, None),
+    ]
+    assert sorted(catalog.missing) == sorted(f"{name}.avi" for name in UCF[1:])
+    assert "3 of 4 listed clips (75.0%)" in caplog.text
+
+
+def test_lists_that_do_not_fit(ucf_lists: Path, tmp_path: Path) -> None:
+    data = touch(tmp_path / "data", f"{UCF[0]}.avi")
+    with pytest.raises(OptionError, match=r"--split; expected one of 01, 02; found '07'"):
+        read_catalog(data, ucf_lists, "07")
+    with pytest.raises(OptionError, match="the number of a split"):
+        read_catalog(data, ucf_lists, "first")
+    with pytest.raises(TceError, match="none of the 4 listed clips there, such as ApplyEyeMakeup/"):
+        read_catalog(touch(tmp_path / "other", "a.mp4"), ucf_lists)
+    with pytest.raises(TceError, match=r"--lists .*nothing there"):
+        read_catalog(data, tmp_path / "nolists")
+    with pytest.raises(TceError, match="an empty folder"):
+        (tmp_path / "empty").mkdir()
+        read_catalog(data, tmp_path / "empty")
+    with pytest.raises(TceError, match=r"found v_ApplyEyeMakeup_g08_c01\.avi"):
+        read_catalog(data, data)
+    with pytest.raises(TceError, match="give --lists"):
+        read_catalog(data, layout="ucf101")
+    write(ucf_lists / "classInd.txt", ["ApplyEyeMakeup"])
+    with pytest.raises(TceError, match=r"classInd\.txt; expected lines such as"):
+        read_catalog(data, ucf_lists)
+
+
+def test_ucf101_real_lists(real_data: Path, tmp_path: Path) -> None:
+    """All 13,320 names of the real lists, over files that spell a class as UCF101's folders do."""
+    lists = real_data / "ucf101_lists"
+    names = {
+        line.split()[0].rpartition("/")[2].removesuffix(".avi")
+        for path in lists.glob("t*list01.txt")
+        for line in path.read_text().splitlines()
+    }
+    for name in names:
+        (tmp_path / f"{name.replace('HandStandPushups', 'HandstandPushups')}.avi").touch()
+    catalog = read_catalog(tmp_path, lists)
+    assert len(catalog) == 13320 and len(catalog.classes) == 101 and not catalog.missing
+    assert len(catalog.where("train")) == 9537 and len(catalog.where("test")) == 3783
+    assert (catalog.labels >= 0).all() and catalog.classes[0] == "ApplyEyeMakeup"
+    assert len(set(catalog.source_numbers)) == 101 * 25
+    handstands = catalog.select(catalog.labels == catalog.classes.index("HandstandPushups"))
+    assert len(handstands) == 128 and len(set(handstands.sources)) == 25
+    assert set(catalog.where("train").groups) & set(catalog.where("test").groups) == set()
+
+
+def test_own_lists_over_real_clips(real_data: Path) -> None:
+    catalog = read_catalog(real_data / "gestures" / "videos", real_data / "gestures" / "lists", "01")
+    assert len(catalog) == 1493 and len(catalog.classes) == 24 and not catalog.missing
+    assert len(catalog.where("train")) == 915 and set(catalog.where("train").groups) == {"g01"}
+
+
+# HMDB51
+
+
+def test_hmdb51(tmp_path: Path) -> None:
+    names = [
+        "April_09_brush_hair_u_nm_np1_ba_goo_0",
+        "April_09_brush_hair_u_nm_np1_ba_goo_1",
+        "#122_Cleaning_Up_The_Beach_brush_hair_f_nm_np1_fr_med_0",
+    ]
+    waves = ["21_wave_u_nm_np1_fr_goo_5", "20060723sfjffbartsinger_wave_f_cm_np1_ba_med_0"]
+    lists = tmp_path / "testTrainMulti_7030_splits"
+    for split, flags in (("1", "120"), ("2", "211"), ("3", "012")):
+        write(
+            lists / f"brush_hair_test_split{split}.txt",
+            [
+                f"{name}.avi {flag} " for name, flag in zip(names, flags)
+            ],  # the real files end lines with a blank
+        )
+        write(
+            lists / f"wave_test_split{split}.txt", [f"{name}.avi {flag} " for name, flag in zip(waves, "12")]
+        )
+    files = [*(f"brush_hair/{name}.avi" for name in names), *(f"wave/{name}.avi" for name in waves)]
+    for data in (
+        touch(tmp_path / "avi", *files),
+        touch(tmp_path / "frames", *(f"{name.removesuffix('.avi')}/1.jpg" for name in files)),
+    ):
+        catalog = read_catalog(data, lists)
+        assert catalog.classes == ["brush_hair", "wave"]
+        splits = dict(zip(catalog.ids, catalog.splits))
+        assert [splits[f"brush_hair/{name}"] for name in names] == ["train", "test", None]
+        assert [splits[f"wave/{name}"] for name in waves] == ["train", "test"]
+        assert set(catalog.labels) == {0, 1} and not catalog.missing
+        assert len(set(catalog.sources)) == 4  # two of the clips are from one film
+        third = read_catalog(data, lists, "03")
+        splits = dict(zip(third.ids, third.splits))
+        assert [splits[f"brush_hair/{name}"] for name in names] == [None, "train", "test"]
+    with pytest.raises(OptionError, match="one of 1, 2, 3; found '4'"):
+        read_catalog(tmp_path / "avi", lists, "4")
+
+
+# Kinetics
+
+
+def kinetics_lists(folder: Path) -> Path:
+    header = ["label", "youtube_id", "time_start", "time_end", "split"]
+    table = {
+        "train": [("riding a bike", "aB3_-xyz012", 10, 20), ("abseiling", "-0123456789", 3, 13)],
+        "val": [("abseiling", "zzzzzzzzzzz", 0, 10), ("riding a bike", "gone_______", 5, 15)],
+    }
+    folder.mkdir(exist_ok=True)
+    for split, clips in table.items():
+        with open(folder / f"{split}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([header, *([*clip, split] for clip in clips)])
+    with open(folder / "test.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header[1:4], ("test_______", 1, 11)])
+    return folder
+
+
+def test_kinetics_trimmed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lists = kinetics_lists(tmp_path / "lists")
+    data = touch(
+        tmp_path / "data",
+        "train/riding_a_bike/aB3_-xyz012_000010_000020.mp4",
+        "train/abseiling/-0123456789_000003_000013.mp4",
+        "val/abseiling/zzzzzzzzzzz_000000_000010.mp4",
+        "test/test________000001_000011.mp4",
+    )
+    with caplog.at_level(logging.WARNING, "tce.video"):
+        catalog = read_catalog(data, lists)
+    assert rows(catalog) == [
+        ("test/test________000001_000011", None, "test"),
+        ("train/abseiling/-0123456789_000003_000013", "abseiling", "train"),
+        ("train/riding_a_bike/aB3_-xyz012_000010_000020", "riding a bike", "train"),
+        ("val/abseiling/zzzzzzzzzzz_000000_000010", "abseiling", "val"),
+    ]
+    assert catalog.missing == ["gone_______"] and "1 of 5 listed clips (20.0%)" in caplog.text
+    assert all(clip.start is None and clip.end is None for clip in catalog)
+    assert catalog[2].source == "aB3_-xyz012"
+
+
+def test_kinetics_untrimmed_and_names_that_differ_in_case(tmp_path: Path) -> None:
+    lists = kinetics_lists(tmp_path / "lists")
+    data = touch(tmp_path / "data", "aB3_-xyz012.mp4", "Ab3_-xyz012.mp4", "zzzzzzzzzzz.mp4")
+    catalog = read_catalog(data, lists)
+    by_id = {clip.id: clip for clip in catalog}
+    clip = by_id["aB3_-xyz012#10-20"]
+    assert (clip.start, clip.end, clip.label, clip.split) == (10, 20, "riding a bike", "train")
+    assert by_id["Ab3_-xyz012"].split is None and by_id["zzzzzzzzzzz#0-10"].split == "val"
+
+
+# Something-Something V2
+
+
+def test_something_something(tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    templates = {"Putting something on a surface": "1", "Holding something": "0"}
+    (lists / "something-something-v2-labels.json").write_text(json.dumps(templates))
+    clips = {
+        "train": [
+            {
+                "id": "100",
+                "label": "holding a cup",
+                "template": "Holding [something]",
+                "placeholders": ["a cup"],
+            }
+        ],
+        "validation": [{"id": "101", "template": "Putting [something] on a surface"}],
+        "test": [{"id": "102"}],
+    }
+    for split, content in clips.items():
+        (lists / f"something-something-v2-{split}.json").write_text(json.dumps(content))
+    for data in (
+        touch(tmp_path / "videos", "100.webm", "101.webm", "102.webm"),
+        touch(tmp_path / "frames", "100/0.jpg", "101/0.jpg", "102/0.jpg"),
+    ):
+        catalog = read_catalog(data, lists)
+        assert catalog.classes == ["Holding something", "Putting something on a surface"]
+        assert rows(catalog) == [
+            ("100", "Holding something", "train"),
+            ("101", "Putting something on a surface", "val"),
+            ("102", None, "test"),
+        ]
+    (lists / "something-something-v2-train.json").write_text("{")
+    with pytest.raises(TceError, match=r"v2-train\.json; expected JSON"):
+        read_catalog(tmp_path / "videos", lists)
+    (lists / "something-something-v2-train.json").write_text('[{"name": "100"}]')
+    with pytest.raises(TceError, match="clips with `id` and `template`"):
+        read_catalog(tmp_path / "videos", lists)
+
+
+# Tables
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_table(kind: str, tmp_path: Path) -> None:
+    touch(tmp_path, "v/a.mp4", "v/b.mp4", "v/unlisted.mp4", "frames/c/0.jpg", "far/d.mp4")
+    table = pa.table(
+        {
+            "Path": [
+                "v/a.mp4",
+                "frames/c",
+                str(tmp_path / "far" / "d.mp4"),
+                "v/gone.mp4",
+                "v/b.mp4",
+                "v/b.mp4",
+            ],
+            "label": ["007", "jump", "007", "007", None, "jump"],
+            "split": ["training", "validation", "test", "train", "fold7", "train"],
+            "start": [None, None, None, None, 2.5, 4.0],
+            "end": [None, None, None, None, 4.0, None],
+            "group": ["anna", "ben", "anna", "anna", None, "ben"],
+        }
+    )
+    path = tmp_path / f"clips.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",")
+            writer.writerow(table.column_names)
+            writer.writerows(zip(*(column.to_pylist() for column in table.columns)))
+    catalog = read_catalog(path)
+    by_id = {clip.id: clip for clip in catalog}
+    assert list(by_id) == ["v/a", "frames/c", str(tmp_path / "far" / "d"), "v/b#2.5-4", "v/b#4-"]
+    assert catalog.missing == ["v/gone.mp4"] and catalog.classes == ["007", "jump"]
+    assert [clip.split for clip in catalog] == ["train", "val", "test", "fold7", "train"]
+    assert by_id["v/b#4-"].start == 4 and by_id["v/b#4-"].end is None and by_id["v/b#2.5-4"].label is None
+    assert by_id["v/a"].group == "anna" and by_id["v/b#2.5-4"].group == "v/b#2.5-4"
+    assert all(Path(clip.path).exists() for clip in catalog)
+
+    listed = read_catalog(tmp_path, lists=path)  # the same as lists over a folder: what is there stays in
+    assert {clip.id: clip.split for clip in listed}["v/unlisted"] is None
+    assert {clip.id: clip.label for clip in listed}["v/a"] == "007"
+
+
+def test_tables_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(TceError, match="expected a column `path`; found columns name, label"):
+        read_catalog(write(tmp_path / "a.csv", ["name,label", "x,y"]))
+    with pytest.raises(TceError, match=r"b\.csv, row 3; expected a path; found an empty cell"):
+        read_catalog(write(tmp_path / "b.csv", ["path,label", "x.mp4,y", ",z"]))
+    with pytest.raises(TceError, match=r"none of the 1 clips that it names, such as x\.mp4"):
+        read_catalog(write(tmp_path / "c.csv", ["path,label", "x.mp4,y"]))
+    with pytest.raises(TceError, match="a CSV or Parquet table"):
+        read_catalog(write(tmp_path / "d.parquet", ["path,label"]))
+    touch(tmp_path, "x.mp4")
+    with pytest.raises(TceError, match="times in seconds; found 'soon'"):
+        read_catalog(write(tmp_path / "e.csv", ["path,start", "x.mp4,soon"]))
+    with pytest.raises(TceError, match="no clips in them"):
+        read_catalog(tmp_path, write(tmp_path / "f.csv", ["path,label"]))
+
+
+# Lists over what is packed already
+
+
+def test_relist(ucf_lists: Path, tmp_path: Path) -> None:
+    data = touch(tmp_path / "data", *(f"{name}.avi" for name in UCF))
+    packed = read_catalog(data)
+    for split in ("01", "02"):
+        again = relist(packed, ucf_lists, split)
+        direct = read_catalog(data, ucf_lists, split)
+        assert rows(again) == rows(direct) and again.classes == direct.classes
+    pieces = packed.cut([[(0, 1), (1, 2)], [], [(0, 3), (3, 6), (6, 8)], [(0, 1)]])
+    again = relist(pieces, ucf_lists)
+    assert [clip.split for clip in again] == ["test", "test", "train", "test", "test", "test", "train"]
+    assert again.ids.tolist() == pieces.ids.tolist() and not again.missing
+    with pytest.raises(TceError, match="none of the 4 listed clips there"):
+        relist(Catalog(["x"], ["x.mp4"]), ucf_lists)
