@@ -237,6 +237,7 @@ def test_nan_weights_are_told(save, trained):
     "content, found",
     [
         ({"epoch": 3, "loss": [1.0]}, "a mapping with epoch, loss"),
+        ({"task": {}, "optimizer": {}, "step": 3}, "the state of a training run; give the run's folder"),
         ([1, 2], "a list"),
         (torch.zeros(3), "a Tensor"),
         ({}, "a mapping with nothing"),
@@ -255,9 +256,9 @@ def test_files_without_a_known_network(save, content, found):
 @pytest.mark.parametrize(
     "name, shape", [("conv1.weight", (64, 4, 7, 7)), ("conv1.weight", (64,)), ("fc.weight", (128,))]
 )
-def test_odd_first_and_last_layers(save, trained, name, shape):
+def test_odd_first_and_last_layers(trained, name, shape):
     with pytest.raises(TceError, match=r"checkpoint\.pth; expected"):
-        load_encoder(save({"model": trained.state_dict() | {name: torch.zeros(shape)}}))
+        translate({"model": trained.state_dict() | {name: torch.zeros(shape)}}, "checkpoint.pth")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -17,7 +17,6 @@ from tce.model.checkpoint import describe_model, load_classifier, load_encoder
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
 from tce.model.options import ExportOptions
-from tce.model.pixels import normalise
 from tce.model.reading import huggingface_place, read_contents
 from tce.result import Result
 
@@ -31,11 +30,13 @@ class _Raw(nn.Module):
     def __init__(self, model: FrameEncoder | Classifier):
         super().__init__()
         self.model = model
+        # Spelled out for the graph; `pixels.normalise` is written for torch's own vectors.
+        self.mean = torch.tensor(model.config.mean)[:, None, None] * 255
+        self.std = torch.tensor(model.config.std)[:, None, None] * 255
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The model's output, see the class."""
-        config = self.model.config
-        images = normalise(pixels.flatten(0, -4).permute(0, 3, 1, 2), config.mean, config.std)
+        images = (pixels.flatten(0, -4).permute(0, 3, 1, 2).float() - self.mean) / self.std
         if isinstance(self.model, Classifier):
             images = self.model.to_input(images)
         return self.model(images)

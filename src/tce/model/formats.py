@@ -87,11 +87,14 @@ def find_state(content: Any, path: str) -> tuple[str, dict[str, Tensor]]:
         found = f"a mapping with {name_some(content)}"
     else:
         found = f"a {type(content).__name__}"
+    fix = "save the model's state_dict()"
+    if isinstance(content, Mapping) and {"task", "optimizer", "step"} <= content.keys():
+        found, fix = "the state of a training run", "give the run's folder, which holds its model.safetensors"
     raise TceError(
         path,
         expected="a checkpoint: a state dict, alone or under 'model' or 'state_dict'",
         found=found,
-        fix="save the model's state_dict()",
+        fix=fix,
     )
 
 

@@ -87,8 +87,13 @@ def _interpolate(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Images uint8 [..., 3, h, w] -> float32 of the same shape: /255, less the mean, by the deviation."""
-    # One multiplication and one addition: x / 255 / std - mean / std.
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)[:, None, None]
-    shift = torch.tensor([-m / s for m, s in zip(mean, std)], device=images.device)[:, None, None]
-    return torch.addcmul(shift, images.to(torch.float32), scale)
+    """Images uint8 [..., 3, h, w] -> float32 of the same shape, strided channels last.
+
+    Each channel divided by 255, less its mean, by its deviation.
+    """
+    width = int(images.shape[-1])
+    # Along whole rows of pixels: broadcast over three channels alone, the processor's vectors stay empty.
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).repeat(width)  # [3 w]
+    shift = torch.tensor([-m / s for m, s in zip(mean, std)], device=images.device).repeat(width)
+    rows = images.movedim(-3, -1).flatten(-2).to(torch.float32, copy=True)  # [..., h, 3 w]
+    return rows.mul_(scale).add_(shift).unflatten(-1, (width, 3)).movedim(-1, -3)
