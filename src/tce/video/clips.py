@@ -173,7 +173,8 @@ class Catalog:
             if len(rows) != len(self):
                 raise ValueError(f"a mask of {len(rows)} for {len(self)} clips")
             rows = np.flatnonzero(rows)
-        take = pa.array(rows.astype(np.int64))
+        rows = rows.astype(np.int64)  # an empty list comes as floats
+        take = pa.array(rows)
         part = object.__new__(Catalog)
         part.root, part.classes = self.root, self.classes
         part.missing, part.skipped = self.missing, self.skipped
