@@ -196,7 +196,7 @@ def test_what_is_no_image_model_is_told(tmp_path):
     import transformers as hf
 
     with pytest.raises(
-        TceError, match=r"--model hf:.*none; expected a folder written by save_pretrained, or a model"
+        TceError, match=r"^hf:.*none; expected a folder written by save_pretrained, or a model"
     ) as caught:
         build_encoder(f"hf:{tmp_path / 'none'}")
     assert "\n" not in str(caught.value)

@@ -47,14 +47,16 @@ def fetch_model(name: str) -> tuple[nn.Module, dict[str, Any]]:
     transformers = _transformers()
     folder = Path(name).expanduser()
     place = str(folder) if folder.is_dir() else name
+    if not folder.is_dir():
+        log.info("taking %s from the Hugging Face Hub or its local cache", name)
     with _quiet(transformers):
         try:
             model = transformers.AutoModel.from_pretrained(place, trust_remote_code=False)
         except Exception as error:  # not found, no network, unknown type: transformers' own words say which
             raise TceError(
-                f"--model hf:{name}",
+                f"hf:{name}",
                 expected="a folder written by save_pretrained, or a model's name on the Hugging Face Hub",
-                found=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                found=(str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."),
                 fix="check the name; without a network give a folder",
             ) from error
     _require_images(model, name)
@@ -95,9 +97,7 @@ def build_from_configuration(configuration: dict[str, Any]) -> nn.Module:
 def _require_images(model: nn.Module, name: str) -> None:
     reads = getattr(model, "main_input_name", None)
     if reads != "pixel_values" or "input_ids" in inspect.signature(model.forward).parameters:
-        raise TceError(
-            f"--model hf:{name}", expected="a model of images alone", found=f"{type(model).__name__}"
-        )
+        raise TceError(f"hf:{name}", expected="a model of images alone", found=f"{type(model).__name__}")
 
 
 def _ready(model: nn.Module) -> nn.Module:
@@ -185,11 +185,15 @@ def _quiet(transformers: Any):
     """Without transformers' bars and its report on heads that are left out on purpose."""
     logging_ = transformers.utils.logging
     level, bars = logging_.get_verbosity(), logging_.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
     logging_.set_verbosity_error()
+    hub.setLevel(logging.ERROR)
     logging_.disable_progress_bar()
     try:
         yield
     finally:
         logging_.set_verbosity(level)
+        hub.setLevel(hub_level)
         if bars:
             logging_.enable_progress_bar()

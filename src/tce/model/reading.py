@@ -132,7 +132,8 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            # Copies: the tensors as given are windows on the file, and change with it.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise TceError(
             str(file),
