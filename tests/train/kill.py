@@ -1,4 +1,4 @@
-"""Runs a pre-training that is killed again and again, until it is done.
+"""Runs a pre-training once undisturbed, and once killed again and again, until it is done.
 
 It forks a child for every attempt, which costs no imports. The child is killed with SIGKILL, at a moment
 drawn by this process, or by itself at a place that chance easily misses: inside a step, or half way through
@@ -53,8 +53,8 @@ def options(clips: str, out: str, workers: int = 1, **contrast: Any) -> Pretrain
         data=DataOptions(clips),
         model=ModelOptions(model="tinynet:tiny", image_size=24, embedding_size=8),
         contrast=ContrastOptions(**{**settings, **contrast}),  # type: ignore[arg-type]
-        optim=OptimOptions(epochs=80, batch_size=6, lr=0.05),
-        run=RunOptions(out=out, workers=workers, resume=True, log_steps=4, monitor_epochs=10, device="cpu"),
+        optim=OptimOptions(epochs=60, batch_size=6, lr=0.05),
+        run=RunOptions(out=out, workers=workers, resume=True, log_steps=4, monitor_epochs=12, device="cpu"),
     )
 
 
@@ -134,12 +134,12 @@ PLACES: dict[str, Callable[[int], None]] = {
 
 
 def main(clips: str, out: str, kills: int, seed: int) -> None:
-    """Kill `kills` times, then let it finish; print what happened as JSON."""
+    """Train without a kill in OUT-whole; then kill `kills` times in OUT; print what happened as JSON."""
     torch.set_num_threads(1)
     Loop._checkpoint_due = lambda self: self.step % STEPS_BETWEEN_CHECKPOINTS == 0  # type: ignore[method-assign]
     draw = random.Random(seed)
     started = time.monotonic()
-    pretrain(options(clips, out + "-warm-up"))  # what a first run loads is loaded once, before any fork
+    pretrain(options(clips, out + "-whole"))  # also loads, before any fork, what every child would have to
     longest = (time.monotonic() - started) / 12  # so that twenty attempts do not reach the end
     places = list(PLACES) + [""] * (kills - len(PLACES))
     draw.shuffle(places)

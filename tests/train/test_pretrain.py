@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -30,17 +32,20 @@ from tce.train.options import (
     RunOptions,
 )
 from tce.train.pretrain import make_encoder, pretrain
+from tce.train.run import FILES, FOLDERS
 
 
 def options(clips: Path, out: Path, **flags: Any) -> PretrainOptions:
     """Options by their flags' names, with tiny defaults."""
-    flags = {"data": str(clips), "out": str(out), "model": "tinynet:tiny", "image_size": 24, "embedding_size": 8,
-             "epochs": 3, "batch_size": 6, "window": 3, "log_steps": 2, "device": "cpu", **flags}  # fmt: skip
+    flags = {"data": str(clips), "out": str(out), "device": "cpu", "log_steps": 2, **flags}
+    flags = {"model": "tinynet:tiny", "image_size": 24, "embedding_size": 8, "window": 3, **flags}
+    flags = {"epochs": 3, "batch_size": 6, **flags}
     groups = {}
     for group in dataclasses.fields(PretrainOptions):
         kind = group.default_factory
         names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        groups[group.name] = kind(**{name: flags.pop(name) for name in list(flags) if name in names})  # type: ignore[misc,operator]
+        given = {name: flags.pop(name) for name in list(flags) if name in names}
+        groups[group.name] = kind(**given)  # type: ignore[misc,operator]
     assert not flags, flags
     return PretrainOptions(**groups)
 
@@ -48,9 +53,8 @@ def options(clips: Path, out: Path, **flags: Any) -> PretrainOptions:
 def test_a_run_folder_holds_what_it_should(clips: Path, tmp_path: Path) -> None:
     result = pretrain(options(clips, tmp_path / "run", monitor_epochs=1, model="resnet18", image_size=32))
     out = tmp_path / "run"
-    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
-        "options.json", "log.csv", "tensorboard", "checkpoints", "model.safetensors", "config.json", "result.json",
-    }  # fmt: skip
+    held = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    assert held == {*FILES, *FOLDERS}
     encoder = load_encoder(out / "model.safetensors")
     assert (encoder.config.architecture, encoder.image_size, encoder.embedding_size) == ("resnet18", 32, 8)
     embedded = encoder(encoder.preprocess(np.zeros((2, 50, 60, 3), np.uint8)))
@@ -130,15 +134,36 @@ def test_training_goes_on_from_weights(clips: Path, tmp_path: Path) -> None:
         pretrain(options(clips, tmp_path / "c", model="resnet18", weights=weights, embedding_size=128))
 
 
-def test_learning_tells_directions_apart_across_people(
-    make_folders: Callable[..., Path], tmp_path: Path
-) -> None:
-    """kNN between people starts near chance, since a person's colour is the strongest cue, and ends well above."""
-    footage = make_folders(tmp_path / "clips", classes=3, people=4, clips=4, frames=8)
-    flags = {"model": "resnet18", "image_size": 32, "batch_size": 24, "epochs": 12, "lr": 0.05, "flip": 0.0}
-    result = pretrain(options(footage, tmp_path / "run", **flags))
+def write_lasting_and_passing(folder: Path) -> Path:
+    """Frames of four flat cells, twelve numbers: half of them noise, three a class's sign, three a person's.
+
+    What is noise and what is not is told by time alone.
+    """
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    for person in range(4):
+        look = rng.normal(0, 6, 3)
+        for label, clip in itertools.product(range(3), range(4)):
+            target = folder / f"C{label}" / f"v_C{label}_g{person + 1:02d}_c{clip + 1:02d}"
+            target.mkdir(parents=True)
+            lasting = np.concatenate([25 * np.eye(3)[label] + rng.normal(0, 3, 3), look])
+            for frame in range(8):
+                cells = 128 + basis @ np.concatenate([rng.normal(0, 35, 6), lasting])
+                image = np.kron(cells.reshape(2, 2, 3), np.ones((20, 20, 1)))
+                cv2.imwrite(str(target / f"{frame + 1:03d}.png"), np.clip(image, 0, 255).astype(np.uint8))
+    return folder
+
+
+def test_time_teaches_what_lasts(tmp_path: Path) -> None:
+    """Without labels and augmentation, kNN across people goes from noise to nearly all right."""
+    footage = write_lasting_and_passing(tmp_path / "clips")
+    plain = {"crop_scale": (1.0, 1.0), "flip": 0.0, "grey": 0.0, "hue": 0.0}
+    plain |= {"brightness": 0.0, "color_contrast": 0.0, "saturation": 0.0}
+    network = {"model": "tinynet:linear_in_pixels", "image_size": 40, "frame_size": 40}
+    training = {"batch_size": 24, "epochs": 50, "lr": 0.1, "window": 7, "log_steps": 50}
+    result = pretrain(options(footage, tmp_path / "run", **network, **plain, **training))
     before, after = result.figures["first"]["knn"], result.figures["figures"]["knn"]
-    assert before < 0.7 and after > before + 0.2 and after > 0.8, (before, after)
+    assert before < 0.7 and after > 0.9, (before, after)
 
 
 def test_a_broken_clip_is_left_out_and_named(
@@ -234,8 +259,8 @@ def test_show_prints_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         assert run_command("pretrain", ["--recipe", name, "--show"]) == 0
         shown = capsys.readouterr().out
         assert shown.startswith(f"# {name}:") and "[optim]" in shown
-        undocumented = [line for line in shown.splitlines() if "=" in line and "#" not in line]
-        assert len(undocumented) <= 12, "most values say why"
+        values = [line for line in shown.splitlines() if "=" in line and not line.startswith("#")]
+        assert all("#" in line for line in values), "every value says why"
 
 
 def test_recipes_are_options(tmp_path: Path) -> None:
@@ -266,10 +291,6 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: ContrastOptions(loss="cosine"), "--loss; expected one of nce, infonce, ntxent; found 'cosine'"),  # type: ignore[arg-type]
     (lambda: OptimOptions(schedule="step"), "--lr-decay-epochs; expected one epoch or more"),
-    (
-        lambda: OptimOptions(lr_decay_epochs=(3,)),
-        "--lr-decay-epochs; expected --schedule step; found --schedule one-",
-    ),
     (lambda: OptimOptions(warm_up=2), "--warm-up; expected 0 for --schedule one-cycle"),
     (lambda: OptimOptions(batch_size=64, chunks=5), "--chunks; expected a divisor of --batch-size 64"),
     (lambda: RunOptions(resume=True, force=True), "--resume and --force; expected one of them"),

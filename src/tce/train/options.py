@@ -219,7 +219,7 @@ class OptimOptions:
     warm_up: float = 0.0
     """Epochs over which the rate rises from 0 before a cosine, step or constant schedule."""
     lr_decay_epochs: tuple[int, ...] = ()
-    """Epochs at which a step schedule lowers the rate."""
+    """Epochs at which a step schedule lowers the rate; others have no use for it."""
     lr_decay_rate: float = 0.1
     """Factor of a step schedule."""
     momentum: float = 0.9
@@ -240,10 +240,6 @@ class OptimOptions:
         if self.schedule == "step" and not self.lr_decay_epochs:
             raise OptionError(
                 "--lr-decay-epochs", expected="one epoch or more for --schedule step", found="none"
-            )
-        if self.schedule != "step" and self.lr_decay_epochs:
-            raise OptionError(
-                "--lr-decay-epochs", expected="--schedule step", found=f"--schedule {self.schedule}"
             )
         if self.schedule == "one-cycle" and self.warm_up:
             raise OptionError(
