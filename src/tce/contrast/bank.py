@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tce.contrast.cosines import room_for
+from tce.contrast.mining import (
+    Exclude,
+    Mined,
+    mine_blockwise,
+    quantile_threshold,
+    sample_stride,
+)
 from tce.errors import OptionError
 
 
@@ -40,6 +47,7 @@ class MemoryBank(nn.Module):
         if not 0.0 <= momentum < 1.0:
             raise OptionError("--bank-momentum", expected="0 <= momentum < 1", found=str(momentum))
         self.momentum = momentum
+        self._room = torch.empty(0)
         self.register_buffer("rows", F.normalize(torch.randn(size, dim, generator=generator), dim=1))
 
     def __len__(self) -> int:
@@ -51,6 +59,29 @@ class MemoryBank(nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             return vectors.float() @ self.rows.T
 
+    def negatives(
+        self,
+        vectors: Tensor,
+        own: Tensor,
+        threshold: float | Tensor,
+        k: int,
+        generator: torch.Generator | None = None,
+        exclude: Exclude = None,
+        first_anchor: int = 0,
+    ) -> Mined:
+        """Mine for unit vectors [B, D]; the cosines carry the gradient back to them. See `mining.mine`.
+
+        The rows are gone through in blocks, so the [B, N] cosines never exist as a whole, and the backward
+        pass is a weighted sum of rows.
+        """
+        with torch.autocast(vectors.device.type, enabled=False):
+            vectors = vectors.float()
+            room = self._room_for(len(vectors))
+            mined = mine_blockwise(
+                vectors.detach(), self.rows, own, threshold, k, generator, exclude, first_anchor, room=room
+            )
+            return mined._replace(cosine=_Take.apply(vectors, self.rows, mined.ids, mined.cosine))
+
     def take(self, vectors: Tensor, ids: Tensor, similarity: Tensor | None = None) -> Tensor:
         """Cosine of each vector with its own choice of rows, float32 [B, k], differentiable in `vectors`.
 
@@ -59,11 +90,24 @@ class MemoryBank(nn.Module):
             ids: row numbers, int64 [B, k].
             similarity: `similarity(vectors)` where it is known already, [B, N]; no gradient flows through it.
         """
-        if similarity is None:
-            with torch.no_grad():
-                similarity = self.similarity(vectors)
         with torch.autocast(vectors.device.type, enabled=False):
-            return _Take.apply(vectors.float(), self.rows, ids, similarity.detach())
+            vectors = vectors.float()
+            if similarity is None:
+                similarity = vectors.detach() @ self.rows.T
+            return _Take.apply(vectors, self.rows, ids, similarity.detach().gather(1, ids))
+
+    def _room_for(self, anchors: int) -> Tensor:
+        """Memory for a step's cosines, kept from step to step."""
+        needed = room_for(anchors, len(self.rows), self.rows.device)
+        if self._room.device != self.rows.device or len(self._room) < needed:
+            self._room = self.rows.new_empty(needed)
+        return self._room
+
+    @torch.no_grad()
+    def quantile(self, vectors: Tensor, share: float) -> Tensor:
+        """For each vector the cosine below which this share of the rows lies, [B]: `quantile_threshold`."""
+        rows = self.rows[:: sample_stride(len(self.rows))]
+        return quantile_threshold(vectors.float() @ rows.T, share)
 
     @torch.no_grad()
     def own(self, ids: Tensor) -> Tensor:
@@ -107,12 +151,12 @@ def last_occurrence(ids: Tensor) -> Tensor:
 
 
 class _Take(torch.autograd.Function):
-    """Gather from a known product; backward is a weighted sum of the chosen rows, never a [B, k, D] array."""
+    """Known cosines of vectors with rows, whose gradient is a weighted sum of those rows."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, rows: Tensor, ids: Tensor, similarity: Tensor) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, rows: Tensor, ids: Tensor, cosine: Tensor) -> Tensor:
         ctx.save_for_backward(rows, ids)
-        return similarity.gather(1, ids)
+        return cosine.clone()  # an output of its own, not a view of the input
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -121,9 +165,14 @@ class _Take(torch.autograd.Function):
 
 
 def weighted_rows(rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """Sum over j of weights[b, j] * rows[ids[b, j]], [B, D]."""
-    dense = weights.new_zeros(len(ids), len(rows)).scatter_add_(1, ids, weights)  # [B, N]
-    return dense @ rows
+    """Sum over j of weights[b, j] rows[ids[b, j]], [B, D], without a [B, k, D] array.
+
+    Where most rows are used, a dense product is faster than fetching each by its number, on any device.
+    """
+    if len(rows) <= DENSE * ids.shape[1]:
+        dense = weights.new_zeros(len(ids), len(rows)).scatter_add_(1, ids, weights)  # [B, N]
+        return dense @ rows
+    return F.embedding_bag(ids, rows, per_sample_weights=weights.contiguous(), mode="sum")
 
 
-Combine = Callable[[Tensor], Tensor]
+DENSE = 8  # fetching a row by number costs a CPU about as much as eight in a dense product

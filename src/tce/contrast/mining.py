@@ -8,22 +8,53 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tce.contrast.cosines import Cosines, Matrix, Product, rows_in_block
+from tce.contrast.draw import draw_seed, fill
+from tce.contrast.select import best_below
 from tce.errors import OptionError
+
+QUANTILE_ROWS = 4096  # the quantile's error is then under 1 % of the rows
 
 
 class Mined(NamedTuple):
     """Negatives of a batch of anchors."""
 
     ids: Tensor
-    """Row numbers, int64 [B, k], ascending: the mined ones, then the random ones."""
-    qualifying: Tensor
-    """How many rows lay below the threshold, int64 [B]; min(qualifying, k) of `ids` are mined."""
+    """Row numbers, int64 [B, k]: the mined ones in ascending order, then the random ones."""
+    cosine: Tensor
+    """Cosine of the anchor with each of them, [B, k], without gradient."""
+    hard: Tensor
+    """How many were mined, int64 [B]; the other k - hard are random."""
 
     @property
-    def hard_share(self) -> float:
-        """Share of the negatives that were mined and not drawn at random, in [0, 1]."""
-        k = self.ids.shape[1]
-        return float(self.qualifying.clamp(max=k).float().mean()) / k
+    def hard_share(self) -> Tensor:
+        """Share of all negatives that were mined, scalar in [0, 1]."""
+        return self.hard.float().mean() / self.ids.shape[1]
+
+
+class Sources:
+    """Which rows are pieces of the same recording, so that they are kept out of each other's negatives.
+
+    Args:
+        numbers: a number for each row's source recording, int64 [N].
+    """
+
+    def __init__(self, numbers: Tensor):
+        _, self.number = numbers.unique(return_inverse=True)
+        self.rows = self.number.argsort(stable=True)
+        self.size = self.number.bincount()
+        self.start = self.size.cumsum(0) - self.size
+
+    def barred(self, own: Tensor) -> Tensor:
+        """The rows of each anchor's source, int64 [B, m]: the own row first, and again as padding."""
+        source = self.number[own]
+        place = torch.arange(int(self.size[source].max()), device=own.device)
+        rows = self.rows[(self.start[source, None] + place).clamp(max=len(self.rows) - 1)]
+        rows = torch.where(place < self.size[source, None], rows, own[:, None])
+        return torch.cat([own[:, None], rows], dim=1)
+
+
+Exclude = Sources | Tensor | None
 
 
 def curriculum_threshold(t: float, low: float = -1.0, high: float = 1.0, rate: float = 5.0) -> float:
@@ -31,19 +62,26 @@ def curriculum_threshold(t: float, low: float = -1.0, high: float = 1.0, rate: f
     return low + (high - low) * -math.expm1(-rate * t)
 
 
-def quantile_threshold(similarity: Tensor, share: float, sample: int = 4096) -> Tensor:
+def quantile_threshold(similarity: Tensor, share: float) -> Tensor:
     """Each anchor's cosine below which the given share of the bank lies, [B].
 
     Cosines of one network crowd together (around 0.75 early in training), so a threshold in cosine crosses
-    all of them at once; one by rank does not. Estimated on at most `2 sample` evenly spaced rows.
+    all of them at once; one by rank does not. Estimated on `QUANTILE_ROWS` to twice as many evenly spaced
+    rows where there are more.
 
     Args:
         similarity: cosines [B, N].
-        share: in [0, 1].
-        sample: number of rows that are enough.
+        share: in [0, 1]; 1 lets everything pass.
     """
-    stride = max(1, similarity.shape[1] // sample)
-    return torch.quantile(similarity.detach()[:, ::stride].float(), min(max(share, 0.0), 1.0), dim=1)
+    if share >= 1.0:
+        return similarity.new_full((len(similarity),), torch.inf, dtype=torch.float32)
+    sample = similarity.detach()[:, :: sample_stride(similarity.shape[1])].float()
+    return torch.quantile(sample, max(share, 0.0), dim=1)
+
+
+def sample_stride(size: int) -> int:
+    """Every how many-th of the rows a quantile is estimated on."""
+    return max(1, size // QUANTILE_ROWS)
 
 
 def mine_negatives(
@@ -52,11 +90,10 @@ def mine_negatives(
     threshold: float | Tensor,
     k: int,
     generator: torch.Generator | None = None,
-    exclude: Tensor | None = None,
-    first_anchor: int = 0,
+    exclude: Exclude = None,
 ) -> Tensor:
     """The ids of `mine`, int64 [B, k]."""
-    return mine(similarity, own, threshold, k, generator, exclude, first_anchor).ids
+    return mine(similarity, own, threshold, k, generator, exclude).ids
 
 
 @torch.no_grad()
@@ -66,7 +103,7 @@ def mine(
     threshold: float | Tensor,
     k: int,
     generator: torch.Generator | None = None,
-    exclude: Tensor | None = None,
+    exclude: Exclude = None,
     first_anchor: int = 0,
 ) -> Mined:
     """The k rows with the highest cosine strictly below the threshold, for all anchors at once.
@@ -80,24 +117,88 @@ def mine(
         threshold: one for all, or one an anchor [B].
         k: number of negatives, at most N - 1.
         generator: moved on by one draw a call, whatever the batch; None uses torch's global state.
-        exclude: rows that are nobody's negative, bool [B, N]; or the source recording of each row, int64
-            [N]: rows of the own row's source are left out.
+        exclude: rows that are nobody's negative: bool [B, N]; or `Sources`, or the source of each row as
+            int64 [N]: rows of the own row's source are left out.
         first_anchor: number of the first anchor in the global batch, so that several processes draw what one
             would.
 
     Raises:
         OptionError: k > N - 1, or an anchor whose every row is excluded.
     """
-    check_k(k, similarity.shape[1])
-    below = similarity < _column(threshold, similarity)  # [B, N]
+    block = rows_in_block(len(own), own.device)
+    return _mine(Matrix(similarity), own, threshold, k, generator, exclude, first_anchor, block)
+
+
+@torch.no_grad()
+def mine_blockwise(
+    vectors: Tensor,
+    rows: Tensor,
+    own: Tensor,
+    threshold: float | Tensor,
+    k: int,
+    generator: torch.Generator | None = None,
+    exclude: Exclude = None,
+    first_anchor: int = 0,
+    block: int | None = None,
+    room: Tensor | None = None,
+) -> Mined:
+    """`mine` on the product of unit vectors [B, D] and rows [N, D], in bounded memory.
+
+    Beside its result it takes, in float32 cosines, B x N where that is at most 2^26 and else B x `block`; and
+    at most 2 k + `block` candidates an anchor, of 12 bytes.
+
+    Args:
+        vectors: float32 [B, D].
+        rows: float32 [N, D].
+        own: as in `mine`.
+        threshold: as in `mine`.
+        k: as in `mine`.
+        generator: as in `mine`.
+        exclude: as in `mine`.
+        first_anchor: as in `mine`.
+        block: rows in a block; None takes as many as make 16 MiB on a CPU, 1 GiB on a GPU.
+        room: memory for the cosines that is used again.
+
+    Raises:
+        OptionError: as in `mine`.
+    """
+    cosines = Product(vectors, rows, room)
+    block = block or rows_in_block(len(own), own.device)
+    return _mine(cosines, own, threshold, k, generator, exclude, first_anchor, block)
+
+
+def mine_negatives_blockwise(
+    vectors: Tensor,
+    rows: Tensor,
+    own: Tensor,
+    threshold: float | Tensor,
+    k: int,
+    generator: torch.Generator | None = None,
+    exclude: Exclude = None,
+    block: int | None = None,
+) -> Tensor:
+    """The ids of `mine_blockwise`, int64 [B, k]."""
+    return mine_blockwise(vectors, rows, own, threshold, k, generator, exclude, block=block).ids
+
+
+def _mine(
+    cosines: Cosines,
+    own: Tensor,
+    threshold: float | Tensor,
+    k: int,
+    generator: torch.Generator | None,
+    exclude: Exclude,
+    first_anchor: int,
+    block: int,
+) -> Mined:
+    check_k(k, cosines.size)
+    seed = draw_seed(generator)
     barred = barred_rows(own, exclude)
-    below.scatter_(1, barred, False)
-    masked = similarity.masked_fill(~below, -math.inf)
-    values, ids = masked.topk(k, dim=1, sorted=False)
-    qualifying = below.sum(dim=1)
-    absent = similarity.shape[1]  # sorts behind every row
-    ids = ids.masked_fill(values == -math.inf, absent).sort(dim=1).values
-    return fill(ids, qualifying, barred, similarity.shape[1], generator, first_anchor)
+    best = best_below(cosines, as_column(threshold, len(own), cosines), barred, k, block)
+    if bool((best.found == k).all()):
+        return Mined(best.ids, best.cosine, best.found)
+    fill(best.ids, best.found, barred, cosines.size, seed, first_anchor)
+    return Mined(best.ids, cosines.at(best.ids), best.found)
 
 
 def check_k(k: int, size: int) -> None:
@@ -115,69 +216,23 @@ def check_k(k: int, size: int) -> None:
         )
 
 
-def _column(threshold: float | Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(threshold, dtype=like.dtype, device=like.device).reshape(-1, 1)
+def as_column(threshold: float | Tensor, anchors: int, cosines: Cosines) -> Tensor:
+    """A threshold for all, or one an anchor, as [B, 1]."""
+    column = torch.as_tensor(threshold, dtype=cosines.dtype, device=cosines.device)
+    return column.reshape(-1, 1).expand(anchors, 1)
 
 
-def barred_rows(own: Tensor, exclude: Tensor | None) -> Tensor:
-    """Rows that may not be an anchor's negative, int64 [B, m]: distinct but for the own one, the padding."""
-    own = own[:, None]  # [B, 1]
+def barred_rows(own: Tensor, exclude: Exclude) -> Tensor:
+    """Rows that may not be an anchor's negative, int64 [B, m]: the own row first, and again as padding."""
     if exclude is None:
-        return own
-    if exclude.dtype != torch.bool:
-        exclude = exclude == exclude[own]  # [B, N]
-    exclude = exclude.scatter(1, own, False)
+        return own[:, None]
+    if isinstance(exclude, Tensor) and exclude.dtype != torch.bool:
+        exclude = Sources(exclude)
+    if isinstance(exclude, Sources):
+        return exclude.barred(own)
     anchor, row = exclude.nonzero(as_tuple=True)
     count = exclude.sum(dim=1)
     place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[anchor]
-    barred = own.repeat(1, 1 + int(count.max()))
+    barred = own[:, None].repeat(1, 1 + int(count.max()))
     barred[anchor, 1 + place] = row
     return barred
-
-
-def fill(
-    ids: Tensor, qualifying: Tensor, barred: Tensor, size: int, generator: torch.Generator | None, first: int
-) -> Mined:
-    """Draw random rows for the slots beyond the mined ones.
-
-    The u-th row that is not taken is u plus the number of taken rows before it; taken rows are known and
-    sorted, so no pass over the bank and no rejection is needed.
-
-    Args:
-        ids: mined rows, int64 [B, k], ascending, `size` in empty slots.
-        qualifying: rows below the threshold, int64 [B].
-        barred: `barred_rows`, [B, m].
-        size: number of rows N.
-        generator: as in `mine`.
-        first: number of the first anchor in the global batch.
-    """
-    seed = torch.randint(2**62, (1,), generator=generator, device=_device_of(generator)).to(ids.device)
-    batch, k = ids.shape
-    doubles = torch.ones_like(barred, dtype=torch.bool)
-    doubles[:, 0] = False
-    extra = barred.masked_fill(doubles & (barred == barred[:, :1]), size)  # padding out of the way
-    taken = torch.cat([ids, extra], dim=1).sort(dim=1).values  # [B, k + m], distinct, then `size`
-    free = size - (taken < size).sum(dim=1, keepdim=True)  # [B, 1]
-    slots = torch.arange(k, device=ids.device)
-    anchors = torch.arange(first, first + batch, device=ids.device)[:, None]
-    draw = (uniform(seed, anchors * k + slots) * free).long()  # [B, k]
-    shifted = (taken - torch.arange(taken.shape[1], device=ids.device)).masked_fill(taken == size, size)
-    draw += torch.searchsorted(shifted, draw, right=True)
-    return Mined(torch.where(ids < size, ids, draw), qualifying)
-
-
-def _device_of(generator: torch.Generator | None) -> torch.device:
-    return torch.device("cpu") if generator is None else generator.device
-
-
-def uniform(seed: Tensor, counter: Tensor) -> Tensor:
-    """Random float64 in [0, 1), a pure function of a seed [1] and counters (the SplitMix64 mixer)."""
-    x = (counter + 1) * -0x61C8864680B583EB + seed
-    x = (x ^ _shift(x, 30)) * -0x40A7B892E31B1A47
-    x = (x ^ _shift(x, 27)) * -0x6B2FB644ECCEEE15
-    return _shift(x ^ _shift(x, 31), 11).double() * 2.0**-53
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64, which torch only has as an arithmetic one."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)

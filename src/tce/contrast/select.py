@@ -1,0 +1,215 @@
+"""The k highest cosines below a ceiling, exactly, for many anchors at once.
+
+A plain top-k over [B, N] is what mining spends its time in, so there are two ways to the same set:
+
+- `best_by_topk` runs on any device; on a GPU its radix select is as fast as reading the matrix.
+- `best_by_pool` is for the CPU. A sample of the rows tells a floor that about 1.3 k of an anchor's rows
+  exceed. One comparison finds them and only they are looked at again. Where the sample misled (fewer than k
+  turn up), the anchor is done again without a floor: the sample changes the time, never the result.
+
+Both walk over blocks of rows, so that the [B, N] matrix need not exist.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tce.contrast.cosines import Cosines
+
+SAMPLE = 4096  # rows that the floor is estimated on: its error then is some 8 % of k
+DENSE = 4  # k is not small beside N from N / 4 on: sorting the few above a floor out saves nothing
+SIGMAS = 4.0  # a floor that is too high costs a second pass, once in 30,000 anchors
+
+
+class Best(NamedTuple):
+    """The best rows of each anchor, in ascending order of row number."""
+
+    cosine: Tensor
+    """float [B, k]; -inf in the empty slots, which come last."""
+    ids: Tensor
+    """int64 [B, k]; N (the number of rows) in the empty slots."""
+    found: Tensor
+    """Slots that are not empty, int64 [B]."""
+
+
+def best_below(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:
+    """The at most k rows of highest cosine strictly below the ceiling that are not barred.
+
+    Args:
+        cosines: gives the cosines [B, N].
+        ceiling: of each anchor, [B, 1].
+        barred: row numbers that are left out, int64 [B, m]; numbers outside 0 .. N - 1 are ignored.
+        k: number wanted.
+        block: rows looked at together.
+    """
+    select = best_by_pool if barred.device.type == "cpu" else best_by_topk
+    return select(cosines, ceiling, barred, k, min(block, cosines.size))
+
+
+def best_by_topk(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:
+    """`best_below` by top-k of each block joined with the best so far."""
+    size = cosines.size
+    cosine = ceiling.new_empty(len(ceiling), 0)
+    ids = barred.new_empty(len(ceiling), 0)
+    for start in range(0, size, block):
+        stop = min(start + block, size)
+        part = cosines(slice(start, stop))  # [B, n]
+        shut = torch.zeros(len(part), stop - start + 1, dtype=torch.bool, device=part.device)
+        inside = (barred >= start) & (barred < stop)
+        shut.scatter_(1, torch.where(inside, barred - start, stop - start), True)
+        part = part.masked_fill((part >= ceiling) | shut[:, :-1], -math.inf)
+        here = torch.arange(start, stop, device=part.device).expand(len(part), -1)
+        cosine, ids = torch.cat([cosine, part], dim=1), torch.cat([ids, here], dim=1)
+        cosine, best = cosine.topk(min(k, cosine.shape[1]), dim=1, sorted=False)
+        ids = ids.gather(1, best)
+    ids, order = ids.masked_fill(cosine == -math.inf, size).sort(dim=1)
+    cosine, missing = cosine.gather(1, order), (0, k - ids.shape[1])
+    ids, cosine = pad(ids, missing, value=size), pad(cosine, missing, value=-math.inf)
+    return Best(cosine, ids, (ids < size).sum(dim=1))
+
+
+def best_by_pool(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:
+    """`best_below` by a floor from a sample and a pool of the rows above it."""
+    size, shut = cosines.size, barred.numpy()
+    top = ceiling.numpy()
+    floor = sampled_floor(cosines, top, k)
+    if block >= size and (floor == -math.inf).all():
+        return _best_of_all(cosines(slice(0, size)).numpy(), top, shut, k)
+    while True:
+        pool = _Pool(len(top), k, block, floor)
+        for start in range(0, size, block):
+            stop = min(start + block, size)
+            pool.add(cosines(slice(start, stop)).numpy(), start, top, shut)
+        pool.trim()
+        misled = (pool.used < k) & (floor[:, 0] > -math.inf)
+        if not misled.any():
+            return _best(pool.cosine[:, :k], pool.ids[:, :k], pool.used, size)
+        floor[misled] = -math.inf
+
+
+def sampled_floor(cosines: Cosines, ceiling: np.ndarray, k: int) -> np.ndarray:
+    """A cosine that very likely k rows reach, few more, of those below the ceiling; [B, 1], maybe -inf."""
+    size = cosines.size
+    stride = size // SAMPLE
+    if stride < 2 or k * DENSE > size:
+        return np.full_like(ceiling, -math.inf)
+    wanted = k / stride
+    rank = math.ceil(wanted + SIGMAS * math.sqrt(wanted)) + 1
+    sample = cosines(slice(0, size, stride)).numpy()
+    sample = np.where(sample < ceiling, sample, -math.inf).astype(sample.dtype, copy=False)
+    return np.partition(sample, -rank, axis=1)[:, -rank, None]
+
+
+class _Pool:
+    """Candidates of every anchor, side by side in one matrix, cut back to the best k when it is full."""
+
+    def __init__(self, anchors: int, k: int, block: int, floor: np.ndarray):
+        self.k, self.floor = k, floor.copy()
+        width = k + max(k, block)  # pages that no candidate is written to are never touched
+        self.cosine = np.empty((anchors, width), floor.dtype)
+        self.ids = np.empty((anchors, width), np.int64)
+        self.used = np.zeros(anchors, np.int64)
+
+    def add(self, cosine: np.ndarray, start: int, ceiling: np.ndarray, barred: np.ndarray) -> None:
+        """Take in the rows from `start` on whose cosine [B, n] lies between floor and ceiling."""
+        chosen = cosine >= self.floor
+        chosen &= cosine < ceiling
+        _shut(chosen, barred, start)
+        found, count = _positions(chosen)
+        if (self.used + count).max() > self.cosine.shape[1]:
+            self.trim()
+        place = _run_places(_row_starts(self.cosine) + self.used, count)
+        column = found - np.repeat(_row_starts(cosine), count)
+        self.cosine.reshape(-1)[place] = _flat(cosine)[column + np.repeat(_line_starts(cosine), count)]
+        self.ids.reshape(-1)[place] = column + start
+        self.used += count
+
+    def trim(self) -> None:
+        """Keep each anchor's best k."""
+        width = int(self.used.max())
+        if width <= self.k:
+            return
+        cosine = self.cosine[:, :width]
+        cosine[np.arange(width) >= self.used[:, None]] = -math.inf
+        keep, cut = _keep_best(cosine, self.k)
+        found, self.used = _positions(keep)
+        kept = found + np.repeat(_row_starts(self.cosine) - _row_starts(cosine), self.used)
+        place = _run_places(_row_starts(self.cosine), self.used)
+        for table in (self.cosine.reshape(-1), self.ids.reshape(-1)):
+            table[place] = table[kept]
+        self.floor = np.maximum(self.floor, cut)
+
+
+def _best_of_all(cosine: np.ndarray, ceiling: np.ndarray, barred: np.ndarray, k: int) -> Best:
+    """`best_below` where all cosines [B, N] are here and k is not small beside N."""
+    keep = cosine < ceiling
+    _shut(keep, barred, 0)
+    over = np.count_nonzero(keep, axis=1) > k  # the others take all that is below
+    if over.any():
+        some = slice(None) if over.all() else over  # a slice copies nothing
+        keep[some], _ = _keep_best(np.where(keep[some], cosine[some], cosine.dtype.type(-math.inf)), k)
+    found, count = _positions(keep)
+    slots = np.arange(k) < count[:, None]
+    values, ids = np.empty(slots.shape, cosine.dtype), np.empty(slots.shape, np.int64)
+    values[slots] = cosine.reshape(-1)[found]
+    ids[slots] = found
+    ids -= _row_starts(cosine)[:, None]
+    return _best(values, ids, count, cosine.shape[1])
+
+
+def _best(cosine: np.ndarray, ids: np.ndarray, count: np.ndarray, size: int) -> Best:
+    if count.min() < cosine.shape[1]:
+        empty = np.arange(cosine.shape[1]) >= count[:, None]
+        cosine[empty], ids[empty] = -math.inf, size
+    tables = (torch.from_numpy(np.ascontiguousarray(table)) for table in (cosine, ids, count))
+    return Best(*tables)
+
+
+def _keep_best(cosine: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which entries [B, n] are their row's best k, never -inf, of ties the first; and the cut."""
+    at = cosine.shape[1] - k
+    cut = np.partition(cosine, at, axis=1)[:, at, None]  # [B, 1]
+    keep = cosine >= np.maximum(cut, np.finfo(cosine.dtype).min)
+    count = np.count_nonzero(keep, axis=1)
+    if count.max() > k:
+        tied = keep & (cosine == cut)
+        spare = k - (count - np.count_nonzero(tied, axis=1))
+        keep &= ~tied | (tied.cumsum(axis=1) <= spare[:, None])
+    return keep, cut
+
+
+def _shut(chosen: np.ndarray, barred: np.ndarray, start: int) -> None:
+    """Take barred rows [B, m] out of `chosen` [B, n], whose columns are the rows from `start` on."""
+    anchor, column = np.nonzero((barred >= start) & (barred < start + chosen.shape[1]))
+    chosen[anchor, barred[anchor, column] - start] = False
+
+
+def _positions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat positions of the true entries of [B, n], and how many each row has, [B]."""
+    found = np.flatnonzero(mask)
+    return found, np.diff(np.searchsorted(found, np.arange(len(mask) + 1) * mask.shape[1]))
+
+
+def _run_places(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, ... (counts[0] numbers), then those of starts[1], and so on."""
+    return np.arange(counts.sum()) + np.repeat(starts - (counts.cumsum() - counts), counts)
+
+
+def _row_starts(table: np.ndarray) -> np.ndarray:
+    return np.arange(table.shape[0]) * table.shape[1]
+
+
+def _flat(table: np.ndarray) -> np.ndarray:
+    """The memory a matrix lies in, as one line; `_line_starts` is where its rows begin."""
+    span = (len(table) - 1) * (table.strides[0] // table.itemsize) + table.shape[1]
+    return np.lib.stride_tricks.as_strided(table, (span,), (table.itemsize,))
+
+
+def _line_starts(table: np.ndarray) -> np.ndarray:
+    return np.arange(table.shape[0]) * (table.strides[0] // table.itemsize)
