@@ -53,7 +53,7 @@ def classify(options: ClassifyOptions) -> Result:
     shares = _softmax(scores)
     overall = _softmax(scores.mean(axis=0, keepdims=True))[0]
     order = np.argsort(-overall, kind="stable")[: options.top]
-    lines = [f"{options.video}: {len(starts)} samples over {times[-1]:.1f} s"]
+    lines = [f"{options.video}: {len(starts)} samples from {times[0]:.1f} to {times[-1]:.1f} s"]
     width = max(len(names[c]) for c in order)
     lines += [f"  {names[c]:<{width}}  {overall[c]:>6.1%}" for c in order]
     title = f"{Path(options.video).name}, {subject.name}"

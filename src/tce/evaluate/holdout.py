@@ -54,7 +54,7 @@ def hold_out(labels: Ints, recordings: Sequence[str], share: float, seed: int = 
 def _whole_recordings(
     clips: Ints, names: npt.NDArray[np.str_], share: float, rng: np.random.Generator
 ) -> Ints:
-    """Clips of whole recordings, about `share` of a class's clips in all; none where every recording is large."""
+    """Clips of whole recordings, about `share` of a class's clips; none where each recording is large."""
     recordings, sizes = np.unique(names, return_counts=True)
     wanted, most = share * len(clips), max(2 * share, 1 / 3) * len(clips)
     fitting = rng.permutation(recordings[(sizes <= most) & (sizes < len(clips))])

@@ -91,7 +91,6 @@ def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> Eval
         split=options.data.split,
         model=options.model.model,
         out=str(Path(run.savedir) / folder),
-        image_size=options.model.image_size,
         max_missing=options.data.max_missing,
         batch_size=max(options.optim.batch_size, 32),
         seed=run.seed,

@@ -219,7 +219,7 @@ class FinetuneRunOptions:
     show: bool = False
     """Print the recipe, every value with its reason, and do nothing."""
     evaluate: bool = False
-    """Only test: the checkpoint of --resume, or the network in --savedir."""
+    """Only test, at the network's own image size: the checkpoint of --resume, or the one in --savedir."""
     resume: Resume = None
     """Alone: go on with the run in --savedir. With a path: that run's folder or training state, or a
     fine-tuning file of 2020."""
