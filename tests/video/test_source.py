@@ -83,6 +83,16 @@ def test_ranges_and_steps(piece: Hard, hard: dict[str, Path]) -> None:
     assert list(open_video(hard[piece.name]).stream(start=n)) == []
 
 
+@pytest.mark.parametrize("name", ["rotated_90.mp4", "odd.mkv", "asp.avi", "mixed_sizes", "alpha.mov"])
+def test_one_at_a_time(name: str, hard: dict[str, Path]) -> None:
+    _, frames = streamed(open_video(hard[name]))
+    kept = list(open_video(hard[name]).each())  # all at once: none is overwritten by the next
+    assert [index for index, _ in kept] == list(range(len(frames)))
+    assert all(np.array_equal(image, frames[index]) and image.flags.c_contiguous for index, image in kept)
+    some = list(open_video(hard[name]).each(3, 11, 4))
+    assert [index for index, _ in some] == [3, 7] and np.array_equal(some[1][1], frames[7])
+
+
 @pytest.mark.parametrize("name", ["b_frames.mp4", "interlaced.mpg", "vp9.webm", "asp.avi", "ten_bit.mp4"])
 def test_pixels_are_those_of_plain_decoding(name: str, hard: dict[str, Path]) -> None:
     with av.open(str(hard[name])) as container:

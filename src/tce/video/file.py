@@ -19,11 +19,9 @@ from tce.video.errors import VideoMissing, VideoTruncated, VideoUnreadable
 from tce.video.index import FrameIndex, Ledger
 from tce.video.pixels import Painter
 from tce.video.seek import Seeker
-from tce.video.source import Frames, Indices, Video
+from tce.video.source import Frames, Image, Video
 
 log = logging.getLogger("tce.video")
-
-_Numbered = Iterator[tuple[int, VideoFrame]]
 
 
 class VideoFile(Video):
@@ -99,40 +97,14 @@ class VideoFile(Video):
             if before >= 0 and wanted[before] == wanted[place]:
                 out[place] = out[before]
             else:
-                painter.paint(self._seeker.frame(int(wanted[place])), out[place])
+                out[place] = painter.paint(self._seeker.frame(int(wanted[place])))
         return out
 
-    def stream(
-        self, batch: int = 64, start: int = 0, stop: int | None = None, step: int = 1
-    ) -> Iterator[tuple[Indices, Frames]]:
-        """Frames in order, in batches; see `Video.stream`."""
-        assert batch > 0 and start >= 0 and step > 0
-        numbers: list[int] = []
-        out: Frames | None = None
-        truncated: VideoTruncated | None = None
+    def _images(self, start: int, stop: int | None, step: int) -> Iterator[tuple[int, Image]]:
         frames = self._from_beginning(stop) if start == 0 else self._from_middle(start, stop)
-        while True:
-            try:
-                number, frame = next(frames)
-            except StopIteration:
-                break
-            except VideoTruncated as error:  # what decoded before is handed out first
-                truncated = error
-                break
-            if (number - start) % step:
-                continue
-            if out is None:
-                out = np.empty((batch, *self.size, 3), np.uint8)
-            self._first.painter.paint(frame, out[len(numbers)])
-            numbers.append(number)
-            if len(numbers) == batch:
-                yield np.array(numbers, np.int64), out
-                numbers, out = [], None
-        if numbers:
-            assert out is not None
-            yield np.array(numbers, np.int64), out[: len(numbers)]
-        if truncated is not None:
-            raise truncated
+        for number, frame in frames:
+            if (number - start) % step == 0:
+                yield number, self._first.painter.paint(frame)
 
     def close(self) -> None:
         """Let go of the open file; the next question opens it again."""

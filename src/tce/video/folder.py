@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tce.video.errors import FrameError, VideoMissing, VideoTruncated, VideoUnreadable
 from tce.video.footage import is_image
-from tce.video.source import DEFAULT_FPS, Frames, Indices, Video
+from tce.video.source import DEFAULT_FPS, Frames, Image, Video
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -94,25 +94,14 @@ class FrameFolder(Video):
             out[place] = self._frame(int(number))
         return out
 
-    def stream(
-        self, batch: int = 64, start: int = 0, stop: int | None = None, step: int = 1
-    ) -> Iterator[tuple[Indices, Frames]]:
-        """Frames in order, in batches; see `Video.stream`; damaged images are named at the end."""
-        assert batch > 0 and start >= 0 and step > 0
+    def _images(self, start: int, stop: int | None, step: int) -> Iterator[tuple[int, Image]]:
         wanted = range(start, len(self) if stop is None else min(stop, len(self)), step)
         damaged: list[FrameError] = []
-        for first in range(0, len(wanted), batch):
-            part = wanted[first : first + batch]
-            numbers: list[int] = []
-            out = np.empty((len(part), *self.size, 3), np.uint8)
-            for number in part:
-                try:
-                    out[len(numbers)] = self._frame(number)
-                    numbers.append(number)
-                except FrameError as error:
-                    damaged.append(error)
-            if numbers:
-                yield np.array(numbers, np.int64), out[: len(numbers)]
+        for number in wanted:
+            try:
+                yield number, self._frame(number)
+            except FrameError as error:
+                damaged.append(error)
         if damaged:
             found = f"{len(wanted) - len(damaged)} that decode (first: {damaged[0]})"
             raise VideoTruncated(str(self.path), f"{len(wanted)} frames", found)

@@ -47,7 +47,7 @@ def turn_of(frame: VideoFrame) -> Turn:
 
 
 class Painter:
-    """Writes decoded frames into arrays as RGB, all in the size and turn of the first.
+    """Turns decoded frames into RGB arrays, all in the size and turn of the first.
 
     Args:
         first: the frame that sets size and turn.
@@ -65,11 +65,10 @@ class Painter:
             return self._width, self._height
         return self._height, self._width
 
-    def paint(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
-        """Write the frame into `out`, uint8 [H, W, 3]."""
+    def paint(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The frame as RGB, uint8 [H, W, 3]: a view of memory of its own, with whatever strides."""
         # One thread: swscale's thread pool is set up anew for each frame and costs more than the conversion.
         shown = self._reformatter.reformat(frame, self._width, self._height, "rgb24", threads=1)
         plane = shown.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(self._height, plane.line_size)
-        image = rows[:, : self._width * 3].reshape(self._height, self._width, 3)
-        out[...] = self.turn(image)
+        return self.turn(rows[:, : self._width * 3].reshape(self._height, self._width, 3))

@@ -37,6 +37,7 @@ __all__ = [
 
 DEFAULT_FPS = 25.0  # where nothing states a rate; FFmpeg assumes the same for image sequences
 
+Image = NDArray[np.uint8]  # [H, W, 3] RGB
 Frames = NDArray[np.uint8]  # [n, H, W, 3] RGB
 Indices = NDArray[np.int64]  # [n]
 
@@ -47,7 +48,7 @@ class Video(ABC):
     Opening reads nothing: the first question that needs the footage opens it. A video pickles as its path and
     is opened anew by whoever unpickles it. All frames have the size of the first: later frames of another
     size, in the middle of a stream or in a folder of mixed images, are resized to it (bilinear, aspect ratio
-    not kept). Transparency is dropped, and pixels are taken as square.
+    not kept). Transparency is dropped, and pixels are taken as square. One thread at a time may ask.
 
     Attributes:
         path: where the footage is.
@@ -103,7 +104,6 @@ class Video(ABC):
             FrameError: an index lies outside the video, or that frame cannot be decoded.
         """
 
-    @abstractmethod
     def stream(
         self, batch: int = 64, start: int = 0, stop: int | None = None, step: int = 1
     ) -> Iterator[tuple[Indices, Frames]]:
@@ -119,8 +119,55 @@ class Video(ABC):
             frame indices int64 [n] and frames uint8 [n, H, W, 3].
 
         Raises:
-            VideoTruncated: after the last good frame, if the file promised more frames than could be decoded.
+            VideoTruncated: after all frames that decode, if the file promised more of them, ends too early
+                or is damaged.
         """
+        assert batch > 0 and start >= 0 and step > 0
+        numbers: list[int] = []
+        out: Frames | None = None
+        truncated: VideoTruncated | None = None
+        images = self._images(start, stop, step)
+        while True:
+            try:
+                number, image = next(images)
+            except StopIteration:
+                break
+            except VideoTruncated as error:  # what decoded before is handed out first
+                truncated = error
+                break
+            if out is None:
+                out = np.empty((batch, *image.shape), np.uint8)
+            out[len(numbers)] = image
+            numbers.append(number)
+            if len(numbers) == batch:
+                yield np.array(numbers, np.int64), out
+                numbers, out = [], None
+        if out is not None:
+            yield np.array(numbers, np.int64), out[: len(numbers)]
+        if truncated is not None:
+            raise truncated
+
+    def each(self, start: int = 0, stop: int | None = None, step: int = 1) -> Iterator[tuple[int, Image]]:
+        """Frames in order, one at a time: for work on single frames, which `stream` would copy once more.
+
+        Args:
+            start: first frame.
+            stop: frame before which to stop; None for the end.
+            step: take every step-th frame.
+
+        Yields:
+            frame index, and frame uint8 [H, W, 3], contiguous and to keep, but perhaps not to write to.
+
+        Raises:
+            VideoTruncated: as `stream` does.
+        """
+        assert start >= 0 and step > 0
+        for number, image in self._images(start, stop, step):
+            yield number, np.ascontiguousarray(image)
+
+    @abstractmethod
+    def _images(self, start: int, stop: int | None, step: int) -> Iterator[tuple[int, Image]]:
+        """What `each` gives, with any strides."""
 
     def close(self) -> None:  # noqa: B027 (a folder holds nothing open)
         """Let go of the open file; the next question opens it again."""

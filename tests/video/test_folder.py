@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hard_footage import HEIGHT, WIDTH, jpeg, number, numbers, picture, png
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tce.video.folder import FrameFolder, decode_image, natural_key
+from tce.video.source import FrameError, VideoMissing, VideoUnreadable, open_video
+
+
+def test_natural_order() -> None:
+    names = ["f10.jpg", "f9.jpg", "f2.jpg", "a1b10.jpg", "a1b9.jpg", "10.jpg", "9.jpg", "f07.jpg", "f7.jpg"]
+    assert sorted(names, key=natural_key) == [
+        *("9.jpg", "10.jpg", "a1b9.jpg", "a1b10.jpg"),
+        *("f2.jpg", "f07.jpg", "f7.jpg", "f9.jpg", "f10.jpg"),
+    ]
+
+
+@given(st.lists(st.integers(0, 10**8), unique=True, max_size=12), st.integers(0, 9), st.text(max_size=5))
+def test_numbered_names_are_ordered_by_number(counts: list[int], zeros: int, prefix: str) -> None:
+    names = [f"{prefix}_{count:0{zeros}d}.jpg" for count in counts]
+    expected = [f"{prefix}_{count:0{zeros}d}.jpg" for count in sorted(counts)]
+    assert sorted(names, key=natural_key) == expected
+
+
+@given(st.lists(st.text(alphabet="0123456789aب²٣_.", max_size=6), unique=True, max_size=20))
+def test_the_order_of_any_names_is_their_own_and_not_the_listings(names: list[str]) -> None:
+    other = list(names)
+    other.reverse()
+    other.sort(key=natural_key)
+    assert sorted(names, key=natural_key) == other
+
+
+def test_facts(hard: dict[str, Path]) -> None:
+    video = open_video(hard["one_based"])
+    assert (video.kind, video.codec, video.fps, video.rotation, len(video)) == ("folder", "jpeg", 25.0, 0, 12)
+    assert np.allclose(video.times([0, 5]), [0, 0.2])
+    assert np.allclose(FrameFolder(hard["one_based"], fps=10).times([0, 5]), [0, 0.5])
+    assert open_video(hard["one_based"]).names[0] == "frame000001.jpg"  # type: ignore[attr-defined]
+
+
+def test_grown_images_are_shrunk_to_the_first(hard: dict[str, Path]) -> None:
+    frames = open_video(hard["mixed_sizes"]).frames(range(12))
+    assert frames.shape == (12, HEIGHT, WIDTH, 3) and numbers(frames) == list(range(12))
+
+
+def test_size_is_that_of_the_first_image_that_decodes(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_bytes(b"")
+    (tmp_path / "1.png").write_bytes(png(picture(1, 32, 24)))
+    assert open_video(tmp_path).size == (24, 32)
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    with pytest.raises(VideoUnreadable, match="no images in it"):
+        len(open_video(tmp_path))
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(VideoUnreadable, match=r"images that decode; found none \(first: .*an empty file"):
+        _ = open_video(tmp_path).size
+    with pytest.raises(VideoMissing):
+        len(FrameFolder(tmp_path / "no"))
+
+
+def test_image_removed_after_listing(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(picture(i)))
+    video = open_video(tmp_path)
+    assert len(video) == 3
+    (tmp_path / "1.jpg").unlink()
+    with pytest.raises(FrameError, match=r"1\.jpg; expected an image; found No such file"):
+        video.frames([1])
+    assert numbers(video.frames([2])) == [2]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_decode_image(mode: str) -> None:
+    data = jpeg(picture(77), mode)
+    assert number(decode_image(data, "x")) == 77
+    for damaged in (data[:50], data[: len(data) // 2], b"", b"GIF89a"):
+        with pytest.raises(FrameError, match="x; expected an image"):
+            decode_image(damaged, "x")
