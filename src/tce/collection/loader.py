@@ -8,8 +8,9 @@ drops an item whose stage raises; so stages here never raise, they hand the erro
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,8 +75,8 @@ class Loader:
         size: height and width of the frames, pixels.
         resize: "squash", "center-crop" or "squash-nearest", see `tce.collection.image.decode_into`.
         threads: decoding threads.
-        prefetch: finished batches kept waiting for the consumer; memory is bounded by
-            prefetch + threads + 1 batches.
+        prefetch: finished batches kept waiting for the consumer; at most prefetch + threads batches are
+            being read, decoded or waiting at any time, which bounds memory.
         pin: hand out torch tensors in pinned memory where there is a GPU.
 
     Raises:
@@ -136,20 +137,22 @@ class Loader:
     def _batches(self, start: int) -> Iterator[Batch]:
         from spdl.pipeline import PipelineBuilder
 
+        gate = _Gate(self.prefetch + self.threads)
         builder: Any = PipelineBuilder()  # its types do not follow the stages
         pipeline = (
-            builder.add_source(range(start, len(self.plan)))
+            builder.add_source(gate.admit(range(start, len(self.plan))))
             .pipe(self._read, concurrency=READERS, output_order="input", name="read")
             .pipe(self._decode, concurrency=self.threads, output_order="input", name="decode")
             .add_sink(self.prefetch)
             .build(num_threads=self.threads + READERS)
         )
         try:
-            with pipeline.auto_stop():
+            with pipeline.auto_stop(), gate:
                 for position in range(start, len(self.plan)):
                     asked = time.perf_counter()
                     got = pipeline.get_item()
                     self.seconds_waiting += time.perf_counter() - asked
+                    gate.leave()
                     if isinstance(got[1], BaseException):
                         raise got[1]
                     if got[0] != position:
@@ -207,6 +210,33 @@ class Loader:
 
     def _name(self, clip: int) -> str:
         return self.store.catalog[int(clip)].id
+
+
+class _Gate:
+    """Lets so many positions in at a time: SPDL's own queues between the stages would hold several more."""
+
+    def __init__(self, room: int):
+        self._room = threading.Semaphore(room)
+        self._closed = False
+
+    def admit(self, positions: Iterable[int]) -> Iterator[int]:
+        """The positions, each once there is room for it."""
+        for position in positions:
+            self._room.acquire()
+            if self._closed:
+                return
+            yield position
+
+    def leave(self) -> None:
+        """Make room for one more."""
+        self._room.release()
+
+    def __enter__(self) -> _Gate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._room.release()  # whoever waits goes home
 
 
 def _fill_failed(pixels: np.ndarray, ok: np.ndarray) -> None:
