@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # for hard_footage, here and in other rooms' tests
 os.environ["SVT_LOG"] = "0"  # the AV1 encoder is talkative
 
 import hard_footage
+
+settings.register_profile("patient", deadline=None)  # other work on the machine is no fault of ours
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

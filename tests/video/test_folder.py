@@ -7,6 +7,7 @@ import pytest
 from hard_footage import HEIGHT, WIDTH, jpeg, number, numbers, picture, png
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tce.video.folder import FrameFolder, decode_image, natural_key
 from tce.video.source import FrameError, VideoMissing, VideoUnreadable, open_video
@@ -82,3 +83,10 @@ def test_decode_image(mode: str) -> None:
     for damaged in (data[:50], data[: len(data) // 2], b"", b"GIF89a"):
         with pytest.raises(FrameError, match="x; expected an image"):
             decode_image(damaged, "x")
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    wide = picture(77)[..., 0].astype(np.uint16) * 257
+    Image.fromarray(wide).save(tmp_path / "0.png")
+    frames = open_video(tmp_path).frames([0])
+    assert number(frames[0]) == 77 and np.array_equal(frames[0], picture(77))

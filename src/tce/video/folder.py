@@ -164,6 +164,9 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255 instead of scaling them
+                gray = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(gray[..., None], 3, axis=2)
             return np.array(image.convert("RGB"), np.uint8)
     except UnidentifiedImageError:
         raise FrameError(name, "an image", "other data" if data else "an empty file") from None
