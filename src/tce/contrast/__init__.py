@@ -3,7 +3,16 @@
 from tce.contrast.bank import MemoryBank
 from tce.contrast.loss import InfoNCE, NCELoss, NTXent
 from tce.contrast.metrics import alignment, effective_rank, uniformity
-from tce.contrast.mining import Mined, curriculum_threshold, mine, mine_negatives, quantile_threshold
+from tce.contrast.mining import (
+    Mined,
+    Sources,
+    curriculum_threshold,
+    mine,
+    mine_blockwise,
+    mine_negatives,
+    mine_negatives_blockwise,
+    quantile_threshold,
+)
 
 __all__ = [
     "InfoNCE",
@@ -11,11 +20,14 @@ __all__ = [
     "Mined",
     "NCELoss",
     "NTXent",
+    "Sources",
     "alignment",
     "curriculum_threshold",
     "effective_rank",
     "mine",
+    "mine_blockwise",
     "mine_negatives",
+    "mine_negatives_blockwise",
     "quantile_threshold",
     "uniformity",
 ]

@@ -22,9 +22,9 @@ from tce.errors import OptionError
 class MemoryBank(nn.Module):
     """One unit vector a video, replaced by the video's embedding whenever the video was trained on.
 
-    Memory in bytes, with `N` rows, batch `B` and `k` mined negatives: the bank itself 4 N D; one step of
-    `similarity`, `mine` and `take` at most 4 B N (the cosines) + 6 B N + 48 B k while it mines, and no
-    B x k x D array at any time.
+    Memory in bytes, with N rows, B anchors and k negatives: the bank 4 N D; a step of `negatives` and a loss,
+    forward and backward, at most 4 C + 100 B k + 2^24 on a CPU, where C is B N up to 2^26 and else 2^22 (and
+    4 B N more for the backward pass where N is at most 8 k). There is no B x k x D array at any time.
 
     Args:
         size: number of rows N, the videos of the training set.

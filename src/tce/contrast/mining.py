@@ -144,8 +144,8 @@ def mine_blockwise(
 ) -> Mined:
     """`mine` on the product of unit vectors [B, D] and rows [N, D], in bounded memory.
 
-    Beside its result it takes, in float32 cosines, B x N where that is at most 2^26 and else B x `block`; and
-    at most 2 k + `block` candidates an anchor, of 12 bytes.
+    The product is kept as a whole up to 2^26 cosines, and else a block at a time. `MemoryBank` states the
+    bytes.
 
     Args:
         vectors: float32 [B, D].

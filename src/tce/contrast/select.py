@@ -82,7 +82,7 @@ def best_by_pool(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, bloc
     if block >= size and (floor == -math.inf).all():
         return _best_of_all(cosines(slice(0, size)).numpy(), top, shut, k)
     while True:
-        pool = _Pool(len(top), k, block, floor)
+        pool = _Pool(len(top), k, floor)
         for start in range(0, size, block):
             stop = min(start + block, size)
             pool.add(cosines(slice(start, stop)).numpy(), start, top, shut)
@@ -109,11 +109,10 @@ def sampled_floor(cosines: Cosines, ceiling: np.ndarray, k: int) -> np.ndarray:
 class _Pool:
     """Candidates of every anchor, side by side in one matrix, cut back to the best k when it is full."""
 
-    def __init__(self, anchors: int, k: int, block: int, floor: np.ndarray):
+    def __init__(self, anchors: int, k: int, floor: np.ndarray):
         self.k, self.floor = k, floor.copy()
-        width = k + max(k, block)  # pages that no candidate is written to are never touched
-        self.cosine = np.empty((anchors, width), floor.dtype)
-        self.ids = np.empty((anchors, width), np.int64)
+        self.cosine = np.empty((anchors, 2 * k), floor.dtype)
+        self.ids = np.empty((anchors, 2 * k), np.int64)
         self.used = np.zeros(anchors, np.int64)
 
     def add(self, cosine: np.ndarray, start: int, ceiling: np.ndarray, barred: np.ndarray) -> None:
@@ -122,13 +121,20 @@ class _Pool:
         chosen &= cosine < ceiling
         _shut(chosen, barred, start)
         found, count = _positions(chosen)
-        if (self.used + count).max() > self.cosine.shape[1]:
-            self.trim()
+        self._make_room(count)
         place = _run_places(_row_starts(self.cosine) + self.used, count)
         column = found - np.repeat(_row_starts(cosine), count)
         self.cosine.reshape(-1)[place] = _flat(cosine)[column + np.repeat(_line_starts(cosine), count)]
         self.ids.reshape(-1)[place] = column + start
         self.used += count
+
+    def _make_room(self, count: np.ndarray) -> None:
+        if (self.used + count).max() > self.cosine.shape[1]:
+            self.trim()
+        more = int((self.used + count).max()) - self.cosine.shape[1]
+        if more > 0:  # without a floor a block may hold more than k
+            self.cosine = np.pad(self.cosine, ((0, 0), (0, more)))
+            self.ids = np.pad(self.ids, ((0, 0), (0, more)))
 
     def trim(self) -> None:
         """Keep each anchor's best k."""
