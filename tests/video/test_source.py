@@ -17,6 +17,7 @@ from hard_footage import (
     RATE,
     WIDTH,
     Hard,
+    cut,
     encode,
     number,
     numbers,
@@ -179,6 +180,23 @@ def test_damage_in_the_middle_costs_only_what_it_hits(tmp_path: Path) -> None:
     assert numbers(video.frames([11, 9])) == [11, 9]
     with pytest.raises(FrameError, match="frame 10 of"):
         video.frames([10])
+
+
+@pytest.mark.parametrize("share", [0.75, 0.85, 0.9, 0.97])
+def test_decoding_threads_lose_nothing_of_a_cut_file(share: float, tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.mp4", "libx264", muxer={"movflags": "faststart"}, crf="1", frames=60)
+    path = cut(whole, tmp_path / "cut.mp4", share)
+    seen = {}
+    for threads in (1, 2, 8):
+        seen[threads] = []
+        for start in (0, 10):
+            with pytest.raises(VideoTruncated):
+                for indices, frames in open_video(path, threads).stream(start=start):
+                    assert numbers(frames) == list(indices)
+                    seen[threads] += list(indices)
+        last = max(seen[threads])
+        assert numbers(open_video(path, threads).frames([last, last - 3])) == [last, last - 3]
+    assert seen[1] == seen[2] == seen[8]
 
 
 def test_a_damaged_image_costs_only_itself(hard: dict[str, Path]) -> None:

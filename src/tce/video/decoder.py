@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -58,8 +59,10 @@ class Decoder:
             self._container.close()
             raise
         context = self._stream.codec_context
-        context.thread_count = threads or min(os.cpu_count() or 1, MAX_THREADS)
-        context.thread_type = "AUTO" if context.thread_count > 1 else "SLICE"
+        self._threads = threads or min(os.cpu_count() or 1, MAX_THREADS)
+        self._sought: int | None = None
+        context.thread_count = self._threads
+        context.thread_type = "AUTO" if self._threads > 1 else "SLICE"
         self.honest = packets_tell(self._stream)
 
     @property
@@ -88,6 +91,7 @@ class Decoder:
         Raises:
             av.FFmpegError: the container cannot seek.
         """
+        self._sought = stamp
         self._container.seek(stamp, stream=self._stream, backward=True)
 
     def packets(self) -> Iterator[Packet]:
@@ -107,18 +111,35 @@ class Decoder:
             sent: called with each packet before it is decoded.
         """
         decode = self._stream.codec_context.decode
+        due = given = 0
+        whole = True
         for packet in self.packets():
             if sent is not None:
                 sent(packet)
             if self._since_key >= 0 or packet.is_keyframe:
                 self._since_key += 1
                 self.concealed += packet.is_corrupt
+                due += bool(packet.size and not packet.is_discard)
             try:
                 for frame in decode(packet if packet.size else None):
                     self.concealed += frame.is_corrupt
+                    given += 1
                     yield frame
             except av.FFmpegError as error:
                 self._note(error)
+                whole = bool(packet.size)
+        if self._threads > 1 and not (whole and (given >= due or not self.honest)):
+            yield from self._after(given)
+
+    def _after(self, given: int) -> Iterator[VideoFrame]:
+        """The frames after the first `given`, which threads held when one of them met damage at the end.
+
+        PyAV cannot fetch them any more: one thread decodes anew.
+        """
+        with Decoder(self.path, threads=1) as single:
+            if self._sought is not None:
+                single.seek(self._sought)
+            yield from itertools.islice(single.frames(), given, None)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -135,7 +156,7 @@ class Decoder:
     def _note(self, error: av.FFmpegError) -> None:
         text = error.strerror or str(error)
         # Decoding threads tell of an error some packets late.
-        if self._since_key < self._stream.codec_context.thread_count:
+        if self._since_key < self._threads:
             self.excuse = self.excuse or text
         else:
             self.damage = self.damage or text

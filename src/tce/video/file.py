@@ -147,7 +147,7 @@ class VideoFile(Video):
             ledger.close()
             self.concealed = decoder.concealed
             if self.concealed:
-                log.warning("%s: frames are damaged (%d signs of it), but shown", self.path, self.concealed)
+                log.warning("%s: some frames are damaged, but shown all the same", self.path)
             if self._index is None:
                 self._index = ledger.index(decoder.base, decoder.rate)
             if not got:
