@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tce.contrast.cosines import room_for
+from tce.contrast.loss.reduce import Over
 from tce.contrast.mining import (
     Exclude,
     Mined,
+    barred_rows,
     mine_blockwise,
     quantile_threshold,
     sample_stride,
 )
+from tce.contrast.select import columns_of
 from tce.errors import OptionError
 
 
@@ -37,6 +40,8 @@ class MemoryBank(nn.Module):
     """
 
     rows: Tensor  # [N, D], unit
+    over: Over | None = None
+    """What the losses add their sums over negatives up with; a bank in one place needs nothing."""
 
     def __init__(self, size: int, dim: int, generator: torch.Generator | None = None, momentum: float = 0.0):
         super().__init__()
@@ -48,7 +53,7 @@ class MemoryBank(nn.Module):
             raise OptionError("--bank-momentum", expected="0 <= momentum < 1", found=str(momentum))
         self.momentum = momentum
         self._room = torch.empty(0)
-        self.register_buffer("rows", F.normalize(torch.randn(size, dim, generator=generator), dim=1))
+        self.register_buffer("rows", first_rows(size, dim, generator))
 
     def __len__(self) -> int:
         """Number of rows N."""
@@ -80,7 +85,7 @@ class MemoryBank(nn.Module):
             mined = mine_blockwise(
                 vectors.detach(), self.rows, own, threshold, k, generator, exclude, first_anchor, room=room
             )
-            return mined._replace(cosine=_Take.apply(vectors, self.rows, mined.ids, mined.cosine))
+            return mined._replace(cosine=take(vectors, self.rows, mined.ids, mined.cosine))
 
     def take(self, vectors: Tensor, ids: Tensor, similarity: Tensor | None = None) -> Tensor:
         """Cosine of each vector with its own choice of rows, float32 [B, k], differentiable in `vectors`.
@@ -94,7 +99,7 @@ class MemoryBank(nn.Module):
             vectors = vectors.float()
             if similarity is None:
                 similarity = vectors.detach() @ self.rows.T
-            return _Take.apply(vectors, self.rows, ids, similarity.detach().gather(1, ids))
+            return take(vectors, self.rows, ids, similarity.detach().gather(1, ids))
 
     def _room_for(self, anchors: int) -> Tensor:
         """Memory for a step's cosines, kept from step to step."""
@@ -102,6 +107,11 @@ class MemoryBank(nn.Module):
         if self._room.device != self.rows.device or len(self._room) < needed:
             self._room = self.rows.new_empty(needed)
         return self._room
+
+    def every(self, vectors: Tensor, own: Tensor, exclude: Exclude = None) -> tuple[Tensor, Tensor]:
+        """Cosines with all rows, [B, N], and which of them are no negatives: own and excluded ones."""
+        cosine = self.similarity(vectors)
+        return cosine, columns_of(barred_rows(own, exclude), 0, cosine.shape[1])
 
     @torch.no_grad()
     def quantile(self, vectors: Tensor, share: float) -> Tensor:
@@ -138,6 +148,20 @@ class MemoryBank(nn.Module):
         self.rows[ids] = F.normalize(vectors, dim=1)
 
 
+def first_rows(
+    size: int, dim: int, generator: torch.Generator | None = None, start: int = 0, stop: int | None = None
+) -> Tensor:
+    """Rows start .. stop of `size` unit vectors drawn uniformly, the same however they are divided."""
+    stop = size if stop is None else stop
+    rows = torch.empty(stop - start, dim)
+    for first in range(0, size, DRAWN_ROWS):
+        drawn = torch.randn(min(DRAWN_ROWS, size - first), dim, generator=generator)
+        low, high = max(start, first), min(stop, first + len(drawn))
+        if low < high:
+            rows[low - start : high - start] = F.normalize(drawn[low - first : high - first], dim=1)
+    return rows
+
+
 def last_occurrence(ids: Tensor) -> Tensor:
     """Positions of the last occurrence of each value in `ids` [B], ascending, int64 [U].
 
@@ -148,6 +172,11 @@ def last_occurrence(ids: Tensor) -> Tensor:
     last = torch.ones_like(values, dtype=torch.bool)
     last[:-1] = values[1:] != values[:-1]
     return order[last].sort().values
+
+
+def take(vectors: Tensor, rows: Tensor, ids: Tensor, cosine: Tensor) -> Tensor:
+    """Known cosines [B, k] of vectors [B, D] with rows[ids], made differentiable in the vectors."""
+    return _Take.apply(vectors.float(), rows, ids, cosine)
 
 
 class _Take(torch.autograd.Function):
@@ -175,4 +204,5 @@ def weighted_rows(rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     return F.embedding_bag(ids, rows, per_sample_weights=weights.contiguous(), mode="sum")
 
 
+DRAWN_ROWS = 65_536  # drawn together
 DENSE = 8  # fetching a row by number costs a CPU about as much as eight in a dense product

@@ -25,6 +25,8 @@ class Mined(NamedTuple):
     """Cosine of the anchor with each of them, [B, k], without gradient."""
     hard: Tensor
     """How many were mined, int64 [B]; the other k - hard are random."""
+    absent: Tensor | None = None
+    """Entries of `cosine` that are padding, bool, where another process holds some of the rows."""
 
     @property
     def hard_share(self) -> Tensor:

@@ -60,10 +60,8 @@ def best_by_topk(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, bloc
     for start in range(0, size, block):
         stop = min(start + block, size)
         part = cosines(slice(start, stop))  # [B, n]
-        shut = torch.zeros(len(part), stop - start + 1, dtype=torch.bool, device=part.device)
-        inside = (barred >= start) & (barred < stop)
-        shut.scatter_(1, torch.where(inside, barred - start, stop - start), True)
-        part = part.masked_fill((part >= ceiling) | shut[:, :-1], -math.inf)
+        shut = columns_of(barred, start, stop)
+        part = part.masked_fill(~(part < ceiling) | shut, -math.inf)  # a NaN is below nothing
         here = torch.arange(start, stop, device=part.device).expand(len(part), -1)
         cosine, ids = torch.cat([cosine, part], dim=1), torch.cat([ids, here], dim=1)
         cosine, best = cosine.topk(min(k, cosine.shape[1]), dim=1, sorted=False)
@@ -72,6 +70,14 @@ def best_by_topk(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, bloc
     cosine, missing = cosine.gather(1, order), (0, k - ids.shape[1])
     ids, cosine = pad(ids, missing, value=size), pad(cosine, missing, value=-math.inf)
     return Best(cosine, ids, (ids < size).sum(dim=1))
+
+
+def columns_of(rows: Tensor, start: int, stop: int) -> Tensor:
+    """Which of the rows start .. stop each anchor names in `rows` [B, m], bool [B, stop - start]."""
+    named = torch.zeros(len(rows), stop - start + 1, dtype=torch.bool, device=rows.device)
+    inside = (rows >= start) & (rows < stop)
+    named.scatter_(1, torch.where(inside, rows - start, stop - start), True)
+    return named[:, :-1]
 
 
 def best_by_pool(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:

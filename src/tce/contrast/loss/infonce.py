@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from tce.contrast.loss.reduce import weighted_mean
+from tce.contrast.loss.reduce import Over, weighted_mean
 
 
 class InfoNCE(nn.Module):
@@ -29,7 +27,7 @@ class InfoNCE(nn.Module):
         negative: Tensor,
         weights: Tensor | None = None,
         absent: Tensor | None = None,
-        combine: Callable[[Tensor], Tensor] | None = None,
+        over: Over | None = None,
     ) -> Tensor:
         """Mean loss of a batch, float32 scalar.
 
@@ -38,16 +36,16 @@ class InfoNCE(nn.Module):
             negative: cosines of anchor and negatives, [B, k].
             weights: of the anchors, [B]; bool: which slots count.
             absent: entries of `negative` that do not count, bool [B, k].
-            combine: logsumexp of [B] over the processes that hold the other negatives.
+            over: adds up the exponentials where the negatives lie on several processes.
         """
-        return weighted_mean(self.per_anchor(positive, negative, absent, combine), weights)
+        return weighted_mean(self.per_anchor(positive, negative, absent, over), weights)
 
     def per_anchor(
         self,
         positive: Tensor,
         negative: Tensor,
         absent: Tensor | None = None,
-        combine: Callable[[Tensor], Tensor] | None = None,
+        over: Over | None = None,
     ) -> Tensor:
         """Loss of each anchor, float32 [B]; arguments as in `forward`."""
         right = positive.float() / self.temperature  # [B]
@@ -55,8 +53,8 @@ class InfoNCE(nn.Module):
         if absent is not None:
             wrong = wrong.masked_fill(absent, -torch.inf)
         rest = wrong.logsumexp(dim=1)  # [B]
-        if combine is not None:
-            rest = combine(rest)
+        if over is not None:
+            rest = over.logsumexp(rest)
         return torch.logaddexp(right, rest) - right
 
     def extra_repr(self) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tce.contrast.loss.reduce import weighted_mean
+from tce.contrast.loss.reduce import Over, weighted_mean
 
 
 class NCELoss(nn.Module):
@@ -42,7 +41,7 @@ class NCELoss(nn.Module):
         negative: Tensor,
         weights: Tensor | None = None,
         absent: Tensor | None = None,
-        combine: Callable[[Tensor], Tensor] | None = None,
+        over: Over | None = None,
     ) -> Tensor:
         """Mean loss of a batch, float32 scalar.
 
@@ -51,9 +50,9 @@ class NCELoss(nn.Module):
             negative: cosines of anchor and negatives, [B, k].
             weights: of the anchors, [B]; bool: which slots count.
             absent: entries of `negative` that are padding, bool [B, k].
-            combine: adds up sums [B] over the processes that hold the other negatives.
+            over: adds up the sums over negatives where they lie on several processes.
         """
-        return weighted_mean(self.per_anchor(positive, negative, weights, absent, combine), weights)
+        return weighted_mean(self.per_anchor(positive, negative, weights, absent, over), weights)
 
     def per_anchor(
         self,
@@ -61,18 +60,18 @@ class NCELoss(nn.Module):
         negative: Tensor,
         weights: Tensor | None = None,
         absent: Tensor | None = None,
-        combine: Callable[[Tensor], Tensor] | None = None,
+        over: Over | None = None,
     ) -> Tensor:
         """Loss of each anchor, float32 [B]; arguments as in `forward`."""
         if not self.z_known:
-            self.estimate_z(positive, negative, weights, absent, combine)
+            self.estimate_z(positive, negative, weights, absent, over)
         shift = (self.Z * (self.k / self.size)).log()
         noise = F.softplus(negative.float() / self.temperature - shift)  # [B, k]
         if absent is not None:
             noise = noise.masked_fill(absent, 0.0)
         noise = noise.sum(dim=1)
-        if combine is not None:
-            noise = combine(noise)
+        if over is not None:
+            noise = over.sum(noise)
         return F.softplus(shift - positive.float() / self.temperature) + noise
 
     @property
@@ -88,7 +87,7 @@ class NCELoss(nn.Module):
         negative: Tensor,
         weights: Tensor | None = None,
         absent: Tensor | None = None,
-        combine: Callable[[Tensor], Tensor] | None = None,
+        over: Over | None = None,
     ) -> float:
         """Set Z to N times the mean of exp(x / T) over the given cosines, and return it.
 
@@ -97,9 +96,9 @@ class NCELoss(nn.Module):
             negative: cosines with mined rows (as released) or with random ones, [B, k].
             weights: as in `forward`.
             absent: as in `forward`.
-            combine: as in `forward`.
+            over: as in `forward`.
         """
-        self.Z.copy_(self.size * self._mean_exp(positive, negative, weights, absent, combine))
+        self.Z.copy_(self.size * self._mean_exp(positive, negative, weights, absent, over))
         self._z_known = True
         return float(self.Z)
 
@@ -110,10 +109,10 @@ class NCELoss(nn.Module):
         negative: Tensor,
         weights: Tensor | None = None,
         absent: Tensor | None = None,
-        combine: Callable[[Tensor], Tensor] | None = None,
+        over: Over | None = None,
     ) -> Tensor:
         """mean(exp(x / T)) N / Z: scalar, 1 where Z fits these cosines; arguments as in `estimate_z`."""
-        return self._mean_exp(positive, negative, weights, absent, combine) * self.size / self.Z
+        return self._mean_exp(positive, negative, weights, absent, over) * self.size / self.Z
 
     def _mean_exp(
         self,
@@ -121,13 +120,13 @@ class NCELoss(nn.Module):
         negative: Tensor,
         weights: Tensor | None,
         absent: Tensor | None,
-        combine: Callable[[Tensor], Tensor] | None,
+        over: Over | None,
     ) -> Tensor:
         present = torch.ones_like(negative, dtype=torch.bool) if absent is None else ~absent
         total = ((negative.float() / self.temperature).exp() * present).double().sum(dim=1)  # [B]
         count = present.double().sum(dim=1)
-        if combine is not None:
-            total, count = combine(total), combine(count)
+        if over is not None:
+            total, count = over.sum(total), over.sum(count)
         if positive is not None:
             total = total + (positive.float() / self.temperature).exp()
             count = count + 1
