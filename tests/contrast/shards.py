@@ -69,7 +69,7 @@ def contrast(
 
 
 def work(group: Any, rank: int, count: int) -> dict[str, Any]:
-    """All checks, on this process's share of the batch; gradients as the data-parallel wrapper averages them."""
+    """All checks, on this process's share of the batch; gradients are averaged as in data-parallel training."""
     task, out = problem(), {}
     share = slice(rank * BATCH // count, (rank + 1) * BATCH // count)
 
