@@ -30,6 +30,12 @@ def write_clip(folder: Path, label: int, group: int, frames: int) -> None:
         cv2.imwrite(str(folder / f"frame{frame + 1:06d}.jpg"), image.astype(np.uint8))
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results without --out go to the current folder: not to the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """`footage`, flat as jpegs_256, and `lists`: split 01 tests groups 1 and 2, split 02 groups 3 and 4."""

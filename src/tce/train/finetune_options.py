@@ -36,8 +36,8 @@ class FinetuneDataOptions:
     """Folder of videos or frame folders (any depth), or a collection; unset: environment variable
     TCE_UCF101 (TCE_ and the name of --dataset)."""
     lists: str | None = None
-    """Folder of the dataset's lists; unset: variable TCE_UCF101_LISTS, else the folder UCF_list where it
-    exists, else classes are folders and 30% of each class's recordings are the test clips."""
+    """Folder of the dataset's lists; unset: variable TCE_UCF101_LISTS, else the folder UCF_list if it holds
+    any, else classes are folders and 30% of each class's recordings are the test clips."""
     split: str = "01"
     """Split of the lists; several as 01,02,03, or `all`: a run each in --savedir/splitNN, and their mean."""
     dataset: str = "ucf101"
@@ -74,7 +74,7 @@ class FinetuneDataOptions:
     def lists_folder(self) -> str | None:
         """Where the lists are, or None for a dataset without any."""
         found = self.lists or os.environ.get(f"TCE_{self.dataset.upper()}_LISTS")
-        if not found and self.dataset == "ucf101" and Path(LISTS_FOLDER).is_dir():
+        if not found and self.dataset == "ucf101" and any(Path(LISTS_FOLDER).glob("trainlist*.txt")):
             return LISTS_FOLDER
         return found
 

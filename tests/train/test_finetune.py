@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_loop import rows, same, saved
+
+from tce.cli import main
+from tce.errors import OptionError, TceError
+from tce.evaluate.compare import compare
+from tce.evaluate.options import CompareOptions
+from tce.model.checkpoint import load_classifier, load_encoder, save_model
+from tce.model.classifier import Classifier
+from tce.model.encoder import FrameEncoder, build_encoder
+from tce.recipes import apply_recipe
+from tce.train.finetune import finetune
+from tce.train.finetune_options import FinetuneOptions
+from tce.train.pretrain import pretrain
+from tce.train.tuning import stage_groups
+
+ROOT = Path(__file__).parents[2]
+
+
+def options(data: Path | str, out: Path, **flags: Any) -> FinetuneOptions:
+    """Options by their flags' names, with tiny defaults."""
+    flags = {"data": str(data), "savedir": str(out), "model": "tinynet:tiny", "image_size": 24, "epochs": 2,
+             "batch_size": 4, "log_steps": 1, "device": "cpu", "held_out": 0.25, **flags}  # fmt: skip
+    groups = {}
+    for group in dataclasses.fields(FinetuneOptions):
+        kind = group.default_factory
+        names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        groups[group.name] = kind(**{name: flags.pop(name) for name in list(flags) if name in names})  # type: ignore[misc,operator]
+    assert not flags, flags
+    return FinetuneOptions(**groups)
+
+
+@pytest.fixture(scope="module")
+def footage(make_folders: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes by five people, two clips of eight frames each."""
+    return make_folders(tmp_path_factory.mktemp("footage"), people=5, frames=8)
+
+
+def test_a_run_folder_holds_what_it_should(footage: Path, tmp_path: Path) -> None:
+    done = finetune(options(footage, tmp_path / "run", model="resnet18", image_size=32, test_looks=True))
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "options.json", "log.csv", "tensorboard", "checkpoints", "model.safetensors", "config.json",
+        "result.json", "predictions-held-out.csv", "predictions-held-out.npz", "confusion-held-out.png",
+    }  # fmt: skip
+    assert {"latest.pt", "best.pt", "best-on-test.pt"} <= {
+        path.name for path in (run / "checkpoints").iterdir()
+    }
+    classifier = load_classifier(run)
+    assert (classifier.config.classes, classifier.config.differences) == (("C0", "C1", "C2"), 5)
+    assert classifier.config.provenance["split"] == "held-out"
+    best = load_classifier(run / "checkpoints" / "best.pt").state_dict()
+    assert all(torch.equal(value, best[name]) for name, value in classifier.state_dict().items())
+    load_classifier(run / "checkpoints" / "best-on-test.pt")
+    log = rows(run)
+    assert all({"loss", "train_top1", "lr"} <= set(row) for row in log[1:])
+    looks = [row for row in log if "held_out_top1" in row]
+    assert [row["epoch"] for row in looks] == [0, 1] and all("test_top1" in row for row in looks)
+    result = json.loads((run / "result.json").read_text())
+    assert result["top1"] == done.figures["top1"] and result["data"]["test_clips"] == 12
+    assert result["protocol"] == "frames" and result["settings"]["samples"] == 19
+    assert result["chosen"]["held_out_top1"] == max(row["held_out_top1"] for row in looks)
+    assert result["best_on_test"]["top1"] == max(row["test_top1"] for row in looks)
+    assert "optimistic" in result["best_on_test"]["note"] and "best on test" in done.text
+    assert result["last"]["epoch"] == 2 and result["last"]["top1"] == looks[-1]["test_top1"]
+    shown = compare(CompareOptions((str(run),), output=str(tmp_path / "c.png")))
+    assert shown.figures["comparisons"][0]["figures"]["top1"]["run"]["value"] == result["top1"]
+
+
+def test_it_learns_what_differences_show(footage: Path, tmp_path: Path) -> None:
+    """Classes are directions of stripes, groups are colours, which cancel out in differences of frames."""
+    flags = {"model": "tinynet:small", "epochs": 40, "lr": 0.1, "batch_size": 8, "image_size": 40}
+    flags |= {"flip": 0.0, "crop_scale": (1.0, 1.0), "log_steps": 50, "validate_epochs": 20}
+    done = finetune(options(footage, tmp_path / "run", **flags))
+    assert done.figures["top1"] > 0.9 > 0.4 > done.figures["chance"], done.text
+    assert done.figures["chosen"]["by"] == "held-out recordings"
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"test_looks": True, "color": 0.3, "dropout": 0.2},
+    {"input": "rgb", "segments": 3, "balanced": True, "label_smoothing": 0.1},
+    {"accumulate": 2, "optimizer": "adamw", "lr": 1e-3, "schedule": "cosine", "warm_up": 1.0},
+    {"precision": "bf16", "schedule": "step", "lr_decay_epochs": (1,), "layer_decay": 0.5, "head_lr": 3.0},
+    {"held_out": 0.0, "labels": "3/class", "crop_scale": (1.0, 1.0), "flip": 0.0},
+]
+
+
+@pytest.mark.parametrize("flags", VARIANTS, ids=lambda flags: "-".join(map(str, flags.values())))
+def test_every_variant_trains_and_goes_on_exactly(
+    footage: Path, tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    first = finetune(options(footage, whole, workers=3, **flags))
+    finetune(options(footage, parts, workers=1, max_steps=3, **flags))
+    second = finetune(options(footage, parts, workers=2, resume="", **flags))
+    assert same(saved(whole), saved(parts))
+    assert rows(whole) == rows(parts)
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+    for key in ("top1", "last", "chosen", "best_on_test"):
+        assert first.figures[key] == second.figures[key]
+    again = finetune(options(footage, parts, resume=str(parts / "checkpoints" / "latest.pt"), **flags))
+    assert again.figures["top1"] == second.figures["top1"], "a finished run is tested again, not trained"
+
+
+def released_encoder(encoder: FrameEncoder) -> dict[str, torch.Tensor]:
+    """Its tensors by the names of 2020."""
+    backbone = {f"module.{n}": v for n, v in encoder.backbone.state_dict().items()}
+    return backbone | {f"module.fc.{n}": v for n, v in encoder.head.state_dict().items()}
+
+
+def released_classifier(classifier: Classifier) -> dict[str, torch.Tensor]:
+    """Its tensors by the names of 2020."""
+    backbone = {f"module.{n}": v for n, v in classifier.backbone.state_dict().items()}
+    backbone["module.conv1_custom.weight"] = backbone.pop("module.conv1.weight")
+    return backbone | {f"module.fc_custom.{n}": v for n, v in classifier.fc.state_dict().items()}
+
+
+def test_weights_of_every_kind(footage: Path, tmp_path: Path) -> None:
+    encoder = build_encoder("resnet18", 128, image_size=32, seed=3)
+    released = released_encoder(encoder)
+    torch.save({"model": released}, tmp_path / "2020.pth")
+    imagenet = {n.removeprefix("module."): v for n, v in released.items() if "fc" not in n}
+    head = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    torch.save(imagenet | head, tmp_path / "imagenet.pth")
+    save_model(tmp_path / "ours.safetensors", encoder)
+    flags = {"image_size": 32, "epochs": 1, "max_steps": 1, "lr": 0.0, "held_out": 0.0}
+    hashes = set()
+    for name in ("2020.pth", "imagenet.pth", "ours.safetensors"):
+        run = tmp_path / f"run-{name}"
+        finetune(options(footage, run, model=None, weights=str(tmp_path / name), **flags))
+        state = load_classifier(run).state_dict()
+        tiled = state["backbone.conv1.weight"]
+        for channel in range(15):
+            assert torch.equal(
+                tiled[:, channel], encoder.state_dict()["backbone.conv1.weight"][:, channel % 3]
+            )
+        hashes.add(float(state["backbone.layer4.1.conv2.weight"].sum()))
+        assert state["fc.weight"].shape == (3, 512)
+    assert len(hashes) == 1
+    with pytest.raises(
+        TceError, match=r"the file holds a resnet18; expected a resnet50.*use --model resnet18"
+    ):
+        finetune(
+            options(footage, tmp_path / "x", model="resnet50", weights=str(tmp_path / "2020.pth"), **flags)
+        )
+
+
+def test_frozen_layers_stay_and_stages_have_their_rates(footage: Path, tmp_path: Path) -> None:
+    flags = {"model": "resnet18", "image_size": 32, "epochs": 1, "freeze": "layer3", "held_out": 0.0}
+    finetune(options(footage, tmp_path / "run", **flags))
+    finetune(options(footage, tmp_path / "still", max_steps=1, lr=0.0, **flags))
+    now, first = (load_classifier(tmp_path / name).state_dict() for name in ("run", "still"))
+    moved = {n.removeprefix("backbone.").split(".")[0] for n in now if not torch.equal(now[n], first[n])}
+    assert {"fc", "layer4"} == moved
+    classifier = load_classifier(tmp_path / "run")
+    groups = stage_groups(classifier, 0.5, 2.0)
+    assert [group["lr_scale"] for group in groups] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2]
+    assert sum(len(group["params"]) for group in groups) == len(list(classifier.parameters()))
+    classifier.freeze("layer3")
+    assert [group["lr_scale"] for group in stage_groups(classifier, 0.5, 2.0)] == [1, 2]
+
+
+def jpegs_256(footage: Path, root: Path) -> Path:
+    """The published layout: <root>/v_Class_gNN_cNN/frame000001.jpg, with lists beside it."""
+    split = {True: "train", False: "test"}
+    lists: dict[str, list[str]] = {"trainlist01": [], "testlist01": []}
+    for clip in sorted(footage.glob("*/v_*")):
+        target = root / "jpegs_256" / clip.name
+        target.mkdir(parents=True)
+        for number, frame in enumerate(sorted(clip.iterdir()), 1):
+            shutil.copy(frame, target / f"frame{number:06d}.jpg")
+        label, train = clip.parent.name, "_g05" not in clip.name
+        number = f" {int(label[1:]) + 1}" if train else ""
+        lists[f"{split[train]}list01"].append(f"{label}/{clip.name}.avi{number}")
+    (root / "UCF_list").mkdir()
+    for name, lines in lists.items():
+        (root / "UCF_list" / f"{name}.txt").write_text("\n".join(lines))
+    (root / "UCF_list" / "classInd.txt").write_text("1 C0\n2 C1\n3 C2\n")
+    return root
+
+
+def test_the_commands_of_2020_run_as_written(footage: Path, tmp_path: Path) -> None:
+    root = jpegs_256(footage, tmp_path)
+    encoder = build_encoder("resnet18", 128, seed=3)
+    torch.save({"model": released_encoder(encoder)}, root / "weights.pth")
+    environment = os.environ | {"TCE_UCF101": str(root / "jpegs_256"), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(ROOT / "src")}
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        words = (sys.executable, str(ROOT / "finetune.py"), "--model", "resnet18", "--split", "01", *words)
+        return subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=250)
+
+    trained = command(
+        "--weights", "weights.pth", "--savedir", "run", "--epochs", "1", "--batch-size", "12", "--lr", "0.01",
+        "--lr_decay_rate", "0.5", "--lr_decay_epochs", "5", "--dataset", "ucf101", "--progress",
+        "--image-size", "32",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "6 test clips" in trained.stdout and "last: epoch 1" in trained.stdout
+    held = json.loads((root / "run" / "options.json").read_text())["options"]
+    assert held["run"]["recipe"] == "paper-2020-diff" and held["optim"]["lr_decay_rate"] == 0.5
+    assert held["optim"]["schedule"] == "step" and held["data"]["held_out"] == 0
+    # A file as the 2020 code wrote it, in the place of the release's own.
+    content = {"epoch": 1, "state_dict": released_classifier(load_classifier(root / "run"))}
+    content |= {"best_prec1": torch.tensor(50.0), "optimizer": {"state": {}}}
+    torch.save(content, root / "checkpoint.pth")
+    tested = command("--evaluate", "--resume", "checkpoint.pth", "--savedir", "tested")
+    assert tested.returncode == 0, tested.stderr
+    result = json.loads((root / "tested" / "evaluation" / "result.json").read_text())
+    assert result["checkpoint"]["format"] == "TCE 2020 fine-tuning" and result["image_size"] == 224
+    assert f"top-1  {100 * result['top1']:.1f}%" in " ".join(tested.stdout.split()).replace(
+        "top-1 ", "top-1  "
+    )
+    goes_on = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", "--image-size", "32",
+                      "--batch-size", "12", "--max-steps", "3")  # fmt: skip
+    assert goes_on.returncode == 0, goes_on.stderr
+    assert "going on from epoch 1 of" in goes_on.stderr
+    assert saved(root / "on")["step"] == 3
+
+
+def test_several_splits_give_their_mean(footage: Path, tmp_path: Path) -> None:
+    root = jpegs_256(footage, tmp_path)
+    lists = root / "UCF_list"
+    shutil.copy(lists / "trainlist01.txt", lists / "trainlist02.txt")
+    shutil.copy(lists / "testlist01.txt", lists / "testlist02.txt")
+    flags = {"lists": str(lists), "split": "01,02", "epochs": 1, "model": "resnet18", "image_size": 32}
+    done = finetune(options(root / "jpegs_256", tmp_path / "runs", **flags))
+    parts = [json.loads((tmp_path / "runs" / f"split{n}" / "result.json").read_text()) for n in ("01", "02")]
+    assert done.figures["top1"] == pytest.approx(np.mean([part["top1"] for part in parts]))
+    assert list(done.figures["splits"]) == ["01", "02"]
+
+
+def test_recipes_hold_what_was_published() -> None:
+    paper = apply_recipe(FinetuneOptions, "finetune", "paper-2020-diff")
+    assert (paper.optim.epochs, paper.optim.batch_size, paper.optim.lr) == (600, 25, 0.05)
+    assert (paper.optim.lr_decay_epochs, paper.optim.lr_decay_rate, paper.optim.momentum) == (
+        (375,),
+        0.1,
+        0.9,
+    )
+    assert paper.model.differences == 5 and paper.augment.none and paper.run.validate_epochs == 3
+    later = apply_recipe(FinetuneOptions, "finetune", "paper-2021-rgb")
+    assert (later.optim.epochs, later.optim.batch_size, later.optim.weight_decay) == (900, 100, 0)
+    assert (
+        later.model.differences == 0 and later.model.segments == 3 and later.optim.lr_decay_epochs == (375,)
+    )
+    default = apply_recipe(FinetuneOptions, "finetune", "default")
+    assert default.optim.epochs * 10 <= paper.optim.epochs and default.data.held_out > 0
+
+
+def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finetune(options(footage, run, epochs=1))
+    encoder = save_model(tmp_path / "encoder.safetensors", build_encoder("resnet18", 8, image_size=32))
+    with pytest.raises(OptionError, match=r"found a pre-training file.*start from it with --weights"):
+        finetune(options(footage, tmp_path / "new", resume=str(encoder)))
+    with pytest.raises(OptionError, match=r"network without training state.*--weights"):
+        finetune(options(footage, tmp_path / "new", resume=str(run / "model.safetensors")))
+    with pytest.raises(OptionError, match=r"use --savedir .*run, or start a new run"):
+        finetune(options(footage, tmp_path / "new", resume=str(run)))
+    with pytest.raises(OptionError, match=r"a new folder; found a run; --resume goes on"):
+        finetune(options(footage, run))
+    with pytest.raises(OptionError, match=r"--lr.*contradict"):
+        finetune(options(footage, run, lr=0.5, resume=""))
+    with pytest.raises(TceError, match=r"no such file"):
+        finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "nothing.pth")))
+    from test_pretrain import options as pretraining
+
+    with pytest.raises(OptionError, match=r"expected a run of `tce pretrain`; found one of `tce finetune`"):
+        pretrain(pretraining(clips, run, resume=True))
+    with pytest.raises(TceError, match="found a classifier, as fine-tuning writes it"):
+        load_encoder(run, "tinynet:tiny")
+
+
+def test_a_broken_clip_is_left_out_and_named(footage: Path, tmp_path: Path) -> None:
+    shutil.copytree(footage, tmp_path / "footage")
+    for image in (tmp_path / "footage" / "C1" / "v_C1_g01_c02").iterdir():
+        image.write_bytes(image.read_bytes()[:100])
+    done = finetune(options(tmp_path / "footage", tmp_path / "run"))
+    assert "C1/v_C1_g01_c02" in json.dumps(done.figures["data"]["failed"])
+    assert all(np.isfinite(row["loss"]) for row in rows(tmp_path / "run")[1:])
+
+
+def test_bad_flags_are_one_line(footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*words: str, say: str) -> None:
+        assert main(["finetune", *words]) == 1
+        error = capsys.readouterr().err.strip().splitlines()
+        assert error[-1].startswith("tce: ") and say in error[-1], error
+
+    data = ["--data", str(footage), "--savedir", str(tmp_path / "run"), "--device", "cpu"]
+    fails("--data", str(footage), say="--savedir; expected a folder to write to")
+    fails("--savedir", str(tmp_path / "run"), say="the variable TCE_UCF101")
+    fails(*data, "--labels", "many", say="--labels; expected a share")
+    fails(*data, "--held-out", "0.9", say="--held-out")
+    fails(*data, "--schedule", "step", say="--lr-decay-epochs; expected one epoch or more")
+    fails(*data, "--resume", "--force", say="one of them")
+    fails(*data, "--freeze", "layer9", "--model", "resnet18", say="--freeze; expected a layer such as")
+    fails("--recipe", "nothing", say="paper-2020-diff")
