@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +27,8 @@ log = logging.getLogger("tce.collection")
 
 READERS = 2
 """Batches read at once: enough to hide a disk's latency; reading costs a few per cent of decoding."""
+
+_PATIENCE = 0.2  # seconds between looks at whether the program ends
 
 
 class Plan(Protocol):
@@ -101,7 +104,8 @@ class Loader:
         self.threads, self.prefetch, self.pin = threads, prefetch, pin and _has_gpu()
         self.seconds_waiting = 0.0
         """Seconds that the consumer has waited for batches, over all iterations."""
-        self._running: list[Iterator[Batch]] = []
+        # Weak: an iterator that its user drops must end, though the threads hold on to this loader.
+        self._running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -117,8 +121,8 @@ class Loader:
 
     def close(self) -> None:
         """Stop the threads of every iteration that was left unfinished."""
-        while self._running:
-            self._running.pop().close()  # type: ignore[attr-defined]
+        for batches in list(self._running):
+            batches.close()
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """The plan's batches from position `start` on, in order whatever the number of threads.
@@ -131,10 +135,12 @@ class Loader:
         if not 0 <= start <= len(self.plan):
             raise OptionError("start", expected=f"0 to {len(self.plan)}", found=str(start))
         batches = self._batches(start)
-        self._running.append(batches)
+        self._running.add(batches)
         return batches
 
-    def _batches(self, start: int) -> Iterator[Batch]:
+    def _batches(self, start: int) -> Generator[Batch, None, None]:
+        if start == len(self.plan):
+            return
         from spdl.pipeline import PipelineBuilder
 
         gate = _Gate(self.prefetch + self.threads)
@@ -146,21 +152,17 @@ class Loader:
             .add_sink(self.prefetch)
             .build(num_threads=self.threads + READERS)
         )
-        try:
-            with pipeline.auto_stop(), gate:
-                for position in range(start, len(self.plan)):
-                    asked = time.perf_counter()
-                    got = pipeline.get_item()
-                    self.seconds_waiting += time.perf_counter() - asked
-                    gate.leave()
-                    if isinstance(got[1], BaseException):
-                        raise got[1]
-                    if got[0] != position:
-                        raise RuntimeError(f"the loader lost batch {position}: batch {got[0]} came instead")
-                    yield got[1]
-        finally:
-            # After `close`, which empties the list, this one is gone already.
-            self._running = [other for other in self._running if other.gi_frame is not None]  # type: ignore[attr-defined]
+        with pipeline.auto_stop(), gate:
+            for position in range(start, len(self.plan)):
+                asked = time.perf_counter()
+                got = pipeline.get_item()
+                self.seconds_waiting += time.perf_counter() - asked
+                gate.leave()
+                if isinstance(got[1], BaseException):
+                    raise got[1]
+                if got[0] != position:
+                    raise RuntimeError(f"the loader lost batch {position}: batch {got[0]} came instead")
+                yield got[1]
 
     def _read(self, position: int) -> tuple[int, _Encoded | BaseException]:
         """Stage 1: the batch's encoded images."""
@@ -222,7 +224,10 @@ class _Gate:
     def admit(self, positions: Iterable[int]) -> Iterator[int]:
         """The positions, each once there is room for it."""
         for position in positions:
-            self._room.acquire()
+            while not self._room.acquire(timeout=_PATIENCE):
+                # At the interpreter's end nobody may be left to close the gate.
+                if self._closed or not threading.main_thread().is_alive():
+                    return
             if self._closed:
                 return
             yield position
