@@ -36,3 +36,13 @@ def packed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "collection"
     pack_into(out, videos)
     return out
+
+
+@pytest.fixture(scope="session")
+def hard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of every kind of hard footage."""
+    import hard_footage
+
+    folder = tmp_path_factory.mktemp("hard_footage")
+    list(hard_footage.make_all(folder))
+    return folder

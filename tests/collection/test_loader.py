@@ -1,4 +1,4 @@
-"""The loader: every planned frame once, in order, or its error in its place; and a clean end in every case."""
+"""The loader: every planned frame once, in order, or its error in its place; and a clean end."""
 
 from __future__ import annotations
 

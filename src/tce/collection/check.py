@@ -61,6 +61,7 @@ def count_frames(job: FootageJob) -> int:
     Raises:
         VideoError: a frame does not decode, or fewer are there than promised.
     """
+    from tce.video.errors import VideoTruncated
     from tce.video.source import open_video
     from tce.video.worker import alive
 
@@ -72,6 +73,11 @@ def count_frames(job: FootageJob) -> int:
         for indices, _ in video.stream(16):
             frames += len(indices)
             alive()
+        concealed = getattr(video, "concealed", 0)  # of files only
+        if concealed:
+            raise VideoTruncated(
+                job.path, f"{frames} sound frames", f"{concealed} signs of damage within them"
+            )
         return frames
 
 

@@ -28,6 +28,7 @@ DEFAULT_SIDE = 256
 
 BATCH = 16  # frames decoded at a time: few enough that they are still in the cache when they are encoded
 PART_BYTES = 8 << 20  # of encoded frames handed over at a time
+_ROUNDING = 1e-6  # seconds
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
@@ -253,9 +254,10 @@ def chosen(video: Video, job: Job) -> np.ndarray:
         return numbers
     times = video.times(numbers)
     times -= times[0]
-    grid = np.arange(math.floor(times[-1] * job.encoding.fps + 1e-6) + 1) / job.encoding.fps
+    grid = np.arange(math.floor(times[-1] * job.encoding.fps + _ROUNDING) + 1) / job.encoding.fps
     after = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
-    nearest = np.where(grid - times[after - 1] <= times[after] - grid, after - 1, after)
+    ahead = (times[after] - grid) - (grid - times[after - 1])
+    nearest = np.where(ahead >= -_ROUNDING, after - 1, after)  # of two as near, the earlier one
     return numbers[np.unique(nearest)]
 
 
