@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -194,24 +193,37 @@ def jpegs_256(footage: Path, root: Path) -> Path:
     return root
 
 
-def test_the_commands_of_2020_run_as_written(footage: Path, tmp_path: Path) -> None:
+def test_the_commands_of_2020_run_as_written(
+    footage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     root = jpegs_256(footage, tmp_path)
     encoder = build_encoder("resnet18", 128, seed=3)
     torch.save({"model": released_encoder(encoder)}, root / "weights.pth")
-    environment = os.environ | {"TCE_UCF101": str(root / "jpegs_256"), "OMP_NUM_THREADS": "1"}
-    environment |= {"PYTHONPATH": str(ROOT / "src")}
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("TCE_UCF101", "jpegs_256")
+    monkeypatch.delenv("TCE_UCF101_LISTS", raising=False)
 
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
-        words = (sys.executable, str(ROOT / "finetune.py"), "--model", "resnet18", "--split", "01", *words)
-        return subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=250)
+    def command(*words: str) -> tuple[str, str]:
+        """Run the script as a shell does; what it printed, and what it told meanwhile."""
+        script = str(ROOT / "finetune.py")
+        monkeypatch.setattr(sys, "argv", [script, "--model", "resnet18", "--split", "01", *words])
+        caplog.clear()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+        printed = capsys.readouterr()
+        assert ended.value.code == 0, printed.err
+        return printed.out, caplog.text
 
-    trained = command(
+    out, _ = command(
         "--weights", "weights.pth", "--savedir", "run", "--epochs", "1", "--batch-size", "12", "--lr", "0.01",
         "--lr_decay_rate", "0.5", "--lr_decay_epochs", "5", "--dataset", "ucf101", "--progress",
         "--image-size", "32",
     )  # fmt: skip
-    assert trained.returncode == 0, trained.stderr
-    assert "6 test clips" in trained.stdout and "last: epoch 1" in trained.stdout
+    assert "6 test clips" in out and "last: epoch 1" in out
     held = json.loads((root / "run" / "options.json").read_text())["options"]
     assert held["run"]["recipe"] == "paper-2020-diff" and held["optim"]["lr_decay_rate"] == 0.5
     assert held["optim"]["schedule"] == "step" and held["data"]["held_out"] == 0
@@ -219,17 +231,13 @@ def test_the_commands_of_2020_run_as_written(footage: Path, tmp_path: Path) -> N
     content = {"epoch": 1, "state_dict": released_classifier(load_classifier(root / "run"))}
     content |= {"best_prec1": torch.tensor(50.0), "optimizer": {"state": {}}}
     torch.save(content, root / "checkpoint.pth")
-    tested = command("--evaluate", "--resume", "checkpoint.pth", "--savedir", "tested")
-    assert tested.returncode == 0, tested.stderr
+    out, _ = command("--evaluate", "--resume", "checkpoint.pth", "--savedir", "tested")
     result = json.loads((root / "tested" / "evaluation" / "result.json").read_text())
     assert result["checkpoint"]["format"] == "TCE 2020 fine-tuning" and result["image_size"] == 224
-    assert f"top-1  {100 * result['top1']:.1f}%" in " ".join(tested.stdout.split()).replace(
-        "top-1 ", "top-1  "
-    )
-    goes_on = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", "--image-size", "32",
-                      "--batch-size", "12", "--max-steps", "3")  # fmt: skip
-    assert goes_on.returncode == 0, goes_on.stderr
-    assert "going on from epoch 1 of" in goes_on.stderr
+    assert f"top-1 {result['top1']:.1%}" in " ".join(out.split())
+    small = ("--image-size", "32", "--batch-size", "12", "--max-steps", "3")
+    _, told = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", *small)
+    assert "going on from epoch 1 of" in told
     assert saved(root / "on")["step"] == 3
 
 
@@ -238,7 +246,7 @@ def test_several_splits_give_their_mean(footage: Path, tmp_path: Path) -> None:
     lists = root / "UCF_list"
     shutil.copy(lists / "trainlist01.txt", lists / "trainlist02.txt")
     shutil.copy(lists / "testlist01.txt", lists / "testlist02.txt")
-    flags = {"lists": str(lists), "split": "01,02", "epochs": 1, "model": "resnet18", "image_size": 32}
+    flags = {"lists": str(lists), "split": "01,02", "epochs": 1}
     done = finetune(options(root / "jpegs_256", tmp_path / "runs", **flags))
     parts = [json.loads((tmp_path / "runs" / f"split{n}" / "result.json").read_text()) for n in ("01", "02")]
     assert done.figures["top1"] == pytest.approx(np.mean([part["top1"] for part in parts]))

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from tce.errors import TceError
 from tce.model.pixels import normalise
-from tce.train.augment import color_jitter, crop_boxes, crop_resize
+from tce.train.augment import Augmentation, Draws
 from tce.train.finetune_options import FinetuneAugmentOptions
+from tce.train.geometry import crop_boxes
+from tce.train.options import AugmentOptions
 from tce.video.sampling import permutation, segments, stack_at, stacks, uniform
 
 Ints = npt.NDArray[np.int64]
@@ -159,10 +161,11 @@ class StackAugmentation:
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ):
-        self.options, self.size, self.mean, self.std = options, size, mean, std
+        self.options, self.mean, self.std = options, mean, std
+        self._augment = Augmentation(AugmentOptions(jitter="linear"), size, mean, std)
 
     def __call__(self, frames: Tensor, samples: Ints, epoch: int, seed: int) -> Tensor:
-        """Normalised frames float32 [B F, 3, h, w], sample by sample.
+        """Normalised frames float32 [B F, 3, h, w], sample by sample, channels_last.
 
         Args:
             frames: uint8 [B, F, H, W, 3], on the device that is to do the work.
@@ -170,28 +173,23 @@ class StackAugmentation:
             epoch: likewise.
             seed: likewise.
         """
-        count = frames.shape[1]
         flat = frames.flatten(0, 1)  # [B F, H, W, 3]
         if self.options.none:
-            return normalise(flat.permute(0, 3, 1, 2), self.mean, self.std)
+            images = normalise(flat.permute(0, 3, 1, 2), self.mean, self.std)
+            return images.contiguous(memory_format=torch.channels_last)
+        options, count = self.options, len(samples)
         crop = uniform(seed, epoch, samples, CROP, 4)
-        boxes = crop_boxes(crop, flat.shape[1:3], self.options.crop_scale, self.options.crop_ratio)
-        flip = uniform(seed, epoch, samples, FLIP, 1)[:, 0] < self.options.flip
-        images = crop_resize(
-            flat, self._sent(boxes, count, flat), self._sent(flip, count, flat) > 0, self.size
-        )  # [B F, 3, h, w] in [0, 1]
-        if self.options.color:
-            draws = uniform(seed, epoch, samples, COLOR, 8)
-            strength = self.options.color * np.array([1, 1, 1, 0.5])
-            factors = (2 * draws[:, :4] - 1) * strength + np.array([1, 1, 1, 0])
-            order = torch.from_numpy(np.repeat(draws[:, 4:].argsort(axis=1), count, axis=0))
-            images = color_jitter(images, self._sent(factors, count, flat), order.to(flat.device))
-        mean = torch.tensor(self.mean, device=flat.device)[:, None, None]
-        std = torch.tensor(self.std, device=flat.device)[:, None, None]
-        return (images - mean) / std
-
-    @staticmethod
-    def _sent(numbers: npt.NDArray[np.generic], count: int, like: Tensor) -> Tensor:
-        """A row for each frame of the samples, float32 on the frames' device."""
-        repeated = np.repeat(numbers.astype(np.float32), count, axis=0)
-        return torch.from_numpy(repeated).to(like.device, non_blocking=True)
+        color = uniform(seed, epoch, samples, COLOR, 4)
+        strength = options.color * np.array([1, 1, 1, 0.5])
+        draws = Draws(
+            boxes=crop_boxes(crop, flat.shape[1:3], options.crop_scale, options.crop_ratio),
+            flip=uniform(seed, epoch, samples, FLIP, 1)[:, 0] < options.flip,
+            channel=np.full(count, -1),
+            factors=(2 * color - 1) * strength + np.array([1, 1, 1, 0]),
+            order=np.tile(np.arange(4), (count, 1)),
+            sigma=np.zeros(count),
+        )
+        each_frame = np.repeat(np.arange(count), frames.shape[1])
+        return self._augment.apply(
+            flat, Draws(**{name: value[each_frame] for name, value in vars(draws).items()})
+        )

@@ -142,7 +142,6 @@ class Finetuning:
         epoch = number // self.plan.per_epoch
         frames, ok = self._receive(loaded)  # [B, P span, H, W, 3]
         images = self.augment(frames, self.plan.samples(number), epoch, self.options.run.seed)
-        images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.world.device, self.options.run.precision):
             logits = self.classifier(self.classifier.to_input(images))  # [B P, C]
         scores = logits.float().unflatten(0, (len(frames), -1)).sum(dim=1)  # [B, C]
