@@ -214,14 +214,13 @@ class Loop:
     def train(self) -> dict[str, float]:
         """Run to the end, or to `--max-steps`; the last figures of every column."""
         end = min(self.clock.total, self.run.max_steps or self.clock.total)
-        self._row_started, self._waited = time.monotonic(), self.task.seconds_waiting
-        self._row_step = self.step
+        self.begin_rows()
         if self.step == 0 and self._look_epochs:
             self._write({}, self.task.look())
         batches = self.task.batches(self.step * self.optim.accumulate)
         with StopSignals() as signals, Progress(end, self.task.name, "step", self.step) as progress:
             while self.step < end:
-                self._one_step(batches)
+                self.one_step(batches)
                 progress.update(1, **self._brief())
                 wished, due = self.world.any(signals.wish is not None, self._checkpoint_due())
                 if wished or due or self.step == end:
@@ -230,7 +229,13 @@ class Loop:
                     raise Interrupted(self._how_to_go_on(signals.wish or "another process's signal"))
         return self.last
 
-    def _one_step(self, batches: Iterator[Any]) -> None:
+    def begin_rows(self) -> None:
+        """Time the rows of the log from now on."""
+        self._row_started, self._waited = time.monotonic(), self.task.seconds_waiting
+        self._row_step = self.step
+
+    def one_step(self, batches: Iterator[Any]) -> None:
+        """One step of the optimiser on the next batches, and what is logged once it is done."""
         clock = self.clock
         rate = learning_rate(self.step, clock.total, clock.steps_per_epoch, self.optim)
         for group in self.optimizer.param_groups:

@@ -1,0 +1,149 @@
+"""A pre-training step, data from a collection, against the bare network, on the same cores and in one run.
+
+The bare network is what no method can do without: forward passes of the same shapes and number, backward, and
+the optimiser's step. The two are timed in turn, so that a change of the machine's load meets both. "wall" is
+the ratio of seconds, "CPU" of processor time over all threads, which other programs hardly disturb.
+
+    python benchmarks/pretraining.py [--data COLLECTION] [--model resnet18] [--image-size 112]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tce.collection.options import PackOptions
+from tce.collection.pack import pack
+from tce.collection.store import open_store
+from tce.model.device import autocast
+from tce.recipes import apply_recipe
+from tce.train.loop import Loop
+from tce.train.method import Pretraining
+from tce.train.optim import make_optimizer
+from tce.train.options import PretrainOptions
+from tce.train.pretrain import make_encoder
+from tce.train.world import join_world
+from tce.video.synthetic import make_clips
+
+
+def footage(folder: Path) -> Path:
+    """A collection of generated clips, 256 pixels high."""
+    clips = make_clips(folder / "footage", classes=8, per_class=36, frames=12, size=256)
+    pack(PackOptions(footage=(str(clips.videos),), out=str(folder / "collection")))
+    return folder / "collection"
+
+
+def bare_step(task: Pretraining) -> Callable[[], None]:
+    """Forward, backward and optimiser step of the task's network, on images that are there already."""
+    options, device = task.options, task.world.device
+    network = make_encoder(options).to(device)
+    if options.run.channels_last:
+        network.to(memory_format=torch.channels_last)
+    network.train()
+    optimizer = make_optimizer(network.parameters(), options.optim)
+    size, batch = options.model.image_size, options.optim.batch_size
+    turned = options.contrast.rotation > 0
+    passes = [batch * (2 + turned)] if options.contrast.views == "joint" else [batch] * (2 + turned)
+    images = [torch.randn(n, 3, size, size, device=device) for n in passes]
+    images = [image.contiguous(memory_format=torch.channels_last) for image in images]
+
+    def step() -> None:
+        with autocast(device, options.run.precision):
+            loss = torch.stack([network(image).square().sum() for image in images]).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def whole_step(task: Pretraining) -> Callable[[], None]:
+    """A step of the training loop: data, augmentation, passes, mining, loss, backward, optimiser, bank."""
+    run = dataclasses.replace(task.options.run, monitor_epochs=0)
+    loop = Loop(task, task.options.optim, run, task.world, None)
+    loop.begin_rows()
+    batches = task.batches(0)
+
+    def step() -> None:
+        loop.one_step(batches)
+
+    return step
+
+
+def measure(name: str, options: PretrainOptions, data: Path, rounds: int, steps: int) -> None:
+    with join_world(options.run.device) as world:
+        encoder = make_encoder(options).to(world.device)
+        if options.run.channels_last:
+            encoder.to(memory_format=torch.channels_last)
+        task = Pretraining(options, open_store(data), encoder, world)
+        task.fill_bank()
+        kinds = {"bare": bare_step(task), "whole": whole_step(task)}
+        wall: dict[str, list[float]] = {"bare": [], "whole": []}
+        cpu: dict[str, list[float]] = {"bare": [], "whole": []}
+        for warm in (True, *[False] * rounds):
+            for kind, step in kinds.items():
+                began, spent = time.perf_counter(), time.process_time()
+                for _ in range(steps):
+                    step()
+                if world.device.type == "cuda":
+                    torch.cuda.synchronize()
+                if not warm:
+                    wall[kind].append((time.perf_counter() - began) / steps)
+                    cpu[kind].append((time.process_time() - spent) / steps)
+        task.loader.close()
+    ratio = statistics.median(b / w for b, w in zip(wall["bare"], wall["whole"], strict=True))
+    share = statistics.median(b / w for b, w in zip(cpu["bare"], cpu["whole"], strict=True))
+    images = task.images_per_step / statistics.median(wall["whole"])
+    seconds = {kind: 1000 * statistics.median(each) for kind, each in wall.items()}
+    figures = f"{seconds['bare']:.0f} | {seconds['whole']:.0f} | {images:.0f} | {ratio:.2f} | {share:.2f}"
+    print(f"| {name} | {figures} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="a collection; generated clips by default")
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=112)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="steps a round")
+    parser.add_argument("--recipes", nargs="+", default=["default", "paper-kinetics400"])
+    chosen = parser.parse_args()
+    logging.getLogger("tce").setLevel(logging.WARNING)
+    print(f"{torch.get_num_threads()} torch threads, {chosen.workers} loading threads")
+    print("| recipe | bare, ms a step | whole, ms a step | images a second | bare/whole, wall | CPU |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        data = chosen.data or footage(Path(folder))
+        for recipe in chosen.recipes:
+            base = apply_recipe(PretrainOptions, "pretrain", recipe)
+            options = dataclasses.replace(
+                base,
+                data=dataclasses.replace(base.data, frame_size=None),
+                model=dataclasses.replace(base.model, model=chosen.model, image_size=chosen.image_size),
+                optim=dataclasses.replace(base.optim, batch_size=chosen.batch_size, epochs=10_000),
+                contrast=dataclasses.replace(
+                    base.contrast, negatives=None if base.contrast.negatives is None else 100
+                ),
+                run=dataclasses.replace(
+                    base.run, precision=chosen.precision, workers=chosen.workers, monitor_epochs=0
+                ),
+            )
+            name = f"{recipe}, {chosen.model} {chosen.image_size} px {chosen.precision} B {chosen.batch_size}"
+            measure(name, options, data, chosen.rounds, chosen.steps)
+
+
+if __name__ == "__main__":
+    main()
