@@ -403,3 +403,12 @@ def test_real_clips(real_data: Path, tmp_path: Path) -> None:
         "train",
         "test",
     }
+
+
+def test_failures_at_the_end_do_not_stop_what_is_packed(tmp_path: Path) -> None:
+    """Trying again what cannot be decoded is no reason to doubt the decoder."""
+    videos = write_videos(tmp_path / "v", 4)
+    (videos / "A" / "v_A_g01_c01.mp4").write_bytes(b"text")
+    pack_into(tmp_path / "c", videos)
+    result = pack_into(tmp_path / "c", videos, replace=True)
+    assert len(result.figures["failed"]) == 1 and result.figures["clips"] == 3

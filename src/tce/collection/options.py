@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-import tyro
+from tyro.conf import Positional, arg
 
 from tce.errors import OptionError
 
@@ -13,7 +14,7 @@ from tce.errors import OptionError
 class PackOptions:
     """What goes into a collection, and how."""
 
-    footage: tyro.conf.Positional[tuple[str, ...]]
+    footage: Annotated[Positional[tuple[str, ...]], arg(metavar="FOOTAGE...")]
     """Video files, or folders of videos or of frame folders, at any depth."""
     out: str
     """Folder of the collection; the same command again goes on where an interrupted one stopped."""
@@ -79,7 +80,7 @@ class PackOptions:
 class CheckOptions:
     """What to check."""
 
-    footage: tyro.conf.Positional[str]
+    footage: Annotated[Positional[str], arg(metavar="FOOTAGE_OR_COLLECTION")]
     """A video, a folder of videos or frame folders at any depth, or a collection."""
     deep: bool = False
     """Decode every frame; otherwise the first, middle and last of each clip."""

@@ -138,41 +138,44 @@ def _pack_rows(
 ) -> None:
     """Encode clips and add them to the collection, in order."""
     from tce.collection.encode import Job, encode_clip
+    from tce.collection.tables import PACKED
 
     encoding = encoding_of(options)
     jobs = (Job(clip.path, encoding, clip.start, clip.end) for clip in map(catalog.__getitem__, rows))
     done = 0 if options.only else len(catalog) - len(rows)
     if done and rows:
         log.info("%d of %d clips are there already", done, len(catalog))
-    failures: list[str] = []
+    fresh = not any(clip.status == PACKED for clip in writer.known.values())
+    failures: list[TceError] = []
     with Progress(done + len(rows), "packing", "clip", done=done) as progress:
         for count, (row, (_, parts)) in enumerate(zip(rows, pool.stream(encode_clip, jobs), strict=True), 1):
             error = _add_clip(_columns(catalog, row), parts, writer)
-            if error:
+            if error is not None:
                 failures.append(error)
-            if count == min(FIRST, len(rows)) and 2 * len(failures) > count:
+            judged = count == FIRST or (count == len(rows) and fresh)
+            if judged and 2 * len(failures) > count:
                 _stop_hopeless(failures, count, catalog, writer)
             if count >= FIRST or not failures:
                 writer.commit_if_due()
             progress.update(1, **({"failed": len(failures)} if failures else {}))
 
 
-def _add_clip(row: dict[str, Any], parts: Any, writer: CollectionWriter) -> str:
-    """Add one clip out of its parts; why it failed, or nothing."""
+def _add_clip(row: dict[str, Any], parts: Any, writer: CollectionWriter) -> TceError | None:
+    """Add one clip out of its parts; the error if it failed."""
     from tce.collection.encode import Summary
 
     try:
         for part in parts:
             if isinstance(part, Summary):
                 writer.add_clip(row, part, part.damage)
-                return ""
+                return None
             writer.add_frames(row["id"], part)
     except TceError as error:
         if not _of_footage(error):
             raise
         log.warning("skipped %s: %s", row["id"], error)
         writer.add_clip(row, None, str(error))
-        return str(error)
+        return error
     raise AssertionError("a clip's parts end with its summary")
 
 
@@ -189,12 +192,14 @@ def _columns(catalog: Catalog, row: int) -> dict[str, Any]:
     return {name: getattr(clip, name) for name in names}
 
 
-def _stop_hopeless(failures: list[str], count: int, catalog: Catalog, writer: CollectionWriter) -> None:
+def _stop_hopeless(failures: list[TceError], count: int, catalog: Catalog, writer: CollectionWriter) -> None:
     """Stop: most of the first clips failed. They are forgotten, so that the same command tries them again."""
     from tce.collection.report import write_report
 
     write_report(catalog, writer.folder, writer.known)
     writer.discard()
+    if count == 1:
+        raise failures[0]
     raise TceError(
         f"{len(failures)} of the first {count} clips cannot be decoded",
         expected="footage most of which decodes",
