@@ -59,8 +59,11 @@ def save_curves(
         figure.suptitle(title, fontsize=11)
     for place, (what, names) in enumerate(panels):
         axes = figure.add_subplot(height, COLUMNS, place + 1)
+        drawn: list[tuple[float, float]] = []
         for name in names:
-            drawn = [(row["step"], row[name]) for row in rows if name in row]
+            before, drawn = drawn, [(row["step"], row[name]) for row in rows if name in row]
+            if drawn == before:  # a loss of one part is that part
+                continue
             # Figures that come rarely, such as kNN, show where they were taken.
             axes.plot(
                 *zip(*drawn), marker="o" if len(drawn) < 30 else "", markersize=3, linewidth=1.2, label=name

@@ -49,15 +49,19 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
     if not cells:
         raise TceError(f"contact sheet {path}", "at least one frame", "none")
     columns = min(COLUMNS, len(cells))
-    rows = -(-len(cells) // columns)
-    wide, high = CELL + GAP, CELL + TEXT_HEIGHT + GAP
-    sheet = Pictures.new("RGB", (columns * wide + GAP, rows * high + GAP), "white")
+    lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(picture.height for _, picture in line) for line in lines]
+    size = (columns * (CELL + GAP) + GAP, sum(heights) + len(lines) * (TEXT_HEIGHT + GAP) + GAP)
+    sheet = Pictures.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (text, picture) in enumerate(cells):
-        left, top = GAP + place % columns * wide, GAP + place // columns * high
-        # Pictures stand on their line of text, whatever their height.
-        sheet.paste(picture, (left + (CELL - picture.width) // 2, top + CELL - picture.height))
-        draw.text((left + CELL // 2, top + CELL + 2), _fitted(text, font), "black", font, anchor="ma")
+    bottom = 0
+    for line, height in zip(lines, heights):
+        bottom += GAP + height
+        for place, (text, picture) in enumerate(line):
+            middle = GAP + place * (CELL + GAP) + CELL // 2
+            sheet.paste(picture, (middle - picture.width // 2, bottom - picture.height))
+            draw.text((middle, bottom + 2), _fitted(text, font), "black", font, anchor="ma")
+        bottom += TEXT_HEIGHT
     with atomic(path) as file:
         sheet.save(file, PICTURES[path.suffix.lower()])
     return len(cells)
