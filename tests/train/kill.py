@@ -25,7 +25,7 @@ import tce.files
 import tce.train.journal
 import tce.train.loop
 from tce.train.loop import Loop
-from tce.train.method import Pretraining
+from tce.train.method import Method
 from tce.train.options import (
     ContrastOptions,
     DataOptions,
@@ -36,6 +36,7 @@ from tce.train.options import (
 )
 from tce.train.pretrain import pretrain
 from tce.train.run import RunFolder
+from tce.train.task import Pretraining
 
 STEPS_BETWEEN_CHECKPOINTS = 3
 
@@ -120,11 +121,11 @@ def die_at(place: Any, name: str) -> Callable[[int], None]:
 
 
 PLACES: dict[str, Callable[[int], None]] = {
-    "forward": die_at(Pretraining, "embed_views"),
-    "mining": die_at(Pretraining, "mine"),
+    "forward": die_at(Method, "embed_views"),
+    "mining": die_at(Method, "mine"),
     "backward": die_at(torch.Tensor, "backward"),
     "optimiser": die_at(torch.optim.SGD, "step"),
-    "bank": die_at(Pretraining, "update_bank"),
+    "bank": die_at(Method, "update_bank"),
     "half a row": die_in_row,
     "half a checkpoint": die_in_checkpoint,
     "before the checkpoint's replacement": die_at(os, "replace"),

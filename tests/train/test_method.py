@@ -15,7 +15,6 @@ from torch import nn
 from tce.collection.store import open_store
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.train.loop import Clock
-from tce.train.method import Pretraining
 from tce.train.options import (
     AugmentOptions,
     ContrastOptions,
@@ -24,6 +23,7 @@ from tce.train.options import (
     PretrainOptions,
     RunOptions,
 )
+from tce.train.task import Pretraining
 from tce.train.views import Views, follow
 from tce.train.world import World
 
@@ -93,9 +93,9 @@ def slow_nce(v: np.ndarray, p: np.ndarray, bank: np.ndarray, own: np.ndarray, k:
 def test_a_step_follows_the_papers_formula(clips: Path) -> None:
     task = make_task(clips, loss="nce", negatives=4)
     task.fill_bank()
-    bank = task.bank.rows.double().numpy().copy()
+    bank = task.method.bank.rows.double().numpy().copy()
     assert np.allclose(np.linalg.norm(bank, axis=1), 1)
-    z = float(task.loss.Z)
+    z = float(task.method.loss.Z)
     others = bank @ bank.T
     mean = np.exp(others[~np.eye(12, dtype=bool)] / TEMPERATURE).mean()
     assert z == pytest.approx(12 * mean, rel=1e-4), "Z is N times the mean over pairs of rows"
@@ -106,24 +106,24 @@ def test_a_step_follows_the_papers_formula(clips: Path) -> None:
     assert parts["hard"] == 1.0
     assert float(parts["drift"]) == pytest.approx((v * bank[batch.clips]).sum(axis=1).mean(), abs=1e-4)
 
-    assert np.allclose(task.bank.rows.numpy(), bank), "rows change after the step, not within it"
+    assert np.allclose(task.method.bank.rows.numpy(), bank), "rows change after the step, not within it"
     task.after_step()
     expected = bank.copy()
     expected[batch.clips] = v
-    assert np.allclose(task.bank.rows.numpy(), expected, atol=1e-5)
+    assert np.allclose(task.method.bank.rows.numpy(), expected, atol=1e-5)
 
 
 def test_the_own_old_row_is_a_positive_too(clips: Path) -> None:
     task = make_task(clips, loss="nce", negatives=4, own_row_positive="also", fill_bank=False)
-    task.loss.Z.fill_(50.0)
-    bank = task.bank.rows.double().numpy().copy()
+    task.method.loss.Z.fill_(50.0)
+    bank = task.method.bank.rows.double().numpy().copy()
     batch, parts = take_step(task)
     v = slow_embeddings(task, batch.clips, batch.index[:, 0])
     fresh = slow_nce(v, v, bank, batch.clips, 4, 50.0)
     old = slow_nce(v, bank[batch.clips], bank, batch.clips, 4, 50.0)
     assert parts["loss"].item() == pytest.approx((fresh + old) / 2, rel=1e-4)
     alone = make_task(clips, loss="nce", negatives=4, own_row_positive="only", fill_bank=False)
-    alone.loss.Z.fill_(50.0)
+    alone.method.loss.Z.fill_(50.0)
     assert take_step(alone)[1]["loss"].item() == pytest.approx(old, rel=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_in_batch_negatives_and_recordings(clips: Path) -> None:
 
 def test_every_row_but_the_own_as_negatives(clips: Path) -> None:
     task = make_task(clips, loss="infonce", mining="all")
-    bank = task.bank.rows.double().numpy().copy()
+    bank = task.method.bank.rows.double().numpy().copy()
     batch, parts = take_step(task)
     v = slow_embeddings(task, batch.clips, batch.index[:, 0])
     losses = []
@@ -159,8 +159,8 @@ def test_every_row_but_the_own_as_negatives(clips: Path) -> None:
 def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
     task = make_task(clips, loss="nce", negatives=4, rotation=1.0)
     task.encoder.rotation_head.eval()  # batch statistics would see the failed slot's stand-in
-    task.loss.Z.fill_(50.0)
-    bank = task.bank.rows.double().numpy().copy()
+    task.method.loss.Z.fill_(50.0)
+    bank = task.method.bank.rows.double().numpy().copy()
     (position, batch), *_ = zip(range(2, 3), task.loader.iterate(2), strict=False)
     batch.ok[[1, 4]] = False
     batch.errors += ["a, broken", "b, broken"]
@@ -171,7 +171,7 @@ def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
         slow_nce(v, v, bank, batch.clips[good], 4, 50.0), rel=1e-4
     )
     task.after_step()
-    changed = np.abs(task.bank.rows.numpy() - bank).max(axis=1) > 1e-6
+    changed = np.abs(task.method.bank.rows.numpy() - bank).max(axis=1) > 1e-6
     assert set(np.flatnonzero(changed)) == set(batch.clips[good])
     assert task.failed == {"a": "broken", "b": "broken"}
 
@@ -179,26 +179,26 @@ def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
 def test_the_slow_encoder_makes_positives_and_rows(clips: Path) -> None:
     task = make_task(clips, loss="nce", negatives=4, momentum_encoder=0.75)
     with torch.no_grad():
-        for parameter in task.slow.parameters():
+        for parameter in task.method.slow.parameters():
             parameter.add_(0.3)
     batch, parts = take_step(task)
     v = slow_embeddings(task, batch.clips, batch.index[:, 0])
-    fast, task.encoder = task.encoder, task.slow
+    fast, task.method.encoder = task.encoder, task.method.slow
     p = slow_embeddings(task, batch.clips, batch.index[:, 0])
-    task.encoder = fast
+    task.method.encoder = fast
     assert not np.allclose(v, p, atol=1e-2)
-    before = [parameter.clone() for parameter in task.slow.parameters()]
+    before = [parameter.clone() for parameter in task.method.slow.parameters()]
     task.after_step()
-    assert np.allclose(task.bank.rows[batch.clips].numpy(), p, atol=1e-5)
-    for old, new, now in zip(before, task.encoder.parameters(), task.slow.parameters(), strict=True):
+    assert np.allclose(task.method.bank.rows[batch.clips].numpy(), p, atol=1e-5)
+    for old, new, now in zip(before, task.encoder.parameters(), task.method.slow.parameters(), strict=True):
         assert torch.allclose(now, 0.75 * old + 0.25 * new, atol=1e-6)
-    assert all(parameter.grad is None for parameter in task.slow.parameters())
+    assert all(parameter.grad is None for parameter in task.method.slow.parameters())
     assert float(parts["alignment"]) == pytest.approx(((v - p) ** 2).sum(axis=1).mean(), rel=1e-3)
 
 
 def test_k_is_an_eighth_of_the_clips_and_never_all(clips: Path) -> None:
-    assert make_task(clips, loss="nce").k == 1
-    assert make_task(clips, loss="nce", negatives=8192).k == 11
+    assert make_task(clips, loss="nce").method.k == 1
+    assert make_task(clips, loss="nce", negatives=8192).method.k == 11
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from tce.cli import run as run_command
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import load_encoder
 from tce.recipes import apply_recipe
-from tce.train.method import Pretraining
 from tce.train.options import (
     AugmentOptions,
     ContrastOptions,
@@ -33,6 +32,7 @@ from tce.train.options import (
 )
 from tce.train.pretrain import make_encoder, pretrain
 from tce.train.run import FILES, FOLDERS
+from tce.train.task import Pretraining
 
 
 def options(clips: Path, out: Path, **flags: Any) -> PretrainOptions:
@@ -208,7 +208,7 @@ def test_another_runs_checkpoint_is_refused(clips: Path, tmp_path: Path) -> None
     pretrain(options(clips, tmp_path / "a", max_steps=2, loss="nce"))
     pretrain(options(clips, tmp_path / "b", max_steps=2, loss="nce", embedding_size=16))
     shutil.copy(tmp_path / "b/checkpoints/latest.pt", tmp_path / "a/checkpoints/latest.pt")
-    with pytest.raises(TceError, match=r"the checkpoint to resume from; expected a encoder for tinynet"):
+    with pytest.raises(TceError, match=r"the checkpoint to resume from; expected the state of a tinynet"):
         pretrain(options(clips, tmp_path / "a", max_steps=2, loss="nce", resume=True))
 
 

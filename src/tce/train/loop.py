@@ -207,9 +207,10 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.means.load_state_dict(state["means"])
         self.last = dict(state["last"])
-        torch.set_rng_state(state["rng"]["cpu"])
-        if "cuda" in state["rng"] and self.world.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng"]["cuda"], self.world.device)
+        own = state["rng"][self.world.rank % len(state["rng"])]  # with more processes than before: any
+        torch.set_rng_state(own["cpu"])
+        if "cuda" in own and self.world.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda"], self.world.device)
 
     def train(self) -> dict[str, float]:
         """Run to the end, or to `--max-steps`; the last figures of every column."""
@@ -243,7 +244,7 @@ class Loop:
         for _ in range(self.optim.accumulate):
             parts = dict(self.task.step(next(batches), clock))
             (parts["loss"] / self.optim.accumulate).backward()  # type: ignore[union-attr]
-            self.means.add(parts)
+            self.means.add(self.world.mean(parts))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.task.after_step()
@@ -292,7 +293,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "means": self.means.state_dict(),
             "last": {name: value for name, value in self.last.items() if name not in TIMING_COLUMNS},
-            "rng": self._random_state(),
+            "rng": self.world.collect(self._random_state()),
         }
         self._require_finite(self.means.peek())
         self._require_finite_weights()

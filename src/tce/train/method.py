@@ -1,41 +1,33 @@
-"""The paper's method, step by step, as a task of the training loop."""
+"""The paper's method, step by step: embed views, mine, contrast, rotation, update bank."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
-from tce.collection.loader import Batch, Loader
-from tce.collection.store import FrameStore
 from tce.contrast import (
     InfoNCE,
     MemoryBank,
     NCELoss,
     NTXent,
+    Sources,
     alignment,
     curriculum_threshold,
     effective_rank,
-    mine,
-    quantile_threshold,
     uniformity,
 )
-from tce.errors import TceError
-from tce.model.checkpoint import save_model
+from tce.contrast.distributed import ShardedBank, global_mean
+from tce.errors import OptionError
 from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
-from tce.train.augment import Augmentation
-from tce.train.loop import Clock
-from tce.train.monitor import CollapseWatch, Monitor
 from tce.train.options import PretrainOptions
-from tce.train.pairs import FILL_EPOCH, FillPlan, PairPlan
-from tce.train.run import RunFolder
 from tce.train.views import Views, follow
 from tce.train.world import World
 
@@ -44,252 +36,266 @@ log = logging.getLogger("tce.train")
 SHARE_OF_CLIPS, MOST_NEGATIVES = 8, 8192  # K where it is not given: N / 8, at most the paper's
 Z_ROWS = 512  # rows whose cosines estimate NCE's constant
 
+Parts = dict[str, Tensor | float]
 
-class Pretraining:
-    """The method (paper, section 3) as a task of the training loop.
 
-    A clip is an instance. Its anchor frame is pulled to its positive and pushed from negatives: rows of the
-    memory bank, mined below a rising threshold, or the other clips of the batch. Shapes: B clips a batch, V
-    views each, N clips in all, D numbers an embedding, K negatives.
+class Moment(NamedTuple):
+    """When a batch is trained on."""
+
+    number: int
+    """Batches before it, from which its random draws follow."""
+    share: float
+    """Share of the training done, t in [0, 1)."""
+    logs: bool
+    """Whether figures that cost time are wanted."""
+
+
+class Pairs(NamedTuple):
+    """Embedded anchors and positives, of this process's part of the batch or of the whole one."""
+
+    v: Tensor
+    """Anchors, unit [B, D]."""
+    p: Tensor
+    """Positives, unit [B, D]."""
+    ids: Tensor
+    """Their clips, which are the bank's rows, int64 [B]."""
+    ok: Tensor | None
+    """Which of them were loaded, bool [B]; None: all."""
+
+
+class Method(nn.Module):
+    """A clip is an instance: anchors are pulled to positives and pushed from negatives (paper, section 3).
+
+    Negatives are rows of the memory bank, mined below a rising threshold, or the other clips of the batch.
+    Shapes: B clips a batch, V views each, N clips in all, D numbers an embedding, K negatives. With several
+    processes, each embeds its part of the batch; rows, threshold, draws and losses are those of one process.
 
     Args:
         options: everything.
-        store: the clips, N of them; row numbers are the bank's.
         encoder: the network, on the world's device.
+        sources: source recording of each clip, int64 [N].
         world: the processes at work.
 
     Raises:
-        OptionError: the batch, K or the positives do not fit the clips.
+        OptionError: `--sync-bn` or `--bank sharded` without what they need.
     """
 
-    name = "pre-training"
-
-    def __init__(self, options: PretrainOptions, store: FrameStore, encoder: FrameEncoder, world: World):
-        self.options, self.store, self.encoder, self.world = options, store, encoder, world
-        contrast, run = options.contrast, options.run
-        self.plan = PairPlan(
-            store.lengths, store.fps, contrast, options.optim, run.seed, world.rank, world.size
-        )
-        self.steps_per_epoch = self.plan.per_epoch // options.optim.accumulate
-        self.views = 1 if contrast.own_row_positive == "only" else 2
-        passes = self.views + (contrast.rotation > 0)
-        self.images_per_step = passes * options.optim.batch_size * options.optim.accumulate
-        self.loader = self._loader(self.plan)
-        self.augment = Augmentation(
-            options.augment, options.model.image_size, encoder.config.mean, encoder.config.std
-        )
-        self.network = Views(encoder, contrast.views == "joint", options.optim.chunks)
-        self.slow = copy.deepcopy(encoder).requires_grad_(False) if contrast.momentum_encoder else None
-        self.sources = torch.from_numpy(store.catalog.source_numbers).to(world.device)  # [N], of recordings
-        self.monitor = self._monitor() if run.monitor_epochs != 0 else None
-        self.watch = CollapseWatch()
-        self.failed: dict[str, str] = {}
+    def __init__(self, options: PretrainOptions, encoder: FrameEncoder, sources: np.ndarray, world: World):
+        super().__init__()
+        self.options, self.world, self.clips = options.contrast, world, len(sources)
+        self.seed, self.precision = options.run.seed, options.run.precision
+        self.encoder = synchronised(encoder, world) if options.run.sync_bn else encoder
+        self.slow: FrameEncoder | None = None
+        if self.options.momentum_encoder:
+            self.slow = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.chunks = options.optim.chunks
+        self.views: nn.Module = Views(self.encoder, self.options.views == "joint", self.chunks)
+        if world.size > 1:
+            devices = [world.device] if world.device.type == "cuda" else None
+            self.views = DistributedDataParallel(self.views, devices, broadcast_buffers=False)
+        self.sources = torch.from_numpy(sources).to(world.device)  # [N]
+        self.exclude = Sources(self.sources) if self.options.exclude_same_source else None
+        self.bank = self._make_bank(options.run.bank) if self.options.uses_bank else None
+        # Does every process see the whole batch's loss, or that of its own part?
+        self.pooled = self.bank is None or isinstance(self.bank, ShardedBank)
+        self.loss = self._make_loss()
         self._pending: list[tuple[Tensor, Tensor]] = []  # rows and vectors that the bank takes after the step
-        self.bank: MemoryBank | None = None
-        self.loss: nn.Module = self._make_loss()
+
+    def _make_bank(self, kind: str) -> MemoryBank:
+        size, momentum = self.encoder.embedding_size, self.options.bank_momentum
+        generator = torch.Generator().manual_seed(self.seed)
+        if kind == "sharded":
+            return ShardedBank(self.clips, size, generator, momentum).to(self.world.device)
+        return MemoryBank(self.clips, size, generator, momentum).to(self.world.device)
+
+    def _make_loss(self) -> NTXent | InfoNCE | NCELoss:
+        temperature = self.options.temperature
+        if self.options.loss == "ntxent":
+            return NTXent(temperature)
+        wanted = self.options.negatives or min(MOST_NEGATIVES, max(1, self.clips // SHARE_OF_CLIPS))
+        self.k = min(wanted, self.clips - 1)
+        if self.world.main:
+            log.info("memory bank of %d rows, %d negatives an anchor", self.clips, self.k)
+        if self.options.loss == "infonce":
+            return InfoNCE(temperature)
+        return NCELoss(self.k, self.clips, temperature).to(self.world.device)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the figures it logs."""
-        contrast = self.options.contrast
+        """Names of the figures that `step` gives."""
         names = ["loss", "contrast"]
-        names += ["rotation", "turned"] * (contrast.rotation > 0)
-        names += ["threshold", "hard"] * (self.bank is not None and contrast.mining == "curriculum")
+        names += ["rotation", "turned"] * (self.options.rotation > 0)
+        names += ["threshold", "hard"] * (self.bank is not None and self.options.mining == "curriculum")
         names += ["drift"] * (self.bank is not None) + ["z_fit"] * isinstance(self.loss, NCELoss)
-        names += ["lr", "alignment", "uniformity", "rank"]
-        return (*names, *(self.monitor.columns if self.monitor is not None else ()))
-
-    def _make_loss(self) -> nn.Module:
-        contrast, clips = self.options.contrast, len(self.store)
-        if contrast.loss == "ntxent":
-            return NTXent(contrast.temperature)
-        generator = torch.Generator().manual_seed(self.options.run.seed)
-        size = self.encoder.embedding_size
-        self.bank = MemoryBank(clips, size, generator, contrast.bank_momentum).to(self.world.device)
-        wanted = contrast.negatives or min(MOST_NEGATIVES, max(1, clips // SHARE_OF_CLIPS))
-        self.k = min(wanted, clips - 1)
-        log.info("memory bank of %d rows, %d negatives an anchor", clips, self.k)
-        if contrast.loss == "infonce":
-            return InfoNCE(contrast.temperature)
-        return NCELoss(self.k, clips, contrast.temperature).to(self.world.device)
-
-    def _loader(self, plan: Any) -> Loader:
-        size, options = self.options.frame_size, self.options
-        return Loader(
-            self.store, plan, (size, size), options.data.resize, threads=options.run.workers, pin=True
-        )
-
-    def _monitor(self) -> Monitor:
-        run, data = self.options.run, self.options.data
-        return Monitor(
-            self.store, self.options.frame_size, run.monitor_clips, run.workers, run.precision, data.resize
-        )
-
-    # What the loop asks for.
+        return (*names, "alignment", "uniformity", "rank")
 
     @property
-    def seconds_waiting(self) -> float:
-        """Seconds spent waiting for data so far."""
-        return self.loader.seconds_waiting
+    def anchors_only(self) -> bool:
+        """Whether no positive frame is embedded: the clip's own row is the positive."""
+        return self.options.own_row_positive == "only"
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What is trained: all that is not frozen."""
-        return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+    def step(
+        self,
+        views: Tensor,
+        turned: tuple[Tensor, Tensor] | None,
+        ids: Tensor,
+        ok: Tensor | None,
+        moment: Moment,
+    ) -> Parts:
+        """One forward pass of the method on this process's part of a batch, b of B clips.
 
-    def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of the run from number `start` on, with their numbers."""
-        self.encoder.train()
-        if self.slow is not None:
-            self.slow.train()  # batch statistics, as the encoder
-        yield from enumerate(self.loader.iterate(start), start)
+        Args:
+            views: anchors and positives, normalised [b, V, 3, h, w]; V is 1 with `anchors_only`.
+            turned: a third view [b, 3, h, w] turned by quarters, and by how many, int64 [b].
+            ids: their clips, int64 [b].
+            ok: which were loaded, bool [b]; None: all.
+            moment: when this is.
 
-    def step(self, batch: tuple[int, Batch], clock: Clock) -> dict[str, Tensor | float]:
-        """One forward pass: embed the views, mine, contrast, and the rotation task beside it."""
-        number, loaded = batch
-        epoch, seed = number // self.plan.per_epoch, self.options.run.seed
-        frames, ok = self._receive(loaded)  # [B, F, H, W, 3]
-        ids = torch.from_numpy(loaded.clips).to(self.world.device)  # [B]
-        if frames.shape[1] < self.views:
-            frames = frames.expand(-1, self.views, -1, -1, -1)  # anchor and positive are the same frame
-        views = self.augment(frames, loaded.clips, epoch, seed)  # [B, V, 3, h, w]
-        turned, turns = None, None
-        if self.options.contrast.rotation:
-            turned, turns = self.augment.rotated(frames[:, 0], loaded.clips, epoch, seed)
-        v, p, scores = self.embed_views(views, turned, ids)  # [B, D], [B, D], [B, 4]
-        parts = self.contrast(v, p, ids, ok, number, clock)
+        Returns:
+            "loss", which is to be lowered, its parts and, when logged, what else `columns` names.
+        """
+        v, p, scores = self.embed_views(views, turned[0] if turned else None, moment)
+        part = Pairs(v, p, ids, ok)
+        whole = self.of_all_processes(part)
+        parts = self.contrast(whole if self.pooled else part, moment)
         loss = parts["contrast"]
-        if scores is not None and turns is not None:
-            parts |= self.rotation(scores, turns, ok)
-            loss = loss + self.options.contrast.rotation * parts["rotation"]
+        if turned is not None and scores is not None:
+            parts |= self.rotation(scores, turned[1], ok)
+            loss = loss + self.options.rotation * parts["rotation"]
         if self.bank is not None:
-            fresh = (v if self.slow is None else p).detach()  # [B, D]; the slow encoder's, if there is one
-            self._pending.append((ids, fresh) if ok is None else (ids[ok], fresh[ok]))
-        if clock.logs:
-            parts |= {"alignment": alignment(v, p), "uniformity": uniformity(v), "rank": effective_rank(v)}
+            fresh = (
+                whole.v if self.slow is None else whole.p
+            )  # the slow encoder makes the rows, if there is one
+            rows = (whole.ids, fresh.detach())
+            self._pending.append(rows if whole.ok is None else (rows[0][whole.ok], rows[1][whole.ok]))
+        if moment.logs:
+            parts |= self.shape_of(whole)
         return {"loss": loss, **parts}
 
-    def after_step(self) -> None:
-        """Once the weights have moved: the bank takes the new rows, the slow encoder follows."""
-        self.update_bank()
-        if self.slow is not None:
-            follow(self.slow, self.encoder, self.options.contrast.momentum_encoder)
-
-    def look(self) -> dict[str, float]:
-        """The monitor's figures, see `Monitor`."""
-        return self.monitor(self.encoder) if self.monitor is not None else {}
-
-    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
-        """Whether the embeddings are collapsing."""
-        return self.watch.see(figures["rank"], clock.share)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Network, slow copy, bank, Z, and what the watch and the list of failures have seen."""
-        modules = {name: module.state_dict() for name, module in self._modules().items()}
-        return {**modules, "watch": self.watch.state_dict(), "failed": dict(self.failed)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put that back.
-
-        Raises:
-            TceError: the state is another network's or another bank's.
-        """
-        for name, module in self._modules().items():
-            try:
-                module.load_state_dict(state[name])
-            except (KeyError, RuntimeError) as error:
-                raise TceError(
-                    "the checkpoint to resume from",
-                    expected=f"a {name} for {self.encoder.config.architecture} and {len(self.store)} clips",
-                    found=str(error).strip().splitlines()[-1].strip(),
-                    fix="give back the run's own checkpoint, or begin anew with --force",
-                ) from error
-        self.watch.load_state_dict(state["watch"])
-        self.failed = dict(state["failed"])
-
-    def _modules(self) -> dict[str, nn.Module]:
-        named = {"encoder": self.encoder, "slow": self.slow, "bank": self.bank, "loss": self.loss}
-        return {name: module for name, module in named.items() if module is not None}
-
-    def save_model(self, folder: RunFolder) -> None:
-        """Write model.safetensors."""
-        save_model(folder.model_file, self.encoder)
-
-    # The method's parts, by the paper's names.
-
     def embed_views(
-        self, views: Tensor, turned: Tensor | None, ids: Tensor
+        self, views: Tensor, turned: Tensor | None, moment: Moment
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Unit embeddings of anchors and positives, [B, D] each, and rotation scores [B, 4].
+        """Unit embeddings of anchors and positives, [b, D] each, and rotation scores [b, 4].
 
-        The positive's comes from the slow encoder where there is one, and is the clip's own row where only
-        that is wanted.
+        Positives come from the slow encoder where there is one; with `anchors_only` they are left as anchors.
         """
-        with autocast(self.world.device, self.options.run.precision):
-            vectors, scores = self.network(views if self.slow is None else views[:, :1], turned)  # [B, V, D]
-            if self.views == 1:
-                assert self.bank is not None
-                return vectors[:, 0], self.bank.own(ids), scores
-            if self.slow is None:
-                return vectors[:, 0], vectors[:, 1], scores
-            with torch.no_grad():
-                p = self.slow(views[:, 1])
-            return vectors[:, 0], p, scores
+        with autocast(self.world.device, self.precision):
+            vectors, scores = self.views(views if self.slow is None else views[:, :1], turned)  # [b, V, D]
+            if self.slow is None or self.anchors_only:
+                return vectors[:, 0], vectors[:, -1], scores
+            return vectors[:, 0], self.embed_slowly(views[:, 1], moment), scores
 
-    def contrast(
-        self, v: Tensor, p: Tensor, ids: Tensor, ok: Tensor | None, number: int, clock: Clock
-    ) -> dict[str, Tensor | float]:
-        """The contrastive loss of anchors v and positives p, both [B, D]."""
-        options, exclude = self.options.contrast, self.options.contrast.exclude_same_source
-        if self.bank is None:
-            return {"contrast": self.loss(v, p, self.sources[ids] if exclude else ids, weights=ok)}
-        parts: dict[str, Tensor | float] = {}
-        if options.mining == "all":
-            negative = self.bank.similarity(v)  # [B, N]
-            absent = torch.zeros_like(negative, dtype=torch.bool).scatter_(1, ids[:, None], True)
-            if exclude:
-                absent |= self.sources == self.sources[ids][:, None]
-        else:
-            negative, absent = self.mine(v, ids, number, clock, parts), None  # [B, K]
+    @torch.no_grad()
+    def embed_slowly(self, images: Tensor, moment: Moment) -> Tensor:
+        """The slow encoder's embeddings [b, D] of images [b, 3, h, w], in batches shuffled over all chunks.
+
+        Who shares a chunk shares its batch statistics, by which anchor and positive would know each other; so
+        positives are divided among the chunks in another order than anchors (He et al. 2020).
+        """
+        assert self.slow is not None
+        if self.world.size * self.chunks == 1:
+            return self.slow(images)
+        whole = self.world.gather(images)  # [B, 3, h, w]
+        order = torch.randperm(len(whole), generator=self.generator(moment)).to(whole.device)
+        mine = slice(self.world.rank * len(images), (self.world.rank + 1) * len(images))
+        chunks = whole[order[mine]].chunk(self.chunks)
+        vectors = self.world.gather(
+            torch.cat([self.slow(chunk) for chunk in chunks])
+        )  # [B, D], in that order
+        return torch.empty_like(vectors).index_copy_(0, order, vectors)[mine]
+
+    def of_all_processes(self, part: Pairs) -> Pairs:
+        """The pairs of the whole batch, in order of rank, with gradient."""
+        if self.world.size == 1:
+            return part
+        ok = (
+            torch.ones(len(part.ids), dtype=torch.bool, device=part.ids.device)
+            if part.ok is None
+            else part.ok
+        )
+        v, p, ids, ok = (self.world.gather(rows) for rows in (part.v, part.p, part.ids, ok))
+        return Pairs(v, p, ids, ok)
+
+    def contrast(self, pairs: Pairs, moment: Moment) -> Parts:
+        """The contrastive loss."""
+        v, p, ids, ok = pairs
+        if isinstance(self.loss, NTXent):
+            keys = ids if self.exclude is None else self.sources[ids]
+            return {"contrast": self.loss(v, p, keys, weights=ok)}
+        assert self.bank is not None
+        parts: Parts = {}
+        negative, absent = self.mine(pairs, moment, parts)  # [B, K]
         own = (v * self.bank.own(ids)).sum(dim=1)  # [B]
-        parts["contrast"] = self.loss((v * p).sum(dim=1), negative, ok, absent)
-        if options.own_row_positive == "also":
-            parts["contrast"] = (parts["contrast"] + self.loss(own, negative, ok, absent)) / 2
-        if clock.logs:
+        fresh = own if self.anchors_only else (v * p).sum(dim=1)  # [B]
+        if isinstance(self.loss, NCELoss) and not self.loss.z_known:  # as released: the first batch sets Z
+            gather = (lambda rows: rows) if self.pooled else self.world.gather
+            self.loss.estimate_z(gather(fresh), gather(negative), None, absent, self.bank.over)
+        parts["contrast"] = self._mean(fresh, negative, absent, ok)
+        if self.options.own_row_positive == "also":
+            parts["contrast"] = (parts["contrast"] + self._mean(own, negative, absent, ok)) / 2
+        if moment.logs:
             parts["drift"] = own.detach().mean()
             if isinstance(self.loss, NCELoss):
-                parts["z_fit"] = self.loss.normalisation(None, negative.detach())
+                over = self.bank.over
+                parts["z_fit"] = self.loss.normalisation(None, negative.detach(), absent=absent, over=over)
         return parts
 
-    def mine(
-        self, v: Tensor, ids: Tensor, number: int, clock: Clock, parts: dict[str, Tensor | float]
-    ) -> Tensor:
-        """Cosines of anchors and their negatives, [B, K]: the hardest below the curriculum's threshold."""
+    def _mean(self, positive: Tensor, negative: Tensor, absent: Tensor | None, ok: Tensor | None) -> Tensor:
+        """Mean loss over the good anchors; the processes' mean is that over the whole batch."""
+        assert self.bank is not None and not isinstance(self.loss, NTXent)
+        if self.pooled or self.world.size == 1:
+            return self.loss(positive, negative, ok, absent, self.bank.over)
+        return global_mean(self.loss.per_anchor(positive, negative, absent=absent), ok)
+
+    def mine(self, pairs: Pairs, moment: Moment, parts: Parts) -> tuple[Tensor, Tensor | None]:
+        """Cosines of anchors and negatives, [B, K], the hardest rows below the curriculum's threshold.
+
+        Also which of them are padding or no negatives, bool [B, K], where there are such.
+        """
         assert self.bank is not None
-        options = self.options.contrast
-        with torch.no_grad():
-            similarity = self.bank.similarity(v)  # [B, N]
+        options, v, ids = self.options, pairs.v, pairs.ids
+        if options.mining == "all":
+            return self.bank.every(v, ids, self.exclude)
         level = curriculum_threshold(
-            clock.share, options.lowest_threshold, options.threshold_high, options.threshold_rate
+            moment.share, options.lowest_threshold, options.threshold_high, options.threshold_rate
         )
         threshold: float | Tensor = level
         if options.mining == "random":
             threshold = -2.0  # below every cosine: nothing is mined, all is drawn
         elif options.threshold_by == "quantile":
-            threshold = quantile_threshold(similarity, level)  # [B]
-        exclude = self.sources if options.exclude_same_source else None
-        mined = mine(similarity, ids, threshold, self.k, self._generator(number), exclude)
+            threshold = self.bank.quantile(v, level)  # [B]
+        first = 0 if self.pooled else self.world.rank * len(v)
+        mined = self.bank.negatives(
+            v, ids, threshold, self.k, self.generator(moment), self.exclude, first_anchor=first
+        )
         if options.mining == "curriculum":
             parts["threshold"] = level
-            if clock.logs:
+            if moment.logs:
                 parts["hard"] = mined.hard_share
-        return self.bank.take(v, mined.ids, similarity)
+        return mined.cosine, mined.absent
 
-    def rotation(self, scores: Tensor, turns: Tensor, ok: Tensor | None) -> dict[str, Tensor | float]:
-        """Loss and accuracy of telling the turns [B] from the scores [B, 4]."""
-        if ok is not None:
-            scores, turns = scores[ok], turns[ok]
-        right = (scores.argmax(dim=1) == turns).float().mean()
-        return {"rotation": functional.cross_entropy(scores.float(), turns), "turned": right}
+    def rotation(self, scores: Tensor, turns: Tensor, ok: Tensor | None) -> Parts:
+        """Loss and accuracy of telling the turns [b] from the scores [b, 4]."""
+        losses = functional.cross_entropy(scores.float(), turns, reduction="none")  # [b]
+        right = (scores.argmax(dim=1) == turns).float()
+        return {"rotation": global_mean(losses, ok), "turned": global_mean(right, ok)}
+
+    def shape_of(self, whole: Pairs) -> Parts:
+        """How the batch's embeddings lie on the sphere."""
+        v, p = whole.v.detach(), whole.p.detach()
+        if whole.ok is not None:
+            v, p = v[whole.ok], p[whole.ok]
+        if self.anchors_only and self.bank is not None:
+            p = self.bank.own(whole.ids if whole.ok is None else whole.ids[whole.ok])
+        return {"alignment": alignment(v, p), "uniformity": uniformity(v), "rank": effective_rank(v)}
+
+    def after_step(self) -> None:
+        """Once the weights have moved: the bank takes the new rows, the slow encoder follows."""
+        self.update_bank()
+        if self.slow is not None:
+            follow(self.slow, self.encoder, self.options.momentum_encoder)
+            self.world.average(self.slow.buffers())
+        self.world.average(self.encoder.buffers())
 
     def update_bank(self) -> None:
         """The anchors' embeddings replace their clips' rows."""
@@ -299,40 +305,62 @@ class Pretraining:
         self._pending.clear()
 
     @torch.no_grad()
-    def fill_bank(self) -> None:
-        """Replace the bank's random rows by one pass over the clips, then estimate NCE's constant on them."""
-        options, seed = self.options.contrast, self.options.run.seed
-        if self.bank is None:
+    def fill(self, views: Tensor, ids: Tensor, ok: Tensor | None) -> None:
+        """Put the embeddings of views [b, 1, 3, h, w] into the bank's rows `ids` [b]."""
+        assert self.bank is not None
+        with autocast(self.world.device, self.precision):
+            v = self.views(views)[0][:, 0]  # [b, D]
+        whole = self.of_all_processes(Pairs(v, v, ids, ok))
+        good = slice(None) if whole.ok is None else whole.ok
+        self.bank.update(whole.ids[good], whole.v[good])
+
+    @torch.no_grad()
+    def estimate_z(self) -> None:
+        """Set NCE's constant by the cosines between random rows of the bank."""
+        if self.bank is None or not isinstance(self.loss, NCELoss):
             return
-        if options.fill_bank:
-            log.info("filling the memory bank by one pass over %d clips", len(self.store))
-            self.encoder.train()  # batch statistics: an untrained network has no others
-            for loaded in self._loader(FillPlan(self.plan, self.world.rank, self.world.size)):
-                frames, ok = self._receive(loaded)
-                views = self.augment(frames, loaded.clips, FILL_EPOCH, seed)  # [B, 1, 3, h, w]
-                with autocast(self.world.device, self.options.run.precision):
-                    vectors = self.network(views)[0][:, 0]  # [B, D]
-                ids = torch.from_numpy(loaded.clips).to(self.world.device)
-                self.bank.update(ids if ok is None else ids[ok], vectors if ok is None else vectors[ok])
-        if isinstance(self.loss, NCELoss) and options.constant_z == "estimated":
-            order = torch.randperm(len(self.bank), generator=torch.Generator().manual_seed(seed))
-            rows = self.bank.rows[order[:Z_ROWS].to(self.world.device)]
-            others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-            self.loss.estimate_z(None, (rows @ rows.T)[others].view(len(rows), -1))
+        order = torch.randperm(self.clips, generator=torch.Generator().manual_seed(self.seed))
+        rows = self.bank.own(order[:Z_ROWS].to(self.world.device))
+        others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+        self.loss.estimate_z(None, (rows @ rows.T)[others].view(len(rows), -1))
 
-    def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Frames on the device, and which samples are good; None where all are."""
-        for error in batch.errors:
-            clip, _, reason = error.partition(", ")
-            if clip not in self.failed:
-                log.warning("left out: %s", error)
-                self.failed[clip] = reason
-        if not batch.ok.any():
-            raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
-        frames = torch.as_tensor(batch.frames).to(self.world.device, non_blocking=True)
-        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.world.device)
-
-    def _generator(self, number: int) -> torch.Generator:
+    def generator(self, moment: Moment) -> torch.Generator:
         """The draws of one batch: a function of seed and batch number, so there is no state to lose."""
-        state = np.random.SeedSequence((self.options.run.seed, number)).generate_state(1, np.uint64)[0]
+        state = np.random.SeedSequence((self.seed, moment.number)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(state >> 1))
+
+    def whole_state(self) -> dict[str, Any]:
+        """The state of encoder, slow encoder, bank and loss, the same with any number of processes."""
+        state = {name: module.state_dict() for name, module in self._parts().items()}
+        if isinstance(self.bank, ShardedBank):
+            state["bank"] = {"rows": self.bank.whole()}
+        return state
+
+    def load_whole_state(self, state: dict[str, Any]) -> None:
+        """Put that back.
+
+        Raises:
+            RuntimeError: tensors are missing or have another shape, as torch tells it.
+            KeyError: a part is missing.
+        """
+        for name, module in self._parts().items():
+            if isinstance(module, ShardedBank):
+                module.load_whole(state[name]["rows"])
+            else:
+                module.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, nn.Module]:
+        parts = {"encoder": self.encoder, "slow": self.slow, "bank": self.bank, "loss": self.loss}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def synchronised(encoder: FrameEncoder, world: World) -> FrameEncoder:
+    """The encoder with batch statistics over all processes.
+
+    Raises:
+        OptionError: there are no GPUs, or there is one process.
+    """
+    if world.device.type != "cuda" or world.size == 1:
+        found = f"{world.size} on {world.device.type}"
+        raise OptionError("--sync-bn", expected="several processes on GPUs", found=found, fix="leave it out")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(encoder)

@@ -180,10 +180,14 @@ class AugmentOptions:
     """Largest relative change of saturation, drawn per frame."""
     hue: float = 0.25
     """Largest shift of hue as a share of the colour circle, drawn per frame."""
+    jitter: Literal["linear", "released"] = "linear"
+    """One colour matrix a frame, clipped once; or the released code's four steps, HSV hue: far slower."""
+    blur: float = 0.0
+    """Probability, per frame, of Gaussian blur; 0.5 in SimCLR."""
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for flag, value in (("--flip", self.flip), ("--grey", self.grey)):
+        for flag, value in (("--flip", self.flip), ("--grey", self.grey), ("--blur", self.blur)):
             within(flag, value, 0, 1)
         for flag in ("brightness", "color_contrast", "saturation"):
             within("--" + flag.replace("_", "-"), getattr(self, flag), 0, 1)
@@ -337,10 +341,8 @@ class PretrainOptions:
             raise OptionError(
                 "--frame-size", expected=f"at least --image-size {self.model.image_size}", found=str(frame)
             )
-        if self.optim.chunks > 1 and self.contrast.views == "joint" and self.contrast.momentum_encoder:
-            raise OptionError(
-                "--chunks", expected="--views separate beside --momentum-encoder", found="--views joint"
-            )
+        if self.run.bank == "sharded" and not self.contrast.uses_bank:
+            raise OptionError("--bank sharded", expected="a loss with a memory bank", found="--loss ntxent")
 
     @property
     def frame_size(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from tce.model.encoder import FrameEncoder, build_encoder, seeded
 from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.loop import fit
-from tce.train.method import Pretraining
-from tce.train.options import DataOptions, PretrainOptions
+from tce.train.options import DataOptions, PretrainOptions, RunOptions
 from tce.train.run import RunFolder, describe_run
+from tce.train.task import Pretraining
 from tce.train.world import World, join_world
 
 log = logging.getLogger("tce.train")
@@ -52,44 +53,73 @@ def pretrain(options: PretrainOptions) -> Result:
     for flag, value in (("DATA", options.data.data), ("--out", options.run.out)):
         if not value:
             raise OptionError(flag, expected="a folder", found="nothing", fix="see tce pretrain --help")
-    with join_world(options.run.device) as world:
-        if options.run.deterministic:
-            torch.use_deterministic_algorithms(True)
-        return _pretrain(options, world)
+    with (
+        join_world(options.run.device) as world,
+        deterministic(options.run.deterministic),
+        run_folder(options.run, world) as folder,
+    ):
+        return _pretrain(options, world, folder)
 
 
-def _pretrain(options: PretrainOptions, world: World) -> Result:
+def _pretrain(options: PretrainOptions, world: World, folder: RunFolder | None) -> Result:
     run = options.run
-    with RunFolder(run.out, run.resume, run.force) as folder:
-        store = open_clips(options.data, folder.path / "footage", run.workers)
-        encoder = make_encoder(options).to(world.device)
-        if run.channels_last:
-            encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if run.compile:
-            encoder.backbone.compile()
-        task = Pretraining(options, store, encoder, world)
+    store = open_clips(options.data, Path(run.out) / "footage", world)
+    encoder = make_encoder(options).to(world.device)
+    if run.channels_last:
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if run.compile:
+        encoder.backbone.compile()
+    task = Pretraining(options, store, encoder, world)
+    state = None
+    if folder is not None:
         data = {"fingerprint": store.fingerprint(), "clips": len(store)}
         state = folder.begin(describe_run("pretrain", dataclasses.asdict(options), data), task.columns, FREE)
-        with seeded(run.seed + world.rank):  # for networks that draw, such as those with dropout
-            if state is None:
-                task.fill_bank()
-            figures = fit(task, options.optim, run, world, folder, state)
-        return _finish(options, task, folder, figures)
+    state = world.share(state)
+    with seeded(run.seed + world.rank):  # for networks that draw, such as those with dropout
+        if state is None:
+            task.fill_bank()
+        figures = fit(task, options.optim, run, world, folder, state)
+    return _finish(options, task, folder, figures) if folder is not None else Result("")
 
 
-def open_clips(data: DataOptions, cache: Path, workers: int) -> FrameStore:
+@contextlib.contextmanager
+def run_folder(run: RunOptions, world: World) -> Iterator[RunFolder | None]:
+    """The run folder in the main process; None in the others, which do not write."""
+    if not world.main:
+        yield None
+        return
+    with RunFolder(run.out, run.resume, run.force) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Only kernels that repeat bit for bit inside the block, where `on`."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(on or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def open_clips(data: DataOptions, cache: Path, world: World) -> FrameStore:
     """The clips to learn from: all of them, or the train clips of a split.
 
     Args:
         data: where they are and which are wanted.
         cache: where footage is packed if it is not yet.
-        workers: threads or processes for packing.
+        world: its main process packs, while the others wait.
 
     Raises:
         TceError: there are none.
     """
     split = data.split or "01"
+    if not world.main:
+        world.share(None)  # until the main process has packed what there is to pack
     store = prepare_store(data.data, cache, lists=data.lists, split=split)
+    if world.main:
+        world.share(None)
     if data.lists is None and data.split is None:
         return store
     train = store.catalog.splits == "train"

@@ -1,18 +1,27 @@
-"""The processes of one run: which this is, what they agree on. One process is a world of its own."""
+"""The processes of one run: which this is, and what they agree on. One process is a world of its own.
+
+A launcher (`torchrun`, `accelerate launch`) starts the same command in every process and numbers them.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from tce.errors import OptionError
+from tce.contrast.distributed import gather_rows
+from tce.errors import OptionError, TceError
 from tce.model.device import pick_device
+
+PATIENCE = timedelta(
+    days=2
+)  # the others wait while the main process packs footage or looks at the embeddings
 
 
 class World:
@@ -50,16 +59,52 @@ class World:
         dist.broadcast_object_list(box, src=0, group=self._control)
         return box[0]
 
+    def collect(self, value: Any) -> list[Any]:
+        """Every process's value, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows [b, ...] of all processes in order of rank, with gradient; see `gather_rows`."""
+        if self.size == 1:
+            return rows
+        return gather_rows(rows.byte()).bool() if rows.dtype == torch.bool else gather_rows(rows)
+
+    def mean(self, parts: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+        """Each figure's mean over the processes, which all have the same names."""
+        if self.size == 1:
+            return dict(parts)
+        values = [torch.as_tensor(value).detach().double().to(self.device) for value in parts.values()]
+        total = torch.stack(values)
+        dist.all_reduce(total)
+        return dict(zip(parts, (total / self.size).unbind(), strict=True))
+
+    @torch.no_grad()
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by their means over the processes: batch norm's running statistics."""
+        kept = [tensor for tensor in tensors if tensor.is_floating_point()]
+        if self.size == 1 or not kept:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in kept])
+        dist.all_reduce(flat)
+        for tensor, mean in zip(kept, (flat / self.size).split([t.numel() for t in kept]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
 
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
-    """The world a launcher (`torchrun`, `accelerate launch`) started this process in, or this process alone.
+    """The world a launcher started this process in, or this process alone.
 
     Args:
         device: as `--device`; with several GPUs each process takes its own.
 
     Raises:
         OptionError: a device this machine lacks, or `cuda:N` with several processes.
+        TceError: another process of the run ended.
+        SystemExit: in the other processes, where the main one raises a TceError: it is told once.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -72,9 +117,34 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if here.type == "cuda":
         here = torch.device("cuda", local % torch.cuda.device_count())
         torch.cuda.set_device(here)
-    patience = timedelta(minutes=10)
-    dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=patience)
+    dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield World(here, rank, size, dist.new_group(backend="gloo", timeout=patience))
-    finally:
-        dist.destroy_process_group()
+        yield World(here, rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+    except TceError:
+        if rank == 0:
+            raise
+        raise SystemExit(1) from None
+    except RuntimeError as error:
+        if not _lost_a_process(error):
+            raise
+        raise TceError(
+            f"process {rank} of {size} lost another one",
+            expected="all to run until the end",
+            found=str(error).strip().splitlines()[0][:200],
+            fix="its own message says why; the same command with --resume goes on from the last checkpoint",
+        ) from error
+    dist.destroy_process_group()
+
+
+SIGNS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "ocket",
+    "NCCL",
+    "store->get",
+)
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in SIGNS)
