@@ -21,7 +21,7 @@ log = logging.getLogger("tce.demo")
 
 CLASSES, CLIPS_PER_CLASS, GROUPS, TEST_GROUPS = 6, 48, 6, 2
 FRAMES, SIZE, FPS = 24, 96, 15
-IMAGE_SIZE = 64
+IMAGE_SIZE, BATCH_SIZE = 64, 64
 NEIGHBOURS = 10
 
 
@@ -112,7 +112,7 @@ def _pretrain_options(
         model=replace(quick.model, image_size=IMAGE_SIZE),
         contrast=replace(quick.contrast, window=8, temperature=0.2),
         augment=replace(quick.augment, crop_scale=(0.5, 1.0)),  # the figure fills the picture already
-        optim=replace(quick.optim, epochs=options.epochs, batch_size=64, lr=0.06),
+        optim=replace(quick.optim, epochs=options.epochs, batch_size=BATCH_SIZE, lr=0.06),
         run=replace(
             quick.run,
             out=str(out / "run"),
