@@ -1,0 +1,158 @@
+"""Colours of a view: channel-split grey, colour jitter, normalisation; batched.
+
+Two jitters of the same strengths. `ReleasedJitter` is what the 2020 code did: brightness, contrast,
+saturation and hue one after the other, in an order drawn for each frame, clipped after each, hue by HSV.
+`LinearJitter` leaves the clipping in between out and turns hue in the YIQ plane, which keeps luminance. The
+four then commute, so that no order is drawn, and grey, jitter and normalisation are one 3 x 3 matrix a frame:
+many times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+LUMINANCE = np.ones((3, 1)) * LUMA  # keeps Y alone
+CHROMINANCE = np.eye(3) - LUMINANCE  # keeps I and Q
+QUARTER = np.linalg.inv(TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ TO_YIQ  # turns them by 90°
+
+Numbers = NDArray[np.float64]
+Channels = NDArray[np.int64]
+
+
+class LinearJitter:
+    """Grey, jitter without clipping in between, clipping, normalisation.
+
+    Args:
+        channel: replaces the other two, -1 for none, [M].
+        factors: of brightness, contrast and saturation, and the hue's shift in turns, [M, 4].
+        order: of no account here.
+        mean: subtracted from each channel, of pixels in [0, 1].
+        std: divides each channel.
+        device: where the images are.
+    """
+
+    def __init__(
+        self,
+        channel: Channels,
+        factors: Numbers,
+        order: Channels,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+    ):
+        brightness, contrast, saturation, hue = (column[:, None, None] for column in factors.T)
+        angle = 2 * np.pi * hue
+        turned = LUMINANCE + np.cos(angle) * CHROMINANCE + np.sin(angle) * QUARTER  # [M, 3, 3]
+        grey = channel_matrix(channel)
+        matrix = brightness * contrast * (saturation * turned + (1 - saturation) * LUMINANCE) @ grey
+        # Contrast moves pixels away from the mean luminance, which is linear in the channels' means.
+        from_mean = brightness * (1 - contrast) * LUMA @ grey  # [M, 1, 3]
+        centre, spread = np.array(mean)[:, None], np.array(std)[:, None]
+        weights = np.concatenate([matrix / spread, from_mean / spread], axis=1) / 255  # [M, 6, 3]
+        self.weights = torch.from_numpy(weights.astype(np.float32)).to(device)
+        ends = torch.from_numpy(np.array([(0 - centre) / spread, (1 - centre) / spread], np.float32))
+        self.black, self.white = ends.to(device)  # [3, 1], normalised
+
+    def __call__(self, images: Tensor, part: slice) -> Tensor:
+        """The images of a part, float32 [m, 3, h, w] in [0, 255], normalised."""
+        weights = self.weights[part]
+        shift = weights[:, 3:] @ images.mean(dim=(2, 3))[:, :, None]  # [m, 3, 1]
+        pixels = torch.baddbmm(shift + self.black, weights[:, :3], images.flatten(2))  # [m, 3, h w]
+        return torch.clamp_(pixels, self.black, self.white).view_as(images)
+
+
+class ReleasedJitter:
+    """Grey, jitter step by step in each frame's own order, normalisation.
+
+    Args:
+        channel: as in `LinearJitter`.
+        factors: as in `LinearJitter`.
+        order: order in which brightness 0, contrast 1, saturation 2 and hue 3 are applied, [M, 4].
+        mean: as in `LinearJitter`.
+        std: as in `LinearJitter`.
+        device: as in `LinearJitter`.
+    """
+
+    def __init__(
+        self,
+        channel: Channels,
+        factors: Numbers,
+        order: Channels,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+    ):
+        self.order = order
+        self.grey = torch.from_numpy((channel_matrix(channel) / 255).astype(np.float32)).to(device)
+        self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
+        self.mean, self.std = (torch.tensor(numbers, device=device)[:, None, None] for numbers in (mean, std))
+
+    def __call__(self, images: Tensor, part: slice) -> Tensor:
+        """The images of a part, float32 [m, 3, h, w] in [0, 255], normalised."""
+        images = (self.grey[part] @ images.flatten(2)).view_as(images)
+        factors, order = self.factors[part], self.order[part]
+        for step in range(4):
+            for kind, function in enumerate((scale_brightness, scale_contrast, scale_saturation, shift_hue)):
+                chosen = np.flatnonzero(order[:, step] == kind)
+                if len(chosen):
+                    index = torch.from_numpy(chosen).to(images.device)
+                    images[index] = function(images[index], factors[index, kind][:, None, None])
+        return (images - self.mean) / self.std
+
+
+def channel_matrix(channel: Channels) -> Numbers:
+    """Matrices [M, 3, 3] that replace all channels by one, or for -1 leave them."""
+    choices = np.zeros((4, 3, 3))
+    for single in range(3):
+        choices[single, :, single] = 1
+    choices[-1] = np.eye(3)
+    return choices[channel]
+
+
+def luminance(images: Tensor) -> Tensor:
+    """Weighted sum of the channels, [M, h, w]."""
+    red, green, blue = images.unbind(1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
+def scale_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Images [M, 3, h, w] in [0, 1] towards (or away from) black by factors [M, 1, 1]."""
+    return (images * factor[:, None]).clamp_(0, 1)
+
+
+def scale_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Towards (or away from) their mean luminance."""
+    mean = luminance(images).mean(dim=(1, 2))[:, None, None, None]
+    return torch.lerp(mean.expand_as(images), images, factor[:, None]).clamp_(0, 1)
+
+
+def scale_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Towards (or away from) their luminance."""
+    return torch.lerp(luminance(images)[:, None].expand_as(images), images, factor[:, None]).clamp_(0, 1)
+
+
+def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of HSV by shifts [M, 1, 1], in turns."""
+    red, green, blue = images.unbind(1)  # [M, h, w]
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    sixth = 1 / (6 * chroma.clamp(min=1e-8))
+    hue = torch.where(
+        value == red,
+        (green - blue) * sixth,
+        torch.where(value == green, (blue - red) * sixth + 1 / 3, (red - green) * sixth + 2 / 3),
+    ).add_(shift)
+    out = torch.empty_like(images)
+    for channel, peak in enumerate((0.0, 1 / 3, 2 / 3)):  # the hue at which the channel is strongest
+        away = hue - peak
+        away.sub_(away.round()).abs_()  # [0, 1/2] turns
+        level = (2 - 6 * away).clamp_(0, 1)  # 1 up to 1/6 turn away, 0 from 1/3 on
+        torch.addcmul(value, chroma, level.sub_(1), out=out[:, channel])
+    return out
