@@ -196,9 +196,11 @@ class _Take(torch.autograd.Function):
 def weighted_rows(rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     """Sum over j of weights[b, j] rows[ids[b, j]], [B, D], without a [B, k, D] array.
 
-    Where most rows are used, a dense product is faster than fetching each by its number, on any device.
+    Either as a dense product with [B, N] weights, or by fetching each row by its number: slow on a GPU, which
+    sums the k rows of an anchor one after the other.
     """
-    if len(rows) <= DENSE * ids.shape[1]:
+    most = DENSE * ids.numel() if ids.device.type == "cpu" else DENSE_ELSEWHERE
+    if len(ids) * len(rows) <= most:
         dense = weights.new_zeros(len(ids), len(rows)).scatter_add_(1, ids, weights)  # [B, N]
         return dense @ rows
     return F.embedding_bag(ids, rows, per_sample_weights=weights.contiguous(), mode="sum")
@@ -206,3 +208,4 @@ def weighted_rows(rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
 
 DRAWN_ROWS = 65_536  # drawn together
 DENSE = 8  # fetching a row by number costs a CPU about as much as eight in a dense product
+DENSE_ELSEWHERE = 2**28  # weights, 1 GiB

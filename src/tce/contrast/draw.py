@@ -25,7 +25,7 @@ def fill(ids: Tensor, hard: Tensor, barred: Tensor, size: int, seed: int, first_
     An anchor for which no such row is left gets mined ones again.
 
     Args:
-        ids: mined rows, int64 [B, k], ascending, then `size` in the empty slots, which are written to.
+        ids: mined rows, int64 [B, k], then `size` in the empty slots, which are written to.
         hard: how many were mined, int64 [B].
         barred: rows that may not be drawn, int64 [B, m]: the own one first, and again as padding.
         size: number of rows N.

@@ -20,7 +20,7 @@ class Mined(NamedTuple):
     """Negatives of a batch of anchors."""
 
     ids: Tensor
-    """Row numbers, int64 [B, k]: the mined ones in ascending order, then the random ones."""
+    """Row numbers, int64 [B, k]: the mined ones, then the random ones."""
     cosine: Tensor
     """Cosine of the anchor with each of them, [B, k], without gradient."""
     hard: Tensor

@@ -28,7 +28,7 @@ SIGMAS = 4.0  # a floor that is too high costs a second pass, once in 30,000 anc
 
 
 class Best(NamedTuple):
-    """The best rows of each anchor, in ascending order of row number."""
+    """The best rows of each anchor: in ascending order on a CPU or where slots are empty, else in any."""
 
     cosine: Tensor
     """float [B, k]; -inf in the empty slots, which come last."""
@@ -53,23 +53,29 @@ def best_below(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block:
 
 
 def best_by_topk(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:
-    """`best_below` by top-k of each block joined with the best so far."""
+    """`best_below` by top-k of each block, joined with the best so far."""
     size = cosines.size
-    cosine = ceiling.new_empty(len(ceiling), 0)
+    best = ceiling.new_empty(len(ceiling), 0)
     ids = barred.new_empty(len(ceiling), 0)
     for start in range(0, size, block):
         stop = min(start + block, size)
         part = cosines(slice(start, stop))  # [B, n]
         shut = columns_of(barred, start, stop)
         part = part.masked_fill(~(part < ceiling) | shut, -math.inf)  # a NaN is below nothing
-        here = torch.arange(start, stop, device=part.device).expand(len(part), -1)
-        cosine, ids = torch.cat([cosine, part], dim=1), torch.cat([ids, here], dim=1)
-        cosine, best = cosine.topk(min(k, cosine.shape[1]), dim=1, sorted=False)
-        ids = ids.gather(1, best)
-    ids, order = ids.masked_fill(cosine == -math.inf, size).sort(dim=1)
-    cosine, missing = cosine.gather(1, order), (0, k - ids.shape[1])
-    ids, cosine = pad(ids, missing, value=size), pad(cosine, missing, value=-math.inf)
-    return Best(cosine, ids, (ids < size).sum(dim=1))
+        values, columns = part.topk(min(k, stop - start), dim=1, sorted=False)
+        best, ids = torch.cat([best, values], dim=1), torch.cat([ids, columns + start], dim=1)
+        if best.shape[1] > k:
+            best, columns = best.topk(k, dim=1, sorted=False)
+            ids = ids.gather(1, columns)
+    found = (best > -math.inf).sum(dim=1)
+    missing = k - ids.shape[1]
+    if missing or bool((found < k).any()):
+        ids, order = ids.masked_fill(best == -math.inf, size).sort(dim=1)
+        ids, best = (
+            pad(ids, (0, missing), value=size),
+            pad(best.gather(1, order), (0, missing), value=-math.inf),
+        )
+    return Best(best, ids, found)
 
 
 def columns_of(rows: Tensor, start: int, stop: int) -> Tensor:
