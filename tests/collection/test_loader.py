@@ -266,3 +266,26 @@ def test_pinned_batches_on_a_gpu(packed: Path) -> None:
     for batch, expected in zip(Loader(open_store(packed), plan, (8, 8), pin=True), plain, strict=True):
         assert batch.frames.is_pinned()
         assert np.array_equal(batch.frames.to("cuda", non_blocking=True).cpu().numpy(), expected.frames)
+
+
+@pytest.mark.parametrize("hold", ["array", "slice", "sample", "tensor"])
+def test_memory_is_used_again_only_when_nothing_refers_to_it(packed: Path, hold: str) -> None:
+    """Whatever is kept of a batch stays as it was, while blocks of dropped batches come again."""
+    rng = np.random.default_rng(0)
+    plan = [(rng.integers(0, 8, 6), rng.integers(0, 12, (6, 2))) for _ in range(40)]
+    keep = {
+        "array": lambda batch: batch.frames,
+        "slice": lambda batch: batch.frames[1:3, 0, ::2],
+        "sample": lambda batch: batch.frames[-1],
+        "tensor": lambda batch: torch.from_numpy(batch.frames)[2],
+    }[hold]
+    kept, copies, places = [], [], set()
+    for number, batch in enumerate(Loader(open_store(packed), plan, (40, 40), threads=3)):
+        places.add(batch.frames.ctypes.data)
+        if number % 3 == 0:
+            kept.append(keep(batch))
+            copies.append(np.asarray(kept[-1]).copy())
+        del batch
+    assert len(places) < 40, "blocks are used again"
+    for now, then in zip(kept, copies, strict=True):
+        assert np.array_equal(np.asarray(now), then)

@@ -7,10 +7,13 @@ drops an item whose stage raises; so stages here never raise, they hand the erro
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -62,7 +65,7 @@ class Batch:
 
 @dataclass
 class _Encoded:
-    """A batch between the stages; `failure` is an error of the stage itself, not of one frame."""
+    """A batch between the stages."""
 
     clips: np.ndarray
     index: np.ndarray
@@ -102,6 +105,7 @@ class Loader:
                 raise OptionError(name, expected="1 or more", found=str(value))
         self.store, self.plan, self.size, self.resize = store, plan, size, resize
         self.threads, self.prefetch, self.pin = threads, prefetch, pin and _has_gpu()
+        self._arrays = _Arrays(prefetch + threads + 2, self.pin)
         self.seconds_waiting = 0.0
         """Seconds that the consumer has waited for batches, over all iterations."""
         # Weak: an iterator that its user drops must end, though the threads hold on to this loader.
@@ -190,7 +194,7 @@ class Loader:
 
     def _decode_batch(self, encoded: _Encoded) -> Batch:
         samples, frames = encoded.index.shape
-        held, pixels = _allocate((samples, frames, *self.size, 3), self.pin)
+        held, pixels = self._arrays.take((samples, frames, *self.size, 3))
         reasons: dict[int, str] = {}  # sample -> its first failed frame's reason
         images = iter(encoded.images)
         for sample in range(samples):
@@ -254,15 +258,38 @@ def _fill_failed(pixels: np.ndarray, ok: np.ndarray) -> None:
             pixels[sample] = pixels[good[np.abs(good - sample).argmin()]]
 
 
-def _allocate(shape: tuple[int, ...], pin: bool) -> tuple[Any, np.ndarray]:
-    """The batch's array, and the same memory as a NumPy array to write into."""
-    if not pin:
-        pixels = np.empty(shape, dtype=np.uint8)
-        return pixels, pixels
-    import torch
+class _Arrays:
+    """Arrays for batches, whose memory is used again once nothing refers to it: fresh pages cost time.
 
-    tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-    return tensor, tensor.numpy()
+    An array is a view of a block; when it and every view, slice or tensor of it are gone, the block is free.
+    """
+
+    def __init__(self, keep: int, pin: bool):
+        self._free: deque[bytearray] = deque(maxlen=keep)
+        self._pin = pin
+
+    def take(self, shape: tuple[int, ...]) -> tuple[Any, np.ndarray]:
+        """A batch's array or pinned tensor, and the same memory as an array uint8 [*shape] to write into."""
+        if self._pin:
+            import torch
+
+            tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # torch keeps its own free blocks
+            return tensor, tensor.numpy()
+        size = math.prod(shape)
+        block = self._free_block(size)
+        array = np.frombuffer(block, dtype=np.uint8, count=size)
+        # Views of `array` keep `array` alive, not the block alone, because the block is no array.
+        weakref.finalize(array, self._free.append, block).atexit = False
+        pixels = array.reshape(shape)
+        return pixels, pixels
+
+    def _free_block(self, size: int) -> bytearray:
+        while self._free:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                block = self._free.pop()
+                if len(block) == size:
+                    return block
+        return bytearray(size)
 
 
 def _has_gpu() -> bool:
