@@ -194,6 +194,8 @@ def report(work: Callable[[], Any], output: OutputOptions) -> int:
             raise
         print(f"tce: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
         return 1
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # of several processes started together the first one speaks
     if output.json:
         print(json.dumps(plain(result.figures), sort_keys=True))
     elif result.text:

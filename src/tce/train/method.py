@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +93,9 @@ class Method(nn.Module):
         self.views: nn.Module = Views(self.encoder, self.options.views == "joint", self.chunks)
         if world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
-            self.views = DistributedDataParallel(self.views, devices, broadcast_buffers=False)
+            with warnings.catch_warnings(category=FutureWarning, action="ignore"):
+                # Its successor came with torch 2.13 only; batch statistics are averaged in `after_step`.
+                self.views = DistributedDataParallel(self.views, devices, broadcast_buffers=False)
         self.sources = torch.from_numpy(sources).to(world.device)  # [N]
         self.exclude = Sources(self.sources) if self.options.exclude_same_source else None
         self.bank = self._make_bank(options.run.bank) if self.options.uses_bank else None
