@@ -2,9 +2,9 @@
 
 Usage: python together.py FOLDER_OF_CLIPS OUT JOBS
 
-JOBS is JSON, a mapping from a job's name to its processes, epochs, `names` (of VARIANTS, run into OUT/JOB/NAME)
-and whether to resume, or to `kill` rank 1 within step 5. What a job's processes say goes to OUT/JOB.out and
-OUT/JOB.err, their exit codes as JSON to standard output.
+JOBS is JSON, a mapping from a job's name to its processes, epochs, `names` (of VARIANTS, run into
+OUT/JOB/NAME) and whether to resume, or to `kill` rank 1 within step 5. What a job's processes say goes to
+OUT/JOB.out and OUT/JOB.err, their exit codes as JSON to standard output.
 """
 
 from __future__ import annotations
