@@ -52,7 +52,7 @@ def contrast(
     task = problem()
     threshold, k, exclude = case
     if threshold == "quantile":
-        with patch.object(mining, "QUANTILE_ROWS", 16):  # every third row
+        with patch.object(mining, "QUANTILE_ROWS", 14):  # every fourth row
             threshold = bank.quantile(v.detach(), 0.4)
     mined = bank.negatives(
         v,
@@ -71,7 +71,7 @@ def contrast(
 
 
 def work(group: Any, rank: int, count: int) -> dict[str, Any]:
-    """All checks, on this process's share of the batch; gradients are averaged as in data-parallel training."""
+    """All checks, on a share of the batch; gradients are averaged as in data-parallel training."""
     task, out = problem(), {}
     share = slice(rank * BATCH // count, (rank + 1) * BATCH // count)
 
