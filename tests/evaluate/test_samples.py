@@ -9,6 +9,7 @@ from tce.evaluate.samples import (
     clip_means,
     even_samples,
     paper_samples,
+    stack_differences,
     ten_crops,
 )
 from tce.model.checkpoint import load_classifier, load_encoder
@@ -74,7 +75,7 @@ def test_each_frame_is_decoded_once_and_stacks_are_right(data, networks, batch_s
 
     def keep(inputs):
         sizes.append(len(inputs))
-        return inputs[:, :, ::8, ::8].flatten(1)
+        return inputs[:, :, ::8, ::8].flatten(1).clone()
 
     for part, outputs in reader.outputs(classifier, keep, samples, "testing"):
         assert part.stop - part.start == len(outputs)
@@ -98,10 +99,20 @@ def test_assembly_holds_no_more_than_it_needs():
     stream = torch.arange(91.0).view(91, 1, 1, 1)
     given = []
     for start in range(0, 91, 10):
-        given += [(part, stacks[:, :, 0, 0, 0]) for part, stacks in assembly.add(stream[start : start + 10])]
+        for part, held, places in assembly.add(stream[start : start + 10]):
+            given.append((part, held[places][:, :, 0, 0, 0]))
         assert assembly.held is not None and len(assembly.held) < 5 + 3
     assert [part.start for part, _ in given] == list(range(0, 88, 5)) and given[-1][0].stop == 88
     torch.testing.assert_close(torch.cat([stacks for _, stacks in given]), torch.from_numpy(member).float())
+
+
+def test_shared_differences_are_those_of_the_stacks():
+    frames = torch.randn(7, 3, 4, 4)
+    places = torch.tensor([[0, 1, 2], [1, 2, 3], [4, 5, 5], [6, 6, 6]])
+    expected = [torch.cat([frames[row[i]] - frames[row[i + 1]] for i in range(2)]) for row in places.tolist()]
+    out = torch.empty(4, 6, 4, 4)
+    assert stack_differences(frames, places, out) is out
+    torch.testing.assert_close(out, torch.stack(expected))
 
 
 def test_means_are_weighted_and_failed_clips_are_named(data, networks, tmp_path, caplog):

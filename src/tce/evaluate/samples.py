@@ -32,6 +32,7 @@ Ints = npt.NDArray[np.int64]
 Network = FrameEncoder | Classifier
 
 FRAMES_PER_READ = 64
+STACKS_TOGETHER = 4  # put together at once on a CPU: what its cache holds between two copies
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Reader:
     workers: int = 2
     precision: str = "float32"
     failed: dict[int, str] = field(default_factory=dict)
+    _stacks: Tensor | None = field(default=None, repr=False)
 
     def outputs(
         self, network: Network, forward: Callable[[Tensor], Tensor], samples: Samples, what: str
@@ -112,7 +114,8 @@ class Reader:
 
         Args:
             network: whose normalisation and device are used.
-            forward: network inputs [b, C, h, w] -> [b, ...]; its mean over the crops is taken.
+            forward: network inputs [b, C, h, w] -> [b, ...]; its mean over the crops is taken. The inputs'
+                memory is used again for the next batch.
             samples: what to look at.
             what: for the progress line.
 
@@ -130,19 +133,33 @@ class Reader:
                 self._note(batch.clips[~batch.ok], batch.errors)
                 pixels = to_tensor(batch.frames[:, 0], network.device).permute(0, 3, 1, 2)
                 images = normalise(pixels, network.config.mean, network.config.std)
-                for part, stacks in assembly.add(images):
-                    yield part, self._forward(network, forward, stacks)
+                if member.shape[1] > 1:
+                    images = images.contiguous()
+                for part, held, places in assembly.add(images):
+                    yield part, self._forward(network, forward, held, places)
                 progress.update(len(batch.clips))
 
     @torch.no_grad()
-    def _forward(self, network: Network, forward: Callable[[Tensor], Tensor], stacks: Tensor) -> Tensor:
-        if isinstance(network, Classifier):
-            inputs = network.to_input(stacks.flatten(0, 1))  # [b, C, h, w]
-        else:
-            inputs = stacks[:, 0]
+    def _forward(
+        self, network: Network, forward: Callable[[Tensor], Tensor], held: Tensor, places: Tensor
+    ) -> Tensor:
+        inputs = held[places[:, 0]]  # [b, 3, h, w]
+        if places.shape[1] > 1:
+            inputs = stack_differences(held, places, self._buffer(held, places))  # [b, C, h, w]
         crops = ten_crops(inputs, self.image_size) if self.crop == "ten-crop" else [inputs]
         with autocast(network.device, self.precision):
-            return torch.stack([forward(crop).float() for crop in crops]).mean(dim=0)
+            return torch.stack([forward(crop).float() for crop in crops]).mean(dim=0)  # [b, ...]
+
+    def _buffer(self, held: Tensor, places: Tensor) -> Tensor:
+        """Room for a batch of stacks, always the same: fresh memory is cleared first, which takes long."""
+        samples, span = places.shape
+        shape = (self.batch_size, held.shape[1] * (span - 1), *held.shape[2:])
+        if self._stacks is None or self._stacks.shape != shape or self._stacks.device != held.device:
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            self._stacks = torch.empty(
+                shape, dtype=dtype, device=held.device, memory_format=torch.channels_last
+            )
+        return self._stacks[:samples]
 
     def _note(self, clips: Ints, errors: list[str]) -> None:
         for clip, error in zip(clips.tolist(), errors, strict=True):
@@ -183,6 +200,31 @@ def clip_means(
     return np.divide(sums.cpu().numpy(), total[:, None], dtype=np.float32)
 
 
+def stack_differences(frames: Tensor, places: Tensor, out: Tensor) -> Tensor:
+    """Stacks of differences out of a stream of frames, each difference made once.
+
+    The same as `tce.model.classifier.frames_to_differences` of the stacks' frames.
+
+    Args:
+        frames: normalised frames [n, 3, h, w]; a stack's frames follow one another, or are one and the same.
+        places: of each stack's frames, [b, span].
+        out: receives the stacks, [b, 3 (span - 1), h, w].
+
+    Returns:
+        `out`.
+    """
+    steps = torch.empty_like(frames)
+    torch.sub(frames[:-1], frames[1:], out=steps[:-1])
+    steps[-1] = 0  # the difference of a frame that repeats
+    first, second = places[:, :-1], places[:, 1:]
+    index = torch.where(second > first, first, len(frames) - 1)  # [b, span - 1]
+    together = STACKS_TOGETHER if frames.device.type == "cpu" else len(places)
+    for start in range(0, len(places), together):
+        part = slice(start, start + together)
+        out[part].copy_(steps[index[part]].flatten(1, 2))
+    return out
+
+
 def ten_crops(images: Tensor, size: int) -> list[Tensor]:
     """Corners and middle of images [b, C, H, W], and their mirror images: ten times [b, C, size, size]."""
     height, width = images.shape[-2] - size, images.shape[-1] - size
@@ -215,7 +257,7 @@ class _Plan:
 
 
 class _Assembly:
-    """Puts samples together from a stream of frames, holding no more frames than are still needed.
+    """Tells which samples a stream of frames completes, holding no more frames than are still needed.
 
     Args:
         member: for each sample the places of its frames in the stream, [S, span].
@@ -230,16 +272,17 @@ class _Assembly:
         self.next = 0  # sample to hand out next
         self.held: Tensor | None = None
 
-    def add(self, images: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Take the next frames [n, C, h, w]; give complete batches of samples [b, span, C, h, w]."""
+    def add(self, images: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Take the next frames [n, C, h, w]; for complete batches their samples, frames, places [b, span]."""
         self.held = images if self.held is None else torch.cat([self.held, images])
         self.seen += len(images)
         complete = int(np.searchsorted(self.ready, self.seen))
         last = len(self.member)
         while self.next < complete and (complete == last or complete - self.next >= self.batch_size):
             part = slice(self.next, min(self.next + self.batch_size, complete))
-            places = torch.from_numpy(self.member[part] - self.first).to(images.device)
-            yield part, self.held[places]
+            low, high = int(self.member[part.start].min()), int(self.ready[part.stop - 1])
+            places = torch.from_numpy(self.member[part] - low).to(images.device)
+            yield part, self.held[low - self.first : high + 1 - self.first], places
             self.next = part.stop
         needed = int(self.member[self.next].min()) if self.next < last else self.seen
         self.held = self.held[needed - self.first :]

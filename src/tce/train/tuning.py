@@ -109,7 +109,7 @@ class Finetuning:
         resize = options.model.resize
         self.loader = Loader(clips.store, self.plan, (size, size), resize, run.workers, pin=True)
         self.augment = StackAugmentation(options.augment, config.image_size, config.mean, config.std)
-        self.labels = torch.from_numpy(clips.labels).to(world.device)  # [clips]
+        self.labels = torch.tensor(clips.labels, device=world.device)  # [clips]
         self.best, self.best_on_test = Best(), Best()
         self.failed: dict[str, str] = {}
         self._epochs_done: int | None = None  # unknown before the first step
