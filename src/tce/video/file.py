@@ -20,6 +20,7 @@ from tce.video.index import FrameIndex, Ledger
 from tce.video.pixels import Painter
 from tce.video.seek import Seeker
 from tce.video.source import Frames, Image, Video
+from tce.video.worker import alive
 
 log = logging.getLogger("tce.video")
 
@@ -205,6 +206,7 @@ def _index_of(path: Path, threads: int, size: int, mtime: int) -> FrameIndex:
         if decoder.honest:
             for packet in decoder.packets():
                 ledger.sent(packet)
+                alive()  # an hour's recording takes longer than a decoder is given for a frame
             index = ledger.index(decoder.base, decoder.rate) if ledger.honest else None
             if index is not None:
                 return index
@@ -213,6 +215,7 @@ def _index_of(path: Path, threads: int, size: int, mtime: int) -> FrameIndex:
             ledger = Ledger(honest=False, keyless=keyless)
             for frame in decoder.frames():
                 ledger.number(frame)
+                alive()
             index = ledger.index(decoder.base, decoder.rate)
             if index is not None and len(index):
                 return index
