@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tce.errors import OptionError
 
-SLOTS = 2**17  # filled together on a CPU: what its cache holds
+SLOTS = 2**16  # filled together on a CPU: what its cache holds
 LIST_RATIO = 4  # bank to draws an anchor up to which free rows are listed
 BITS = 31  # of a draw: rows differ in probability by less than N / 2^31
 
@@ -51,17 +51,23 @@ def _fill_slots(ids: Tensor, hard: Tensor, barred: Tensor, size: int, seed: int,
     draw = random_bits(anchors[:, None] * k + slots, seed)  # [S, k - least]
     taken = torch.cat([ids[:, :most], _distinct(barred, size)], dim=1)
     free = size - (taken < size).sum(dim=1, keepdim=True)  # [S, 1]
-    rows = nth_free(taken, (draw * free) >> BITS, size)
-    if bool((free == 0).any()):
+    again = ids.gather(1, (draw * hard) >> BITS) if bool((free == 0).any()) else None
+    draw *= free
+    draw >>= BITS
+    rows = nth_free(taken, draw, size)
+    if again is not None:
         if bool((free + hard == 0).any()):
             raise OptionError(
                 "--exclude-same-source",
                 expected="clips of two recordings or more",
                 found="a clip whose every possible negative is of its own recording",
             )
-        rows = torch.where(free > 0, rows, ids.gather(1, (draw * hard) >> BITS))
+        rows = torch.where(free > 0, rows, again)
     empty = ids[:, least:]
-    torch.where(slots < hard, empty, rows, out=empty)
+    if least == most:
+        empty.copy_(rows)
+    else:
+        torch.where(slots < hard, empty, rows, out=empty)
 
 
 def nth_free(taken: Tensor, n: Tensor, size: int) -> Tensor:
@@ -73,17 +79,19 @@ def nth_free(taken: Tensor, n: Tensor, size: int) -> Tensor:
 
     Args:
         taken: distinct row numbers in any order, `size` as padding, [S, m].
-        n: [S, r], below the number of free rows (any number where there are none).
+        n: [S, r], below the number of free rows (any number where there are none); maybe overwritten.
         size: number of rows.
     """
     if n.device.type == "cpu" and size <= LIST_RATIO * n.shape[1]:
         free = np.ones((len(n), size + 1), bool)
         np.put_along_axis(free, taken.numpy(), False, axis=1)
         free[:, size] = True  # so that no list is empty
-        start = np.arange(len(n) + 1) * (size + 1)
+        start = np.arange(len(n))[:, None] * (size + 1)
         rows = np.flatnonzero(free)
-        first = np.searchsorted(rows, start[:-1])[:, None]
-        return torch.from_numpy(rows[n.numpy() + first] - start[:-1, None])
+        n += torch.from_numpy(np.searchsorted(rows, start))
+        drawn = rows.take(n.numpy(), mode="clip")  # "clip" spares a check
+        drawn -= start
+        return torch.from_numpy(drawn)
     taken = taken.sort(dim=1).values
     before = taken - torch.arange(taken.shape[1], device=taken.device)  # free rows before each taken one
     return n + torch.searchsorted(torch.where(taken < size, before, size), n, right=True)

@@ -101,7 +101,7 @@ def best_by_pool(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, bloc
         pool.trim()
         misled = (pool.used < k) & (floor[:, 0] > -math.inf)
         if not misled.any():
-            return _best(pool.cosine[:, :k], pool.ids[:, :k], pool.used, size)
+            return pool.best(size)
         floor[misled] = -math.inf
 
 
@@ -163,6 +163,13 @@ class _Pool:
             table[place] = table[kept]
         self.floor = np.maximum(self.floor, cut)
 
+    def best(self, size: int) -> Best:
+        """What is left after `trim`."""
+        cosine, ids = self.cosine[:, : self.k].copy(), self.ids[:, : self.k].copy()
+        empty = np.arange(self.k) >= self.used[:, None]
+        cosine[empty], ids[empty] = -math.inf, size
+        return Best(*map(torch.from_numpy, (cosine, ids, self.used)))
+
 
 def _best_of_all(cosine: np.ndarray, ceiling: np.ndarray, barred: np.ndarray, k: int) -> Best:
     """`best_below` where all cosines [B, N] are here and k is not small beside N."""
@@ -174,19 +181,12 @@ def _best_of_all(cosine: np.ndarray, ceiling: np.ndarray, barred: np.ndarray, k:
         keep[some], _ = _keep_best(np.where(keep[some], cosine[some], cosine.dtype.type(-math.inf)), k)
     found, count = _positions(keep)
     slots = np.arange(k) < count[:, None]
-    values, ids = np.empty(slots.shape, cosine.dtype), np.empty(slots.shape, np.int64)
+    values = np.full(slots.shape, -math.inf, cosine.dtype)
     values[slots] = cosine.reshape(-1)[found]
+    found -= np.repeat(_row_starts(cosine), count)
+    ids = np.full(slots.shape, cosine.shape[1])
     ids[slots] = found
-    ids -= _row_starts(cosine)[:, None]
-    return _best(values, ids, count, cosine.shape[1])
-
-
-def _best(cosine: np.ndarray, ids: np.ndarray, count: np.ndarray, size: int) -> Best:
-    if count.min() < cosine.shape[1]:
-        empty = np.arange(cosine.shape[1]) >= count[:, None]
-        cosine[empty], ids[empty] = -math.inf, size
-    tables = (torch.from_numpy(np.ascontiguousarray(table)) for table in (cosine, ids, count))
-    return Best(*tables)
+    return Best(*map(torch.from_numpy, (values, ids, count)))
 
 
 def _keep_best(cosine: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
