@@ -207,7 +207,8 @@ class OptimOptions:
     """How the weights are moved."""
 
     epochs: int = 100
-    """Passes over the clips; each takes one anchor from every clip."""
+    """Passes over the clips, one anchor of each. May be raised on --resume: step and constant schedules go on
+    as if planned so, one-cycle and cosine jump to the longer run's curve, as the mining threshold does."""
     batch_size: int = 64
     """Clips per batch over all processes; the last incomplete batch of an epoch is dropped."""
     accumulate: int = 1

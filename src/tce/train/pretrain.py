@@ -13,11 +13,12 @@ import torch
 
 from tce.collection.store import FrameStore, prepare_store
 from tce.errors import OptionError, TceError
-from tce.model.checkpoint import load_encoder
+from tce.model.checkpoint import checkpoint_hash, load_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
 from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.loop import fit
+from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
 from tce.train.options import DataOptions, PretrainOptions, RunOptions
 from tce.train.run import RunFolder, describe_run
 from tce.train.task import Pretraining
@@ -79,7 +80,8 @@ def _pretrain(options: PretrainOptions, world: World, folder: RunFolder | None) 
         if state is None:
             task.fill_bank()
         figures = fit(task, options.optim, run, world, folder, state)
-    return _finish(options, task, folder, figures) if folder is not None else Result("")
+    failed = task.failed_anywhere()
+    return _finish(options, task, folder, figures, failed) if folder is not None else Result("")
 
 
 @contextlib.contextmanager
@@ -170,36 +172,48 @@ def _carry_over(old: torch.nn.Module | None, new: torch.nn.Module | None) -> Non
 
 
 def _finish(
-    options: PretrainOptions, task: Pretraining, folder: RunFolder, figures: Mapping[str, float]
+    options: PretrainOptions,
+    task: Pretraining,
+    folder: RunFolder,
+    figures: Mapping[str, float],
+    failed: Mapping[str, str],
 ) -> Result:
     """Write result.json, and tell the figures."""
+    first = folder.first_row()
     outcome: dict[str, Any] = {
         "model": str(folder.model_file),
         "step": folder.saved_step,
         "epochs": options.optim.epochs,
         "clips": len(task.store),
-        "failed": task.failed,
+        "failed": dict(failed),
         "figures": dict(figures),
-        "first": folder.first_row(),
-        "protocol": {
-            "knn": None
-            if task.monitor is None or task.monitor.labels is None
-            else {
-                "clips": len(task.monitor.rows),
-                "neighbours": "of other groups only",
-                "split": options.data.split,
-                "seed": options.run.seed,
-            }
-        },
+        "first": first,
+        "protocol": _protocol(options, task),
     }
     folder.write_result(outcome)
     loss = figures.get("loss", float("nan"))
     lines = [f"wrote {folder.model_file} (step {folder.saved_step}, loss {loss:.3f})"]
-    first = outcome["first"]
     if "knn" in figures and "knn" in first:
         lines.append(f"kNN across groups: {first['knn']:.1%} before, {figures['knn']:.1%} after")
-    if task.failed:
-        named = ", ".join(list(task.failed)[:5])
-        lines.append(f"{len(task.failed)} clips could not be read and were left out: {named}")
+    if failed:
+        named = ", ".join(list(failed)[:5])
+        lines.append(f"{len(failed)} clips could not be read and were left out: {named}")
     lines.append(f"next: tce embed --ckpt {folder.model_file} --input VIDEO --output embeddings.npz")
     return Result("\n".join(lines), outcome)
+
+
+def _protocol(options: PretrainOptions, task: Pretraining) -> dict[str, Any] | None:
+    """How the monitor's figures were found; None without a monitor."""
+    if task.monitor is None:
+        return None
+    return {
+        "clips": len(task.monitor.rows),
+        "frames_per_clip": FRAMES_PER_CLIP,
+        "image_size": options.model.image_size,
+        "resize": options.data.resize,
+        "knn_neighbours": NEIGHBOURS if task.monitor.labels is not None else None,
+        "knn_among": "the trained clips of other groups",
+        "split": options.data.split,
+        "seed": options.run.seed,
+        "checkpoint": checkpoint_hash(Path(options.run.out) / "model.safetensors"),
+    }

@@ -128,6 +128,13 @@ class Pretraining:
         if contrast.constant_z == "estimated":
             self.method.estimate_z()
 
+    def failed_anywhere(self) -> dict[str, str]:
+        """Clips that could not be read in any of the processes, with the reasons."""
+        failed: dict[str, str] = {}
+        for each in self.world.collect(self.failed):
+            failed |= each
+        return failed
+
     def look(self) -> dict[str, float]:
         """The monitor's figures, see `Monitor`; the other processes wait for the main one's."""
         if self.monitor is None:
@@ -140,10 +147,11 @@ class Pretraining:
 
     def state_dict(self) -> dict[str, Any]:
         """The method's state, and what the watch and the list of failures have seen."""
-        failed: dict[str, str] = {}
-        for each in self.world.collect(self.failed):
-            failed |= each
-        return {**self.method.whole_state(), "watch": self.watch.state_dict(), "failed": failed}
+        return {
+            **self.method.whole_state(),
+            "watch": self.watch.state_dict(),
+            "failed": self.failed_anywhere(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put that back.
