@@ -135,6 +135,17 @@ def test_listed_clips_without_footage(data, networks, tmp_path):
     assert "1 listed clips (3.0%) have no footage" in done.text
 
 
+def test_a_classifier_needs_no_training_clips(data, networks, tmp_path):
+    for clip in data.footage.iterdir():
+        if clip.name.split("_")[2] in ("g01", "g02"):  # the test clips of split 01
+            shutil.copytree(clip, tmp_path / "footage" / clip.name)
+    base = {"data": str(tmp_path / "footage"), "max_missing": 0.5, "out": str(tmp_path / "out")}
+    done = evaluate(options(data, networks.stacks, protocol="frames", **base))
+    assert done.figures["data"]["test_clips"] == 16 and done.figures["data"]["train_clips"] == 0
+    with pytest.raises(TceError, match="0 training clips, 16 test clips"):
+        evaluate(options(data, networks.encoder, protocol="knn", **base))
+
+
 def test_classes_without_clips_keep_their_numbers(data, networks, tmp_path):
     def drop(lines):
         return [line for line in lines if not line.startswith("Left")]

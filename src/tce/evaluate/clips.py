@@ -67,6 +67,7 @@ def open_split(
     split: str,
     max_missing: float,
     seed: int = 0,
+    need_train: bool = True,
     unlabelled: bool = False,
 ) -> SplitClips:
     """Open a dataset's split; without any splits, hold 30% of each class's recordings out as the test clips.
@@ -78,10 +79,11 @@ def open_split(
         split: which split.
         max_missing: largest share of listed clips that may be without footage.
         seed: of the clips held out where there are no splits.
+        need_train: training clips are needed too.
         unlabelled: clips without any classes will do; all of them are test clips then.
 
     Raises:
-        TceError: nothing to read, a side of the split is empty, or too much footage is missing.
+        TceError: nothing to read, no test clips (or training clips, where needed), or too many missing.
     """
     store = prepare_store(data, cache, lists=lists, split=split)
     catalog = store.catalog
@@ -101,7 +103,7 @@ def open_split(
         np.flatnonzero(test & labelled),
         list(catalog.missing),
     )
-    _require_clips(clips, data, lists)
+    _require_clips(clips, data, lists, need_train)
     _require_footage(clips, data, max_missing)
     _note_classes(clips)
     return clips
@@ -117,10 +119,8 @@ def _held_out(labels: Ints, recordings: npt.NDArray[np.object_], seed: int) -> t
     return ~test, test
 
 
-def _require_clips(clips: SplitClips, data: str, lists: str | None) -> None:
-    sides = {"training": clips.train, "test": clips.test}
-    empty = [name for name, rows in sides.items() if len(rows) == 0]
-    if not empty:
+def _require_clips(clips: SplitClips, data: str, lists: str | None, need_train: bool) -> None:
+    if len(clips.test) and (len(clips.train) or not need_train):
         return
     if lists is None and not (clips.labels >= 0).any():
         raise TceError(
@@ -129,7 +129,7 @@ def _require_clips(clips: SplitClips, data: str, lists: str | None) -> None:
             found=f"{len(clips.store)} clips without",
             fix="give --lists, or put the clips of each class in a folder of its name",
         )
-    found = ", ".join(f"{len(rows)} {name} clips" for name, rows in sides.items())
+    found = f"{len(clips.train)} training clips, {len(clips.test)} test clips"
     raise TceError(
         f"split {clips.split} of {data}",
         expected="labelled training and test clips",
@@ -150,6 +150,8 @@ def _require_footage(clips: SplitClips, data: str, most: float) -> None:
 
 
 def _note_classes(clips: SplitClips) -> None:
+    if len(clips.train) == 0:
+        return
     unseen = np.setdiff1d(clips.labels[clips.test], clips.labels[clips.train])
     if len(unseen):
         names = ", ".join(clips.classes[label] for label in unseen[:3])

@@ -64,6 +64,7 @@ def evaluate(options: EvaluateOptions) -> Result:
                 split,
                 options.max_missing,
                 options.seed,
+                need_train=options.protocol not in ("frames", "coherence"),
                 unlabelled=options.protocol == "coherence",
             )
         )

@@ -127,7 +127,7 @@ class Reader:
         resize: Resize = "center-crop" if self.crop == "center-crop" else "squash"
         plan = _Plan(clips, frames)
         assembly = _Assembly(member, self.batch_size)
-        loader = Loader(self.store, plan, (size, size), resize, self.workers)
+        loader = Loader(self.store, plan, (size, size), resize, self.workers, pin=True)
         with loader, Progress(len(clips), what, "frame") as progress:
             for batch in loader:
                 self._note(batch.clips[~batch.ok], batch.errors)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tce.errors import OptionError, TceError
 from tce.evaluate.options import RANDOM
@@ -50,10 +49,6 @@ class Subject:
                 fix="use --layer features",
             )
         return network
-
-    def unit_features(self, x: Tensor) -> Tensor:
-        """Features scaled to length 1, inputs [b, C, h, w] -> [b, F]."""
-        return functional.normalize(self.network.features(x).float(), dim=1)
 
     @property
     def span(self) -> int:

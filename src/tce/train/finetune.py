@@ -39,7 +39,7 @@ log = logging.getLogger("tce.train")
 Ints = npt.NDArray[np.int64]
 
 FREE = (  # what may change when a run is resumed: where it runs, how it is kept, and how long it goes on
-    *("data", "lists", "dataset", "max_missing", "weights", "savedir", "recipe", "show", "evaluate"),
+    *("data", "lists", "dataset", "max_missing", "savedir", "recipe", "show", "evaluate"),
     *("epochs", "max_steps", "workers", "device", "compile", "deterministic"),
     *("checkpoint_minutes", "keep", "resume", "force", "progress"),
 )
@@ -116,7 +116,7 @@ def _finetune(options: FinetuneOptions) -> Result:
     run = options.run
     with join_world(run.device) as world:
         if world.size > 1:
-            raise OptionError("tce finetune", expected="one process", found=f"{world.size}")
+            raise OptionError("tce finetune", "one process", str(world.size), "start it without a launcher")
         if run.deterministic:
             torch.use_deterministic_algorithms(True)
         resumed = _resumed(run.resume, run.savedir)
@@ -182,7 +182,7 @@ class Resumed:
             "optimizer": make_optimizer(task.parameters(), options.optim.loop).state_dict(),
             "means": {"sums": {}, "counts": {}},
             "last": {},
-            "rng": {"cpu": torch.get_rng_state()},
+            "rng": [{"cpu": torch.get_rng_state()}],
         }
 
 
