@@ -198,6 +198,9 @@ def _finish(
     if failed:
         named = ", ".join(list(failed)[:5])
         lines.append(f"{len(failed)} clips could not be read and were left out: {named}")
+    total = task.steps_per_epoch * options.optim.epochs
+    if folder.saved_step < total:
+        lines.append(f"stopped by --max-steps before step {total}; --resume with a higher one goes on")
     lines.append(f"next: tce embed --ckpt {folder.model_file} --input VIDEO --output embeddings.npz")
     return Result("\n".join(lines), outcome)
 

@@ -291,7 +291,7 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[
                 differing.append((f"--{name.replace('_', '-')}", _word(before[name]), _word(value)))
     if differing:
         raise OptionError(
-            ", ".join(flag for flag, _, _ in differing) + " contradict the run that is resumed",
+            ", ".join(flag for flag, _, _ in differing) + " contradicting the run that is resumed",
             expected=", ".join(f"{flag} {was}" for flag, was, _ in differing),
             found=", ".join(now for _, _, now in differing),
             fix="repeat the command as it was started, plus --resume",
