@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numbered import CLIPS, FRAMES, first_number, pack_into, write_folders
 
+from tce.collection.check import CheckOptions, check
 from tce.collection.image import decode
 from tce.collection.store import FrameStore, open_store, prepare_store
 from tce.collection.tables import STORAGE_VERSION, open_collection
-from tce.errors import TceError
+from tce.errors import OptionError, TceError
 
 
 def every_frame(store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
@@ -190,3 +191,16 @@ def test_prepared_footage_of_every_kind(
     stamp = (tmp_path / "cache/collection/clips.lance/_versions").stat().st_mtime_ns
     assert len(prepare_store(videos, tmp_path / "cache", options={"workers": 1})) == CLIPS
     assert (tmp_path / "cache/collection/clips.lance/_versions").stat().st_mtime_ns == stamp
+
+
+def test_a_uri_is_read_as_a_folder_is(packed: Path, videos: Path) -> None:
+    """The way to object storage, tried on the scheme that every machine has."""
+    uri = f"file://{packed}"
+    store = open_store(uri)
+    assert_frames(store)
+    assert store.fingerprint() == open_store(packed).fingerprint() and store.catalog.classes == ["A", "B"]
+    assert check(CheckOptions(uri, workers=1)).figures["bad"] == []
+    with pytest.raises(OptionError, match="copy it there"):
+        pack_into(uri, videos)  # type: ignore[arg-type]
+    with pytest.raises(TceError):
+        open_store(f"file://{packed}/nowhere")

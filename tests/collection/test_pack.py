@@ -412,3 +412,34 @@ def test_failures_at_the_end_do_not_stop_what_is_packed(tmp_path: Path) -> None:
     pack_into(tmp_path / "c", videos)
     result = pack_into(tmp_path / "c", videos, replace=True)
     assert len(result.figures["failed"]) == 1 and result.figures["clips"] == 3
+
+
+def test_footage_that_hangs_costs_itself_only(tmp_path: Path) -> None:
+    """A pipe that nobody writes to stops any decoder; the process is given up and a new one goes on."""
+    videos = write_videos(tmp_path / "v", 4)
+    os.mkfifo(videos / "A" / "pipe.mp4")
+    pack_into(tmp_path / "c", videos, timeout=3.0)
+    (failed,) = json.loads((tmp_path / "c/report.json").read_text())["failed"]
+    assert failed["id"] == "A/pipe" and "within 3 s" in failed["error"]
+    assert len(open_collection(tmp_path / "c")) == 4
+
+
+def test_split_at_scenes(tmp_path: Path) -> None:
+    """Cuts where the picture changes, and long scenes into pieces; kept beside the collection."""
+    pytest.importorskip("scenedetect")
+    import av
+
+    with av.open(str(tmp_path / "film.mp4"), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(150):
+            image = np.full(
+                (64, 96, 3), [(200, 30, 30), (20, 180, 40), (30, 40, 220)][number // 50], np.uint8
+            )
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        output.mux(stream.encode())
+    pack_into(tmp_path / "scenes", tmp_path / "film.mp4", split_scenes=True)
+    assert open_collection(tmp_path / "scenes").lengths.tolist() == [50, 50, 50]
+    assert len(json.loads((tmp_path / "scenes/cuts.json").read_text())["film"]["pieces"]) == 3
+    pack_into(tmp_path / "both", tmp_path / "film.mp4", split_scenes=True, clip_seconds=1.0)
+    assert open_collection(tmp_path / "both").lengths.tolist() == [25] * 6

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,7 +183,7 @@ def _check_collection(options: CheckOptions, pool: DecodePool) -> Result:
     from tce.collection.tables import FAILED, FRAMES, open_collection, open_table
     from tce.collection.writer import known_clips
 
-    folder = Path(options.footage)
+    folder = options.footage
     store = open_collection(folder)
     known = known_clips(folder)
     bad = dict(store.damaged)
@@ -209,9 +208,7 @@ def _check_collection(options: CheckOptions, pool: DecodePool) -> Result:
     return Result("\n".join(lines), figures)
 
 
-def _damage(
-    folder: Path, version: int, total: int, deep: bool, pool: DecodePool
-) -> Iterator[tuple[int, str]]:
+def _damage(folder: str, version: int, total: int, deep: bool, pool: DecodePool) -> Iterator[tuple[int, str]]:
     """Bad rows of the frames, with the reason."""
     jobs = _row_jobs(folder, version, range(0, total, _ROWS), _ROWS, total, deep)
     crashed: list[RowsJob] = []
@@ -231,17 +228,15 @@ def _damage(
                 yield from outcome
 
 
-def _row_jobs(
-    folder: Path, version: int, firsts: range, rows: int, end: int, deep: bool
-) -> Iterator[RowsJob]:
-    return (RowsJob(str(folder), version, first, min(first + rows, end), deep) for first in firsts)
+def _row_jobs(folder: str, version: int, firsts: range, rows: int, end: int, deep: bool) -> Iterator[RowsJob]:
+    return (RowsJob(folder, version, first, min(first + rows, end), deep) for first in firsts)
 
 
-def _repack_command(options: dict[str, Any], folder: Path, ids: list[str]) -> str:
+def _repack_command(options: dict[str, Any], folder: str, ids: list[str]) -> str:
     import shlex
 
     additions = options.get("additions") or [{"footage": ["FOOTAGE"], "lists": None}]
-    words = ["tce", "pack", *additions[0]["footage"], "--out", str(folder)]
+    words = ["tce", "pack", *additions[0]["footage"], "--out", folder]
     if additions[0]["lists"] is not None:
         words += ["--lists", additions[0]["lists"], "--split", additions[0]["split"]]
     for name, value in options.get("pack", {}).items():

@@ -38,9 +38,13 @@ def pack(options: PackOptions) -> Result:
     from tce.collection.footage import cut_catalog, read_footage
     from tce.collection.pins import open_pins
     from tce.collection.report import dry_run, report
+    from tce.collection.tables import is_remote
     from tce.collection.writer import CollectionWriter
     from tce.video.isolate import DecodePool
 
+    if is_remote(options.out):
+        fix = "pack into a folder and copy it there"
+        raise OptionError("--out", expected="a folder of this machine", found=options.out, fix=fix)
     out = Path(options.out)
     catalog = read_footage(options.footage, options.lists, options.split)
     pins = open_pins(out, options, catalog)
@@ -88,7 +92,7 @@ def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWrite
         OptionError: `only` names a clip that is not there, or an id is taken by other footage.
     """
     ids, paths = catalog.ids.tolist(), catalog.paths.tolist()
-    unknown = sorted(set(options.only) - set(ids))
+    unknown = sorted(set(options.only) - set(ids)) if options.only else []
     if unknown:
         raise OptionError(
             "--only",
@@ -96,7 +100,8 @@ def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWrite
             found=repr(unknown[0]),
             fix="check the spelling",
         )
-    rows = [row for row, name in enumerate(ids) if not options.only or name in set(options.only)]
+    only = set(options.only)
+    rows = [row for row, name in enumerate(ids) if not only or name in only]
     if options.replace:
         damaged = writer.damaged()
         again = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tce.collection")
 
-_LOST = -2  # a frame's number that cannot be read; no frame counts on from it, as 0 would from -1
+_LOST, _NONE = -2, -9  # numbers of a frame that cannot be read, and of none; 0 counts on from neither
 
 
 T = TypeVar("T")
@@ -57,52 +58,67 @@ def read_rows(
     return pa.concat_tables([schema.empty_table(), *tables]), lost
 
 
-def frame_rows(
-    frames: lance.LanceDataset, ids: Sequence[str], lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None, dict[str, str]]:
-    """Where each clip's frames are.
+@dataclass(frozen=True)
+class Runs:
+    """Stretches of the table `frames` in which the frames' numbers count on: a clip each, n of them.
 
-    Only the numbers of the frames are read, and the clips' names where the numbers start anew: a column of
-    names as long as the frames would not fit into memory for a large collection.
+    Attributes:
+        names: strings [n], the clips' ids; null where they cannot be read.
+        starts: int64 [n], position of the first frame.
+        lengths: int64 [n], how many frames.
+        firsts: int64 [n], number of the first frame, 0 unless some are lost.
+        order: None where positions are rows; else int64 [positions], the row of each position.
+    """
+
+    names: pa.Array
+    starts: np.ndarray
+    lengths: np.ndarray
+    firsts: np.ndarray
+    order: np.ndarray | None = None
+
+
+def frame_runs(frames: lance.LanceDataset) -> Runs:
+    """Which rows are which clip's.
+
+    Only the numbers of the frames are read, file by file, and the clips' names where the numbers start anew:
+    a column of names as long as the frames would not fit into memory for a large collection.
+    """
+    starts, firsts, total = _jumps(frames)
+    names = _names_at(frames, starts)
+    if len(names.drop_null().unique()) != len(names) - names.null_count:
+        # Some clip's rows do not lie together: another program has rewritten the table.
+        return _sorted_runs(frames)
+    return Runs(names, starts, np.diff(np.append(starts, total)), firsts)
+
+
+def clip_starts(runs: Runs, ids: pa.Array, lengths: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
+    """Where each clip's frames begin.
 
     Args:
-        frames: the table `frames`.
+        runs: as `frame_runs` found them.
         ids: the clips' ids, in the wanted order.
         lengths: int64 [clips], frames each clip should have.
 
     Returns:
-        int64 [clips] row of each clip's first frame, -1 for a damaged clip; None, or the order int64 [rows]
-        through which these positions have to be looked up; the damaged clips' ids with the reason.
+        int64 [clips], position of each clip's first frame, -1 for a damaged clip; and the damaged clips' ids
+        with the reason.
     """
-    index = _indices(frames)
-    heads, names = frame_heads(frames, index)
-    order = None
-    runs = np.diff(np.append(heads, len(index)))
-    known = [name for name in names if name is not None]
-    if len(set(known)) != len(known):
-        # Some clip's rows do not lie together: another program has rewritten the table.
-        heads, runs, names, order = _sorted_rows(frames)
-        index = index[order]
-    where = {name: run for run, name in enumerate(names) if name is not None}
-    starts = np.full(len(ids), -1, dtype=np.int64)
-    damaged: dict[str, str] = {}
-    for row, clip in enumerate(ids):
-        run = where.get(clip)
-        if run is None:
-            damaged[clip] = "its frames are missing or cannot be read"
-        elif runs[run] != lengths[row] or index[heads[run]] != 0:
-            damaged[clip] = f"{runs[run]} of its {lengths[row]} frames are left"
-        else:
-            starts[row] = heads[run]
-    return starts, order, damaged
+    import pyarrow.compute as pc
 
-
-def frame_heads(
-    frames: lance.LanceDataset, index: np.ndarray | None = None
-) -> tuple[np.ndarray, list[str | None]]:
-    """Rows at which another clip begins, int64 [n], and that clip's id; None where it cannot be read."""
-    heads = _heads(_indices(frames) if index is None else index)
-    return heads, _names_at(frames, heads)
+    found = pc.index_in(ids, value_set=runs.names.drop_null()).fill_null(-1)
+    known = np.flatnonzero(np.asarray(runs.names.is_valid()))
+    run = np.append(known, -1)[np.asarray(found)]  # [clips], -1 for none
+    if len(runs.starts) == 0:
+        whole, starts = np.zeros(len(ids), dtype=bool), np.full(len(ids), -1, dtype=np.int64)
+    else:
+        whole = (run >= 0) & (runs.lengths[run] == lengths) & (runs.firsts[run] == 0)
+        starts = np.where(whole, runs.starts[run], -1)
+    damaged = {}
+    for row in np.flatnonzero(~whole).tolist():
+        left = 0 if run[row] < 0 else runs.lengths[run[row]]
+        reason = f"{left} of its {lengths[row]} frames are left" if left else "its frames cannot be read"
+        damaged[ids[row].as_py()] = reason
+    return starts, damaged
 
 
 def catalog_of(clips: pa.Table, classes: Sequence[str] | None = None) -> Catalog:
@@ -134,67 +150,65 @@ def first_line(error: BaseException | None) -> str:
     return re.sub(r", /\S+:\d+:\d+$", "", text[0])[:200] if text else type(error).__name__
 
 
-def _indices(frames: lance.LanceDataset) -> np.ndarray:
-    """int32 [rows], the column `index`; `_LOST` for rows that cannot be read."""
-    whole, error = attempt(lambda: frames.to_table(columns=["index"]))
-    if whole is not None:
-        return np.asarray(whole["index"])
-    parts = []
+def _jumps(frames: lance.LanceDataset) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows at which the numbers do not just count on, int64 [n], their numbers, and the rows in all."""
+    starts: list[np.ndarray] = []
+    firsts: list[np.ndarray] = []
+    total, before = 0, _NONE
+    for numbers in _numbers(frames):
+        steps = np.diff(numbers, prepend=before)
+        places = np.flatnonzero((steps != 1) & ~((steps == 0) & (numbers == _LOST)))
+        starts.append(places + total)
+        firsts.append(numbers[places].astype(np.int64))
+        total, before = total + len(numbers), numbers[-1]
+    empty = np.empty(0, dtype=np.int64)
+    return np.concatenate([empty, *starts]), np.concatenate([empty, *firsts]), total
+
+
+def _numbers(frames: lance.LanceDataset) -> Iterator[np.ndarray]:
+    """The column `index`, int32, in pieces; `_LOST` for rows that cannot be read."""
     for fragment in frames.get_fragments():
-        part, error = attempt(partial(fragment.to_table, columns=["index"]))
-        if part is not None:
-            parts.append(np.asarray(part["index"]))
-        else:
+        # A fragment is read as a whole or not at all, so that damage in the middle cannot count rows twice.
+        table, error = attempt(partial(fragment.to_table, columns=["index"]))
+        if table is None:
             log.warning("a data file of the frames cannot be read: %s", first_line(error))
-            parts.append(np.full(fragment.count_rows(), _LOST, dtype=np.int32))
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
+            yield np.full(fragment.count_rows(), _LOST, dtype=np.int32)
+        elif len(table):
+            yield np.asarray(table["index"])
 
 
-def _heads(index: np.ndarray) -> np.ndarray:
-    """Rows at which the numbers do not just count on: the first frames of the clips."""
-    if len(index) == 0:
-        return np.empty(0, dtype=np.int64)
-    lost = index == _LOST
-    jumps = (index[1:] != index[:-1] + 1) & ~(lost[1:] & lost[:-1])
-    return np.concatenate([[0], np.flatnonzero(jumps) + 1])
-
-
-def _names_at(frames: lance.LanceDataset, rows: np.ndarray) -> list[str | None]:
-    if len(rows) == 0:
-        return []
-    table, _ = attempt(lambda: frames.take(rows, columns=["clip"]))  # type: ignore[arg-type]
-    if table is not None:
-        return table["clip"].to_pylist()
-    singly = [attempt(partial(frames.take, [int(row)], columns=["clip"]))[0] for row in rows]
-    return [None if one is None else one["clip"][0].as_py() for one in singly]
-
-
-def _sorted_rows(
-    frames: lance.LanceDataset,
-) -> tuple[np.ndarray, np.ndarray, list[str | None], np.ndarray]:
-    """First position, number of frames and name of each clip, in an order that puts its frames together."""
+def _names_at(frames: lance.LanceDataset, rows: np.ndarray) -> pa.Array:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    codes, index = [], []
+    if len(rows) == 0:
+        return pa.array([], pa.string())
+    table, _ = attempt(partial(frames.take, rows, columns=["clip"]))
+    if table is not None:
+        return table["clip"].combine_chunks()
+    singly = [attempt(partial(frames.take, [int(row)], columns=["clip"]))[0] for row in rows]
+    return pa.array([None if one is None else one["clip"][0].as_py() for one in singly], pa.string())
+
+
+def _sorted_runs(frames: lance.LanceDataset) -> Runs:
+    """The runs in an order that puts each clip's frames together; reads all names."""
+    import pyarrow as pa
+
+    codes, numbers = [], []
     known: dict[str, int] = {}
     for fragment in frames.get_fragments():
         table, _ = attempt(partial(fragment.to_table, columns=["clip", "index"]))
         if table is None:
             rows = fragment.count_rows()
             codes.append(np.full(rows, -1, dtype=np.int64))
-            index.append(np.zeros(rows, dtype=np.int32))
+            numbers.append(np.full(rows, _LOST, dtype=np.int32))
             continue
-        coded = pc.dictionary_encode(table["clip"].combine_chunks())
-        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-        own = np.array(
-            [known.setdefault(name, len(known)) for name in coded.dictionary.to_pylist()], np.int64
-        )
-        codes.append(own[np.asarray(coded.indices)])
-        index.append(np.asarray(table["index"]))
-    ids: list[str | None] = list(known)
-    code = np.concatenate(codes)
-    order = np.lexsort((np.concatenate(index), code))
-    order = order[np.searchsorted(code[order], 0) :]
-    heads, runs = np.unique(code[order], return_index=True, return_counts=True)[1:]
-    return heads, runs, ids, order
+        coded = table["clip"].combine_chunks().dictionary_encode()
+        own = [known.setdefault(name, len(known)) for name in coded.dictionary.to_pylist()]
+        codes.append(np.array(own, dtype=np.int64)[np.asarray(coded.indices)])
+        numbers.append(np.asarray(table["index"]))
+    code, number = np.concatenate(codes), np.concatenate(numbers)
+    order = np.lexsort((number, code))
+    order = order[np.searchsorted(code[order], 0) :]  # without the lost ones
+    starts, lengths = np.unique(code[order], return_index=True, return_counts=True)[1:]
+    firsts = number[order][starts].astype(np.int64)
+    return Runs(pa.array(list(known), pa.string()), starts, lengths, firsts, order)

@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tce.collection.rows import attempt, catalog_of, first_line, frame_rows, read_rows
+from tce.collection.rows import attempt, catalog_of, clip_starts, first_line, frame_runs, read_rows
 from tce.collection.store import FrameStore
 from tce.errors import TceError
 
@@ -32,6 +33,7 @@ STORAGE_VERSION: Literal["2.1"] = "2.1"
 
 CLIPS, FRAMES = "clips", "frames"
 PACKED, FAILED = "packed", "failed"  # values of the column `status`
+_CONTENT = ["id", "start", "end", "frames", "width", "height", "bytes", "content_hash"]  # what a clip shows
 
 
 def clips_schema() -> pa.Schema:
@@ -76,9 +78,14 @@ def frames_schema() -> pa.Schema:
     )
 
 
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a URI, as of object storage ("s3://bucket/collection"), rather than a folder."""
+    return "://" in os.fspath(path)
+
+
 def table_path(folder: str | os.PathLike[str], name: str) -> str:
     """Where LanceDB keeps the table `name` of the database `folder`."""
-    return str(Path(folder) / f"{name}.lance")
+    return f"{os.fspath(folder).rstrip('/')}/{name}.lance"
 
 
 def is_collection(path: str | os.PathLike[str]) -> bool:
@@ -88,6 +95,10 @@ def is_collection(path: str | os.PathLike[str]) -> bool:
 
 def has_table(folder: str | os.PathLike[str], name: str) -> bool:
     """Whether a collection's table was ever committed; a killed writer can leave a folder without one."""
+    if is_remote(folder):
+        import lance
+
+        return attempt(partial(lance.dataset, table_path(folder, name)))[0] is not None
     versions = Path(table_path(folder, name)) / "_versions"
     return versions.is_dir() and any(versions.iterdir())
 
@@ -123,7 +134,7 @@ def open_collection(
     """Open a collection for reading.
 
     Args:
-        path: its folder.
+        path: its folder, or a URI of object storage; Lance takes credentials from the environment.
         version: versions of `clips` and `frames` as `Collection.version` gives them; None is the latest.
         verify: compare every image read with its checksum.
 
@@ -140,7 +151,7 @@ class Collection(FrameStore):
     these are named in `damaged` and in a warning.
 
     Attributes:
-        path: the folder.
+        path: the folder or URI.
         version: versions of `clips` and `frames`.
         damaged: ids of clips left out, with the reason.
         options: what the collection was packed with (`options.json`), empty if there is none.
@@ -156,7 +167,7 @@ class Collection(FrameStore):
         # Clips first: every clip's frames were committed before it.
         clips = open_table(path, CLIPS, versions[0])
         self._frames = open_table(path, FRAMES, versions[1])
-        self.path = Path(path)
+        self.path = os.fspath(path)
         self.version = (clips.version, self._frames.version)
         self.verify = verify
         self.options = read_options(path)
@@ -165,9 +176,10 @@ class Collection(FrameStore):
             log.warning("%s: %d rows of the table of clips cannot be read; run `tce check`", path, lost)
         packed = np.asarray(table["status"]) == PACKED
         table = table.filter(packed)
-        starts, self._order, self.damaged = frame_rows(
-            self._frames, table["id"].to_pylist(), np.asarray(table["frames"])
-        )
+        runs = frame_runs(self._frames)
+        self._order = runs.order
+        lengths = np.asarray(table["frames"])
+        starts, self.damaged = clip_starts(runs, table["id"].combine_chunks(), lengths)
         if self.damaged:
             first, reason = next(iter(self.damaged.items()))
             log.warning(
@@ -177,18 +189,16 @@ class Collection(FrameStore):
         whole = starts >= 0
         table = table.filter(whole)
         self._starts = starts[whole]
-        self._hashes = _row_hashes(table)
         self.catalog = catalog_of(table, self.options.get("classes"))
-        self.lengths = np.asarray(table["frames"]).astype(np.int64)
+        self.lengths = lengths[whole].astype(np.int64)
         self.fps = np.asarray(table["fps"]).astype(np.float64)
-        self._sizes = np.stack([np.asarray(table[name]) for name in ("height", "width")], axis=1).astype(
-            np.int64
-        )
+        self._content = table.select(_CONTENT)
 
     @property
     def sizes(self) -> np.ndarray:
         """int64 [clips, 2], height and width of each clip's first frame, pixels."""
-        return self._sizes
+        columns = [np.asarray(self._content[name]) for name in ("height", "width")]
+        return np.stack(columns, axis=1).astype(np.int64)
 
     def read(self, clips: np.ndarray, frames: np.ndarray) -> list[bytes | Exception]:
         """Encoded images of single frames.
@@ -212,10 +222,13 @@ class Collection(FrameStore):
 
     def fingerprint(self) -> str:
         """Hash of the clips' content in their order: what a run's samples depend on."""
-        return hashlib.sha256(np.ascontiguousarray(self._hashes).tobytes()).hexdigest()
+        digest = hashlib.sha256()
+        for name in _CONTENT:
+            digest.update(json.dumps(self._content[name].to_pylist()).encode())
+        return digest.hexdigest()
 
     def _subset(self, rows: np.ndarray) -> None:
-        self._starts, self._hashes, self._sizes = self._starts[rows], self._hashes[rows], self._sizes[rows]
+        self._starts, self._content = self._starts[rows], self._content.take(rows)
 
     def _read(self, clips: np.ndarray, frames: np.ndarray) -> list[bytes | Exception]:
         rows = self._starts[clips] + frames
@@ -243,18 +256,12 @@ class Collection(FrameStore):
 def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What the collection `path` was packed with; empty without a readable `options.json`."""
     try:
-        return json.loads((Path(path) / "options.json").read_text(encoding="utf-8"))
+        if not is_remote(path):
+            return json.loads((Path(path) / "options.json").read_text(encoding="utf-8"))
+        from pyarrow.fs import FileSystem
+
+        storage, place = FileSystem.from_uri(f"{os.fspath(path).rstrip('/')}/options.json")
+        with storage.open_input_file(place) as file:
+            return json.loads(file.read())
     except (OSError, ValueError):
         return {}
-
-
-def _row_hashes(table: pa.Table) -> np.ndarray:
-    """uint8 [clips, 16]: a hash of what each clip's content is made of."""
-    names = ["id", "start", "end", "frames", "width", "height", "bytes", "content_hash"]
-    columns = [table[name].to_pylist() for name in names]
-    hashes = np.empty((len(table), 16), dtype=np.uint8)
-    for row, values in enumerate(zip(*columns, strict=True)):
-        hashes[row] = np.frombuffer(
-            hashlib.md5(repr(values).encode(), usedforsecurity=False).digest(), np.uint8
-        )
-    return hashes

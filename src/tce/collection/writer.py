@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tce.collection.encode import Part, Summary
-from tce.collection.rows import attempt, frame_heads, frame_rows, read_rows
+from tce.collection.rows import attempt, clip_starts, frame_runs, read_rows
 from tce.collection.tables import (
     CLIPS,
     FAILED,
@@ -215,9 +216,12 @@ class CollectionWriter:
 
     def damaged(self) -> dict[str, str]:
         """Packed clips whose frames are lost or incomplete, with the reason."""
+        import pyarrow as pa
+
         lengths = {name: clip.frames for name, clip in self.known.items() if clip.status == PACKED}
         counts = np.array(list(lengths.values()), dtype=np.int64)
-        return frame_rows(open_table(self.folder, FRAMES), list(lengths), counts)[2]
+        runs = frame_runs(open_table(self.folder, FRAMES))
+        return clip_starts(runs, pa.array(list(lengths), pa.string()), counts)[1]
 
     def finish(self, keep_old: bool) -> None:
         """Commit, join small data files without changing the rows' order, and delete what is older.
@@ -245,8 +249,8 @@ class CollectionWriter:
             if not has_table(self.folder, name):
                 self._append(name, [], schema)
         self.known = known_clips(self.folder)
-        heads = frame_heads(open_table(self.folder, FRAMES))[1]
-        orphans = sorted({clip for clip in heads if clip is not None and clip not in self.known})
+        names = frame_runs(open_table(self.folder, FRAMES)).names.drop_null().to_pylist()
+        orphans = sorted(name for name in set(names) if name not in self.known)
         if orphans:
             log.info("removing frames of %d clips that an interruption left unfinished", len(orphans))
             self._delete(FRAMES, "clip", orphans)
@@ -290,7 +294,7 @@ class CollectionWriter:
             ) from error
 
 
-def known_clips(folder: Path) -> dict[str, Known]:
+def known_clips(folder: str | os.PathLike[str]) -> dict[str, Known]:
     """The clips that a collection's table holds, failed ones too, by id; without those it cannot read."""
     columns = ["id", "path", "status", "frames", "bytes", "modified", "error"]
     table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
