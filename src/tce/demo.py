@@ -52,7 +52,8 @@ def demo(options: DemoOptions) -> Result:
     Raises:
         TceError: the folder cannot be written.
     """
-    from tce.train.pretrain import pretrain
+    from tce.model.checkpoint import save_model
+    from tce.train.pretrain import make_encoder, pretrain
     from tce.video.synthetic import make_clips
 
     out = Path(options.out)
@@ -63,26 +64,26 @@ def demo(options: DemoOptions) -> Result:
     )
     collection = _pack(clips, out, options)
 
-    log.info("2/4 pre-training without labels on the clips of %d people", GROUPS - TEST_GROUPS)
     training = _pretrain_options(clips, collection, out, options)
+    untrained, trained = out / "untrained", Path(training.run.out)
+    save_model(untrained, make_encoder(training))
+    log.info("2/4 pre-training without labels on the clips of %d people", GROUPS - TEST_GROUPS)
     started = time.monotonic()
     pretrain(training)
     seconds = time.monotonic() - started
-    ckpt = Path(training.run.out) / "model.safetensors"
 
     log.info("3/4 judging it on the clips of %d other people", TEST_GROUPS)
-    before = _knn("random", clips, collection, out / "evaluation" / "untrained", options)
-    after = _knn(str(ckpt), clips, collection, out / "evaluation" / "trained", options)
+    before, after = (_knn(network, clips, collection, out, options) for network in (untrained, trained))
 
     log.info("4/4 drawing maps and a film")
-    pictures = _pictures(clips, ckpt, out, options)
+    pictures = _pictures(clips, untrained, trained, out, options)
     figures: dict[str, Any] = {
         "knn_untrained": before,
         "knn_trained": after,
         "chance": 1 / CLASSES,
         "classes": CLASSES,
         "training_seconds": round(seconds, 1),
-        "ckpt": str(ckpt),
+        "ckpt": str(trained / "model.safetensors"),
         **pictures,
     }
     return Result(_text(figures, out), figures)
@@ -111,7 +112,16 @@ def _pretrain_options(
         data=replace(quick.data, data=str(collection), lists=str(clips.lists), split="01"),
         model=replace(quick.model, image_size=IMAGE_SIZE),
         contrast=replace(quick.contrast, window=8, temperature=0.2),
-        augment=replace(quick.augment, crop_scale=(0.5, 1.0)),  # the figure fills the picture already
+        # The figure fills the picture, and its lamps change the colours already.
+        augment=replace(
+            quick.augment,
+            crop_scale=(0.5, 1.0),
+            grey=0.2,
+            brightness=0.2,
+            color_contrast=0.2,
+            saturation=0.2,
+            hue=0.05,
+        ),
         optim=replace(quick.optim, epochs=options.epochs, batch_size=BATCH_SIZE, lr=0.06),
         run=replace(
             quick.run,
@@ -124,22 +134,19 @@ def _pretrain_options(
     )
 
 
-def _knn(ckpt: str, clips: SyntheticClips, collection: Path, out: Path, options: DemoOptions) -> float:
+def _knn(network: Path, clips: SyntheticClips, collection: Path, out: Path, options: DemoOptions) -> float:
+    """Share of the held-out clips whose class their nearest training clips vote for."""
     from tce.evaluate.command import evaluate
     from tce.evaluate.options import EvaluateOptions
 
     result = evaluate(
         EvaluateOptions(
-            ckpt=ckpt,
+            ckpt=str(network),
             data=str(collection),
             lists=str(clips.lists),
-            model="resnet18",
             protocol="knn",
             k=NEIGHBOURS,
-            image_size=IMAGE_SIZE,
-            crop="squash",
-            out=str(out),
-            seed=options.seed,
+            out=str(out / "evaluation" / network.name),
             workers=options.workers,
             device=options.device,
         )
@@ -147,7 +154,9 @@ def _knn(ckpt: str, clips: SyntheticClips, collection: Path, out: Path, options:
     return float(result.figures["top1"])
 
 
-def _pictures(clips: SyntheticClips, ckpt: Path, out: Path, options: DemoOptions) -> dict[str, str]:
+def _pictures(
+    clips: SyntheticClips, untrained: Path, trained: Path, out: Path, options: DemoOptions
+) -> dict[str, str]:
     """Maps of the held-out clips before and after, and a film of a held-out person at all motions in turn."""
     import numpy as np
 
@@ -157,13 +166,11 @@ def _pictures(clips: SyntheticClips, ckpt: Path, out: Path, options: DemoOptions
 
     held_out = (clips.lists / "testlist01.txt").read_text().split()
     videos = tuple(str(clips.videos / name) for name in held_out)
-    untrained = NetworkOptions(
-        model="resnet18", image_size=IMAGE_SIZE, device=options.device, seed=options.seed
-    )
-    trained = NetworkOptions(ckpt=str(ckpt), device=options.device, seed=options.seed)
     written = {}
-    for name, network in (("map_untrained", untrained), ("map_trained", trained)):
+    for place in (untrained, trained):
+        name = "map_untrained" if place == untrained else "map_trained"
         written[name] = str(out / f"{name}.png")
+        network = NetworkOptions(ckpt=str(place), device=options.device, seed=options.seed)
         tsne(TsneOptions(output=written[name], input=videos, network=network, every=4))
 
     everything = out / "everything.mp4"
@@ -171,7 +178,7 @@ def _pictures(clips: SyntheticClips, ckpt: Path, out: Path, options: DemoOptions
     parts = [draw_clip(name, group, 99, 2 * FRAMES, 2 * SIZE, FPS, options.seed) for name in clips.classes]
     write_video(everything, np.concatenate(parts), FPS)
     written["film"] = str(out / "film.mp4")
-    tsne(TsneOptions(output=written["film"], input=(str(everything),), network=trained, vid=True))
+    tsne(TsneOptions(output=written["film"], input=(str(everything),), network=network, vid=True))
     return written
 
 

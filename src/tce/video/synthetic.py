@@ -28,7 +28,7 @@ Image = NDArray[np.uint8]  # [H, W, 3] RGB
 
 # Limb lengths in units of the torso.
 TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG, HEAD = 1.0, 0.55, 0.55, 0.65, 0.65, 0.24
-LAMP_SECONDS = 3.0  # in which a lamp's colours come round again
+LAMP_SECONDS = 1.2  # in which a lamp's colours come round again
 NOISE = 3.0  # standard deviation of the camera's noise, in grey levels
 
 
@@ -219,9 +219,9 @@ def draw_clip(
 
     seconds = take.uniform(1.0, 1.8)  # of one period of the motion
     phase, mirrored = take.uniform(), take.uniform() < 0.5
-    scale = size * take.uniform(0.22, 0.25) * person.height
-    drift, angle = take.uniform(0.03, 0.08) * size, take.uniform(0, 2 * math.pi)
-    centre = size * np.array([take.uniform(0.44, 0.56), take.uniform(0.52, 0.58)])
+    scale = size * take.uniform(0.19, 0.24) * person.height
+    drift, angle = take.uniform(0.06, 0.14) * size, take.uniform(0, 2 * math.pi)
+    centre = size * np.array([take.uniform(0.4, 0.6), take.uniform(0.5, 0.58)])
     lamp = take.uniform(0, 2 * math.pi) + np.array([0, 2, 4]) * take.uniform(0.3, 1)
 
     pictures = np.empty((frames, size, size, 3), np.uint8)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,10 @@ def open_encoder(options: NetworkOptions) -> tuple[FrameEncoder, str]:
         size = encoder.embedding_size
         if options.output_size not in (None, size):
             raise OptionError("--output-size", f"{size}, which {options.ckpt} has", str(options.output_size))
-        return encoder, f"{encoder.config.architecture}, {os.path.basename(os.path.normpath(options.ckpt))}"
+        place = Path(options.ckpt).absolute()
+        # Every run's network has the same file name; the run's tells more.
+        name = place.parent.name if place.name == "model.safetensors" else place.name
+        return encoder, f"{encoder.config.architecture}, {name}"
     if model is not None and ":" in model:  # such networks bring their own weights
         encoder = build_encoder(model, head="none", image_size=options.image_size, seed=options.seed)
         return encoder, model
