@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tce.collection.folders import read_file
-from tce.collection.image import decode, image_size
+from tce.collection.image import decode, encode_jpeg, image_size, reduce_to, reduced_size
 from tce.video.errors import FrameError, VideoTruncated, VideoUnreadable
 from tce.video.scenes import frame_range
 from tce.video.worker import alive
@@ -140,7 +140,7 @@ def _encode_video(job: Job) -> Iterator[Part | Summary]:
         try:
             for indices, frames in _wanted(video, job):
                 for index, frame in zip(indices.tolist(), frames, strict=True):
-                    sink.write(index, _jpeg(reduce_to(frame, encoding.video_side), encoding.quality))
+                    sink.write(index, encode_jpeg(reduce_to(frame, encoding.video_side), encoding.quality))
                 sink.size = sink.size or reduced_size(frames.shape[1:3], encoding.video_side)
                 if sink.pending > PART_BYTES:
                     yield sink.part(video.times(sink.indices))
@@ -261,25 +261,6 @@ def chosen(video: Video, job: Job) -> np.ndarray:
     return numbers[np.unique(nearest)]
 
 
-def reduced_size(size: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width of an image of `size` with its short side reduced to `side`; 0 reduces nothing."""
-    height, width = size
-    if not 0 < side < min(height, width):
-        return height, width
-    scale = side / min(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def reduce_to(image: np.ndarray, side: int) -> np.ndarray:
-    """The image [H, W, 3] reduced to `reduced_size`; smaller ones stay."""
-    size = reduced_size(image.shape[:2], side)
-    if size == image.shape[:2]:
-        return image
-    import cv2
-
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)  # averages: no aliasing
-
-
 @lru_cache(maxsize=4)  # many clips are cut out of one long recording
 def file_hash(path: str, size: int, modified: int) -> str:
     """SHA-256 of a file that has this size and time."""
@@ -319,13 +300,7 @@ def _stored_image(data: bytes, encoding: Encoding) -> tuple[bytes, tuple[int, in
         if not 0 < side < min(size):
             return data, size
     image = reduce_to(decode(data), side)
-    return _jpeg(image, encoding.quality), (image.shape[0], image.shape[1])
-
-
-def _jpeg(image: np.ndarray, quality: int) -> bytes:
-    import simplejpeg
-
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
+    return encode_jpeg(image, encoding.quality), (image.shape[0], image.shape[1])
 
 
 class _Sink:

@@ -1,4 +1,4 @@
-"""One encoded image -> RGB pixels of a wanted size, without holding Python's global lock.
+"""Encoded images -> RGB pixels of a wanted size, and back, without holding Python's global lock.
 
 JPEG goes through simplejpeg, which can decode at 1/2, 1/4 or 1/8 size for a fraction of the work; everything
 it refuses (PNG, CMYK, damaged but readable files) goes through Pillow.
@@ -101,6 +101,28 @@ def image_size(data: bytes) -> tuple[int, int]:
             return image.height, image.width
     except Exception as error:
         raise ValueError(f"not a readable image: {error}") from error
+
+
+def reduced_size(size: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Height and width of an image of `size` with its short side reduced to `side`; 0 reduces nothing."""
+    height, width = size
+    if not 0 < side < min(height, width):
+        return height, width
+    scale = side / min(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def reduce_to(image: np.ndarray, side: int) -> np.ndarray:
+    """The image [H, W, 3] reduced to `reduced_size`; smaller ones stay."""
+    size = reduced_size(image.shape[:2], side)
+    if size == image.shape[:2]:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)  # averages: no aliasing
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """The image uint8 [H, W, 3] as JPEG of quality 1 to 100, colour at half resolution."""
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
 
 
 def _decode_reduced(data: bytes, height: int, width: int, resize: Resize) -> np.ndarray:

@@ -8,7 +8,6 @@ when the next writer opens the collection.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import os
@@ -37,11 +36,11 @@ from tce.collection.tables import (
     open_table,
     table_path,
 )
+from tce.collection.upkeep import disk_says, drop_unreadable, tidy
 from tce.errors import TceError
 from tce.files import atomic
 
 if TYPE_CHECKING:
-    import lance
     import pyarrow as pa
 
 log = logging.getLogger("tce.collection")
@@ -233,8 +232,8 @@ class CollectionWriter:
         for name, small, target in ((FRAMES, _SMALL_ROWS, _TARGET_ROWS), (CLIPS, _CLIP_ROWS, _CLIP_ROWS)):
             with self._guarded():
                 dataset = open_table(self.folder, name)
-                _, error = attempt(partial(_tidy, dataset, small, target, timedelta(days=int(keep_old))))
-                if error is not None and _disk_says(error):
+                _, error = attempt(partial(tidy, dataset, small, target, timedelta(days=int(keep_old))))
+                if error is not None and disk_says(error):
                     raise error
                 if error is not None:
                     log.warning(
@@ -273,7 +272,7 @@ class CollectionWriter:
                 _, error = attempt(partial(dataset.delete, condition))
                 if error is None:
                     continue
-                if _disk_says(error) or not _drop_unreadable(dataset, column):
+                if disk_says(error) or not drop_unreadable(dataset, column):
                     raise error
                 open_table(self.folder, name).delete(condition)
 
@@ -283,7 +282,7 @@ class CollectionWriter:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
-            words = _disk_says(error)
+            words = disk_says(error)
             if not words:
                 raise
             raise TceError(
@@ -358,43 +357,3 @@ def _frame_batch(clip: str, part: Part, first: int) -> pa.RecordBatch:
         pa.array(part.checksums, pa.uint32()),
     ]
     return pa.record_batch(columns, schema=frames_schema())
-
-
-def _worth_joining(dataset: lance.LanceDataset, small: int) -> bool:
-    """Whether data files are so small that reading at random suffers, or hold deleted rows."""
-    fragments = dataset.get_fragments()
-    rows = [fragment.count_rows() for fragment in fragments]
-    pairs = any(a < small and b < small for a, b in itertools.pairwise(rows))
-    return pairs or any(fragment.num_deletions for fragment in fragments)
-
-
-def _tidy(dataset: lance.LanceDataset, small: int, target_rows: int, age: timedelta) -> None:
-    if _worth_joining(dataset, small):
-        dataset.optimize.compact_files(
-            target_rows_per_fragment=target_rows, materialize_deletions_threshold=0.0
-        )
-    dataset.cleanup_old_versions(older_than=age)
-
-
-def _drop_unreadable(dataset: lance.LanceDataset, column: str) -> int:
-    """Take data files that cannot be read out of the table; how many.
-
-    Their rows are lost anyway, and Lance neither deletes nor joins rows beside them.
-    """
-    import lance
-
-    bad = [
-        fragment.fragment_id
-        for fragment in dataset.get_fragments()
-        if attempt(partial(fragment.to_table, columns=[column]))[1] is not None
-    ]
-    if bad:
-        operation = lance.LanceOperation.Delete([], bad, "true")
-        lance.LanceDataset.commit(dataset.uri, operation, read_version=dataset.version)
-    return len(bad)
-
-
-def _disk_says(error: BaseException) -> str:
-    """The system's words in an error of Lance's about a disk that cannot be written, else nothing."""
-    known = ("No space left on device", "Permission denied", "Read-only file system", "File too large")
-    return next((words for words in known if words.lower() in str(error).lower()), "")
