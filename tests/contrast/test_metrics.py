@@ -43,3 +43,8 @@ def test_effective_rank_in_closed_form() -> None:
 
 def test_effective_rank_of_nothing_is_finite() -> None:
     assert math.isfinite(effective_rank(torch.zeros(4, 3)))
+
+
+def test_effective_rank_of_a_diverged_network_is_nan_and_no_error() -> None:
+    assert math.isnan(effective_rank(torch.tensor([[1.0, math.nan], [0.0, 1.0]])))
+    assert math.isnan(effective_rank(torch.tensor([[1.0, math.inf], [0.0, 1.0]])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,8 +37,10 @@ def effective_rank(vectors: Tensor) -> float:
     """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007): 1 to min(N, D).
 
     Args:
-        vectors: [N, D], taken as they are, not centred.
+        vectors: [N, D], taken as they are, not centred; NaN where one is not finite.
     """
+    if not torch.isfinite(vectors).all():
+        return math.nan  # the loop tells a diverged run; LAPACK would raise here
     singular = torch.linalg.svdvals(vectors.double())
     share = singular / singular.sum().clamp(min=1e-300)
     return float(torch.special.entr(share).sum().exp())
