@@ -37,8 +37,8 @@ from tce.collection.store import FrameStore, open_store
 from tce.video.source import open_video
 
 SEED = 0
-# Frames a second that a fast GPU may take in training ResNet-18 at 112 px. An assumption, not a measurement: about
-# 3,000 images a second of ResNet-50 at 224 px, times nine for the smaller network and pictures, less a quarter.
+# Frames a second that a fast GPU may take in training ResNet-18 at 112 px. An assumption, not a measurement:
+# about 3,000 of ResNet-50 at 224 px, times nine for the smaller network and pictures, less a quarter.
 GPU_FRAMES = 20_000
 
 
@@ -259,7 +259,8 @@ def bench_loader(folder: Path, scale: Scale, gpu_frames: float) -> None:
             told(f"{line}, 2 threads / 1 thread, clock", one / two, ">= 1.7", f"{frames / two:.0f} frames/s")
             if size == 112:
                 print(
-                    f"  a GPU that takes {gpu_frames:.0f} frames/s (assumed) needs {gpu_frames / rate:.1f} such cores"
+                    f"  a GPU that took {gpu_frames:.0f} frames/s (assumed) would need "
+                    f"{gpu_frames / rate:.1f} such cores"
                 )
 
 
