@@ -193,6 +193,20 @@ def test_prepared_footage_of_every_kind(
     assert (tmp_path / "cache/collection/clips.lance/_versions").stat().st_mtime_ns == stamp
 
 
+def test_a_cache_of_other_footage_is_kept_and_told(videos: Path, tmp_path: Path) -> None:
+    """Only a cache without any clip, left by footage that could not be read, gives way."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.mp4").write_text("no video")
+    with pytest.raises(TceError, match=r"a\.mp4"):
+        prepare_store(broken, tmp_path / "cache", options={"workers": 1})
+    assert len(prepare_store(videos, tmp_path / "cache", options={"workers": 1})) == CLIPS
+    shutil.copytree(videos, tmp_path / "other")
+    with pytest.raises(TceError, match="name another --out"):
+        prepare_store(tmp_path / "other", tmp_path / "cache", options={"workers": 1})
+    assert len(open_collection(tmp_path / "cache" / "collection")) == CLIPS
+
+
 def test_a_uri_is_read_as_a_folder_is(packed: Path, videos: Path) -> None:
     """The way to object storage, tried on the scheme that every machine has."""
     uri = f"file://{packed}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -165,8 +166,32 @@ def prepare_store(
     # Lists that cut clips out of recordings decide what is packed; others are read anew for each split.
     cutting = lists if lists is not None and not np.isnan(catalog.starts).all() else None
     given = {"lists": None if cutting is None else os.fspath(cutting), "split": split, **(options or {})}
+    _refuse_other_footage(collection, data)
     pack(PackOptions(footage=(os.fspath(data),), out=str(collection), **given))
     return _open_collection(collection, lists, split)
+
+
+def _refuse_other_footage(collection: Path, data: str | os.PathLike[str]) -> None:
+    """See to it that a cache is of `data`; one of other footage that holds no clip is removed.
+
+    Raises:
+        TceError: it holds clips of other footage.
+    """
+    from tce.collection.tables import is_collection, open_collection, read_options
+
+    if not is_collection(collection):
+        return
+    packed = [place for addition in read_options(collection)["additions"] for place in addition["footage"]]
+    if os.path.abspath(data) in packed:
+        return
+    if len(open_collection(collection)):
+        raise TceError(
+            str(data),
+            expected=f"the footage whose frames {collection} holds",
+            found=f"other footage than {', '.join(packed)}",
+            fix="name another --out, or remove that folder",
+        )
+    shutil.rmtree(collection)
 
 
 def _open_collection(
