@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The commands behind the second half of docs/results.md: fine-tuning and every protocol, from random weights and from a
+# TCE checkpoint, on gestures splits 01-03 and fights. One core, bf16, 64 pixels: a small budget, the same for both.
+#
+#   bash benchmarks/results.sh DATA OUT      DATA holds gestures/ and fights/, each with videos/ and lists/
+set -euo pipefail
+data=$1 out=$2
+mkdir -p "$out"
+export OMP_NUM_THREADS=1
+small=(--image-size 64 --precision bf16)
+
+for set in gestures fights; do
+    tce pack "$data/$set/videos" --out "$out/$set" --short-side 80
+done
+
+# Pre-training on the training clips of each split, without their labels: about 12,000 images each.
+pretrain() { # set split epochs
+    tce pretrain "$out/$1" --lists "$data/$1/lists" --split "$2" --out "$out/tce/$1-$2" --epochs "$3" --resume \
+        --monitor-epochs 0 "${small[@]}"
+}
+finetune() { # set split start weights...
+    tce finetune --data "$out/$1" --lists "$data/$1/lists" --split "$2" --savedir "$out/finetune/$1-$2-$3" \
+        --model resnet18 --epochs "${EPOCHS:-8}" "${small[@]}" "${@:4}"
+}
+judge() { # set split start protocol ckpt...
+    tce evaluate --data "$out/$1" --lists "$data/$1/lists" --split "$2" --protocol "$4" \
+        --image-size 64 --out "$out/judged/$1-$2-$3-$4" --ckpt "${@:5}"
+}
+pretrain gestures 01 7
+pretrain gestures 02 12
+pretrain gestures 03 7
+pretrain fights 01 47
+for task in "gestures 01" "gestures 02" "gestures 03" "fights 01"; do
+    read -r set split <<<"$task"
+    finetune "$set" "$split" random
+    finetune "$set" "$split" tce --weights "$out/tce/$set-$split"
+    for protocol in knn linear; do
+        judge "$set" "$split" random "$protocol" random --model resnet18
+        judge "$set" "$split" tce "$protocol" "$out/tce/$set-$split"
+    done
+done
+for protocol in retrieval coherence; do
+    judge gestures 01 random "$protocol" random --model resnet18
+    judge gestures 01 tce "$protocol" "$out/tce/gestures-01"
+done
+tce compare "$out"/finetune/gestures-0{1,2,3}-{random,tce} --output "$out/finetune.png"
+tce compare "$out"/judged/gestures-0{1,2,3}-{random,tce}-linear --output "$out/linear.png"
