@@ -187,3 +187,10 @@ def test_peak_memory_is_the_stated_formula() -> None:
     assert 4 * 2**22 < in_blocks < 4 * 2**22 + rest
     assert 4 * b * n < whole < 4 * b * n + rest
     assert in_blocks < 4 * b * k * dim / 2  # half of one B x K x D array
+
+
+def test_filling_keeps_nothing_of_the_random_rows() -> None:
+    bank = MemoryBank(4, 8, torch.Generator().manual_seed(0), momentum=0.9)
+    vectors = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    bank.update(torch.arange(4), vectors, replace=True)
+    torch.testing.assert_close(bank.rows, vectors)

@@ -48,3 +48,7 @@ def test_effective_rank_of_nothing_is_finite() -> None:
 def test_effective_rank_of_a_diverged_network_is_nan_and_no_error() -> None:
     assert math.isnan(effective_rank(torch.tensor([[1.0, math.nan], [0.0, 1.0]])))
     assert math.isnan(effective_rank(torch.tensor([[1.0, math.inf], [0.0, 1.0]])))
+
+
+def test_one_vector_has_no_pair() -> None:
+    assert float(uniformity(torch.eye(3)[:1])) == 0.0

@@ -243,3 +243,8 @@ def test_step_and_constant_do_not_depend_on_the_length() -> None:
     longer = rates(OptimOptions(epochs=9, lr=1.0, schedule="step", lr_decay_epochs=(2, 4)))
     assert longer[:60] == found
     assert set(rates(OptimOptions(epochs=3, lr=0.5, schedule="constant"))) == {0.5}
+
+
+def test_a_warm_up_of_part_of_an_epoch_never_passes_the_highest_rate() -> None:
+    found = rates(OptimOptions(epochs=2, lr=2.0, schedule="constant", warm_up=0.25))
+    assert max(found) == 2.0

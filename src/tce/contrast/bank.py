@@ -130,7 +130,7 @@ class MemoryBank(nn.Module):
         return (self.rows[ids] * vectors.float()).sum(dim=1)
 
     @torch.no_grad()
-    def update(self, ids: Tensor, vectors: Tensor) -> None:
+    def update(self, ids: Tensor, vectors: Tensor, replace: bool = False) -> None:
         """Replace the rows of these videos; of a video that is in the batch twice the last vector wins.
 
         Does nothing in evaluation mode.
@@ -138,12 +138,13 @@ class MemoryBank(nn.Module):
         Args:
             ids: row numbers, int64 [B].
             vectors: embeddings [B, D], normalised again here.
+            replace: keep nothing of the old rows, whatever the momentum: they were random.
         """
         if not self.training:
             return
         kept = last_occurrence(ids)  # [U]
         ids, vectors = ids[kept], vectors[kept].to(self.rows)
-        if self.momentum:
+        if self.momentum and not replace:
             vectors = torch.lerp(vectors, self.rows[ids], self.momentum)
         self.rows[ids] = F.normalize(vectors, dim=1)
 

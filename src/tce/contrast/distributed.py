@@ -174,11 +174,11 @@ class ShardedBank(MemoryBank):
         return (self.own(ids) * vectors.float()).sum(dim=1)
 
     @torch.no_grad()
-    def update(self, ids: Tensor, vectors: Tensor) -> None:
+    def update(self, ids: Tensor, vectors: Tensor, replace: bool = False) -> None:
         """As in `MemoryBank`, of the whole batch: each process keeps what is its own."""
         kept = last_occurrence(ids)
         kept = kept[(ids[kept] >= self.start) & (ids[kept] < self.stop)]
-        super().update(ids[kept] - self.start, vectors[kept])
+        super().update(ids[kept] - self.start, vectors[kept], replace)
 
     @torch.no_grad()
     def whole(self) -> Tensor:

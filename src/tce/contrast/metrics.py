@@ -25,9 +25,11 @@ def uniformity(vectors: Tensor, t: float = 2.0) -> Tensor:
     """Log of the mean Gaussian potential of all pairs (Wang & Isola 2020): 0 collapsed, lower is better.
 
     Args:
-        vectors: unit vectors [N, D], N at least 2.
+        vectors: unit vectors [N, D]; of fewer than two there is no pair, and it is 0.
         t: inverse width of the Gaussian.
     """
+    if len(vectors) < 2:
+        return vectors.new_zeros((), dtype=torch.float32)
     squared = torch.pdist(vectors.float()).square()  # [N (N - 1) / 2]
     return (-t * squared).logsumexp(dim=0) - torch.log(squared.new_tensor(float(len(squared))))
 

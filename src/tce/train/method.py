@@ -78,7 +78,7 @@ class Method(nn.Module):
         world: the processes at work.
 
     Raises:
-        OptionError: `--sync-bn` or `--bank sharded` without what they need.
+        OptionError: `--sync-bn`, `--bank sharded` or `--chunks` without what they need.
     """
 
     def __init__(self, options: PretrainOptions, encoder: FrameEncoder, sources: np.ndarray, world: World):
@@ -86,10 +86,13 @@ class Method(nn.Module):
         self.options, self.world, self.clips = options.contrast, world, len(sources)
         self.seed, self.precision = options.run.seed, options.run.precision
         self.encoder = synchronised(encoder, world) if options.run.sync_bn else encoder
+        if options.run.sync_bn:
+            self.encoder.freeze(options.model.freeze)  # the conversion made new modules
         self.slow: FrameEncoder | None = None
         if self.options.momentum_encoder:
             self.slow = copy.deepcopy(self.encoder).requires_grad_(False)
         self.chunks = options.optim.chunks
+        _check_chunks(self.chunks, options.optim.batch_size // world.size)
         self.views: nn.Module = Views(self.encoder, self.options.views == "joint", self.chunks)
         if world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
@@ -315,7 +318,7 @@ class Method(nn.Module):
             v = self.views(views)[0][:, 0]  # [b, D]
         whole = self.of_all_processes(Pairs(v, v, ids, ok))
         good = slice(None) if whole.ok is None else whole.ok
-        self.bank.update(whole.ids[good], whole.v[good])
+        self.bank.update(whole.ids[good], whole.v[good], replace=True)
 
     @torch.no_grad()
     def estimate_z(self) -> None:
@@ -355,6 +358,16 @@ class Method(nn.Module):
     def _parts(self) -> dict[str, nn.Module]:
         parts = {"encoder": self.encoder, "slow": self.slow, "bank": self.bank, "loss": self.loss}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def _check_chunks(chunks: int, part: int) -> None:
+    """Refuse chunks that do not divide a process's part of the batch into two clips or more each."""
+    if chunks > 1 and (part % chunks or part // chunks < 2):
+        raise OptionError(
+            "--chunks",
+            expected=f"a divisor of a process's {part} clips a batch, leaving two or more",
+            found=str(chunks),
+        )
 
 
 def synchronised(encoder: FrameEncoder, world: World) -> FrameEncoder:

@@ -32,7 +32,7 @@ def learning_rate(step: int, total: int, steps_per_epoch: int, options: OptimOpt
         return options.lr * _ease(1.0, ONE_CYCLE_END, (step - rise) / (total - rise))
     warm = options.warm_up * steps_per_epoch
     if step < warm:
-        return options.lr * (step + 1) / warm
+        return options.lr * min(1.0, (step + 1) / warm)
     if options.schedule == "cosine":
         return options.lr * _ease(1.0, 0.0, (step - warm) / (total - warm))
     if options.schedule == "step":

@@ -109,7 +109,12 @@ class ContrastOptions:
         within("--momentum-encoder", self.momentum_encoder, 0, 0.999999)
         at_least("--rotation", self.rotation, 0)
         at_least("--threshold-rate", self.threshold_rate, 0)
-        at_least("--window-from", self.window_from, 0)
+        if not self.window_from > 0:
+            raise OptionError("--window-from", expected="more than 0", found=f"{self.window_from:g}")
+        if self.momentum_encoder and self.own_row_positive == "only":
+            raise OptionError(
+                "--momentum-encoder", expected="a positive frame to embed", found="--own-row-positive only"
+            )
         if self.window < self.window_from:
             raise OptionError(
                 "--window", expected=f"at least --window-from {self.window_from:g}", found=f"{self.window:g}"

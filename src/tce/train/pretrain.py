@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,8 @@ def run_folder(run: RunOptions, world: World) -> Iterator[RunFolder | None]:
 def deterministic(on: bool) -> Iterator[None]:
     """Only kernels that repeat bit for bit inside the block, where `on`."""
     before = torch.are_deterministic_algorithms_enabled()
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
     torch.use_deterministic_algorithms(on or before)
     try:
         yield

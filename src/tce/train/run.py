@@ -90,10 +90,14 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the logs and unlock the folder."""
-        if self.journal is not None:
-            self.journal.close()
-            self.journal = None
-        self._lock.release()
+        journal, self.journal = self.journal, None
+        try:
+            if journal is not None:
+                journal.close()
+        except OSError as error:  # rows that a full disk refused once more; the loop has told it
+            log.debug("%s: %s", self.path, error)
+        finally:
+            self._lock.release()
 
     @property
     def checkpoints(self) -> Path:
@@ -144,6 +148,9 @@ class RunFolder:
         with atomic(self.path / "options.json", "w") as file:
             json.dump(plain(dict(record)), file, indent=2)
         step = state["step"] if state else 0
+        for later in self.checkpoints.glob("step-*.pt"):
+            if int(later.stem.removeprefix("step-")) > step:
+                later.unlink()  # of a course that was given up for an earlier checkpoint
         self._saved_step = step if state else -1
         self.journal = Journal(self.path, columns, step, state["journal"] if state else None)
         return state

@@ -183,7 +183,7 @@ class Pretraining:
             if clip not in self.failed:
                 log.warning("left out: %s", error)
                 self.failed[clip] = reason
-        if not batch.ok.any():
+        if not batch.ok.any() and self.world.size == 1:  # of several processes, the others may have good ones
             raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
         frames = torch.as_tensor(batch.frames).to(self.world.device, non_blocking=True)
         return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.world.device)

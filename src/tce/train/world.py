@@ -5,6 +5,7 @@ A launcher (`torchrun`, `accelerate launch`) starts the same command in every pr
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from tce.model.device import pick_device
 PATIENCE = timedelta(
     days=2
 )  # the others wait while the main process packs footage or looks at the embeddings
+
+
+log = logging.getLogger("tce.train")
 
 
 class World:
@@ -120,9 +124,10 @@ def join_world(device: str = "auto") -> Iterator[World]:
     dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(here, rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
-    except TceError:
+    except TceError as error:
         if rank == 0:
             raise
+        log.debug("process %d of %d: %s", rank, size, error)  # where it is this one's alone
         raise SystemExit(1) from None
     except RuntimeError as error:
         if not _lost_a_process(error):
