@@ -206,6 +206,22 @@ def test_a_full_disk_says_what_is_safe(tmp_path: Path, monkeypatch: pytest.Monke
     assert same(saved(tmp_path), saved(tmp_path / "whole"))
 
 
+def test_a_power_cut_while_saving_leaves_no_stale_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RunFolder.save
+
+    def cut(self: RunFolder, state: Mapping[str, Any], keep: int = 1) -> None:
+        real(self, state, keep)
+        raise SystemExit("no power")
+
+    monkeypatch.setattr(RunFolder, "save", cut)
+    with pytest.raises(SystemExit):
+        run(tmp_path, Line())
+    assert saved(tmp_path)["step"] == 20
+    assert (tmp_path / "model.safetensors").read_text() == "20"
+
+
 def test_more_epochs_go_on_from_a_finished_run(tmp_path: Path) -> None:
     steady = OptimOptions(epochs=2, schedule="constant", lr=0.02)
     longer = OptimOptions(epochs=4, schedule="constant", lr=0.02)

@@ -299,8 +299,9 @@ class Loop:
         self._require_finite_weights()
         if self.folder is not None and self.folder.saved_step != self.step:
             with self._disk():
-                self.folder.save(state, self.run.keep)
+                # The network first: a power cut in between leaves a state whose resumption writes it anew.
                 self.task.save_model(self.folder)
+                self.folder.save(state, self.run.keep)
         self._saved_at = time.monotonic()
 
     def _random_state(self) -> dict[str, Tensor]:
@@ -327,7 +328,7 @@ class Loop:
             f"training diverged by step {self.step}",
             expected="finite figures",
             found=found,
-            fix=f"{self._where_saved()}; try a lower --lr, a --warm-up or --precision float32, "
+            fix=f"{self._where_saved()}; try a lower --lr or --precision float32, "
             "in a new --out, from the start or from that network with --weights",
         )
 
