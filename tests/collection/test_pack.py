@@ -267,6 +267,29 @@ def test_stops_early_when_most_fails(tmp_path: Path) -> None:
     assert len(open_collection(tmp_path / "c")) == 4
 
 
+def test_most_of_what_came_later_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is packed already shows that decoder and path are right."""
+    monkeypatch.setattr("tce.collection.pack.FIRST", 2)
+    videos = write_videos(tmp_path / "v", 2)
+    pack_into(tmp_path / "c", videos)
+    for number in range(3):
+        (videos / "A" / f"new{number}.mp4").write_bytes(b"text")
+    result = pack_into(tmp_path / "c", videos)
+    assert result.figures["clips"] == 2 and len(result.figures["failed"]) == 3
+
+
+def test_replacing_never_empties_a_collection(tmp_path: Path) -> None:
+    """A clip keeps its rows until it is packed anew, and for good where its footage has gone bad."""
+    videos = write_videos(tmp_path / "v", 2)
+    pack_into(tmp_path / "c", videos)
+    for path in videos.rglob("*.mp4"):
+        path.write_bytes(b"text")
+    pack_into(tmp_path / "c", videos, replace=True)
+    store = open_collection(tmp_path / "c")
+    assert len(store) == 2 and not store.damaged
+    assert shown(tmp_path / "c", "B/v_B_g01_c01") == list(range(100, 100 + FRAMES))
+
+
 def test_a_long_clip_is_stored_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays bounded; a clip that fails after some of its parts were stored leaves none of them."""
     monkeypatch.setattr("tce.collection.writer.COMMIT_BYTES", 4000)

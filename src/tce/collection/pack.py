@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +56,10 @@ def pack(options: PackOptions) -> Result:
             pins.write(complete=False)
             try:
                 catalog = cut_catalog(catalog, options, out, pool)
-                _pack_rows(catalog, _wanted_rows(catalog, options, writer), options, writer, pool)
+                _pack_rows(catalog, options, writer, pool)
                 writer.finish(keep_old=pins.was_complete)
             except KeyboardInterrupt:
-                done = sum(name in writer.known for name in catalog.ids)
+                done = sum(name in writer.known and name not in writer.waiting for name in catalog.ids)
                 raise KeyboardInterrupt(
                     f"interrupted: {done} of {len(catalog)} clips are done; the same command goes on"
                 ) from None
@@ -86,7 +85,9 @@ def _anything_new(catalog: Catalog, out: Path, options: PackOptions) -> bool:
 
 
 def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWriter) -> list[int]:
-    """Rows of the catalog to pack: new clips, and those to pack again, which lose their old rows here.
+    """Rows of the catalog to pack: new clips, and those to pack again.
+
+    Of these, clips of which nothing good is stored lose their rows here, others once they are packed anew.
 
     Raises:
         OptionError: `only` names a clip that is not there, or an id is taken by other footage.
@@ -109,28 +110,29 @@ def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWrite
             for row in rows
             if options.only or ids[row] in damaged or _stale(writer, ids[row], paths[row])
         ]
-        writer.remove(again)
+        useless = [name for name in again if name in damaged or writer.failed(name)]
+        writer.remove(useless)
+        writer.replace(set(again) - set(useless))
     for row in rows:
         known = writer.known.get(ids[row])
-        if known is not None and known.path != paths[row]:
+        if known is not None and known.path != paths[row] and ids[row] not in writer.waiting:
             raise OptionError(
                 "--add" if options.add else f"--out {options.out}",
                 expected="clips with ids of their own",
                 found=f"{ids[row]!r} for {known.path} and for {paths[row]}",
                 fix="pack from a folder above both, or --replace the old one",
             )
-    return [row for row in rows if ids[row] not in writer.known]
+    return [row for row in rows if ids[row] not in writer.known or ids[row] in writer.waiting]
 
 
 def _stale(writer: CollectionWriter, name: str, path: str) -> bool:
     """Whether a clip failed when it was packed, or its footage has changed since."""
     from tce.collection.encode import modified_at
-    from tce.collection.tables import FAILED
 
     known = writer.known.get(name)
     if known is None:
         return False
-    if known.status == FAILED or known.path != path:
+    if writer.failed(name) or known.path != path:
         return True
     try:
         return modified_at(path) != known.modified
@@ -138,29 +140,26 @@ def _stale(writer: CollectionWriter, name: str, path: str) -> bool:
         return False  # it is gone: what was packed is the better copy
 
 
-def _pack_rows(
-    catalog: Catalog, rows: Sequence[int], options: PackOptions, writer: CollectionWriter, pool: DecodePool
-) -> None:
-    """Encode clips and add them to the collection, in order."""
+def _pack_rows(catalog: Catalog, options: PackOptions, writer: CollectionWriter, pool: DecodePool) -> None:
+    """Encode the clips wanted and add them to the collection, in order."""
     from tce.collection.encode import Job, encode_clip
-    from tce.collection.tables import PACKED
 
+    fresh = all(map(writer.failed, writer.known))  # nothing that was packed speaks for decoder and path
+    rows = _wanted_rows(catalog, options, writer)
     encoding = encoding_of(options)
     jobs = (Job(clip.path, encoding, clip.start, clip.end) for clip in map(catalog.__getitem__, rows))
     done = 0 if options.only else len(catalog) - len(rows)
     if done and rows:
         log.info("%d of %d clips are there already", done, len(catalog))
-    fresh = not any(clip.status == PACKED for clip in writer.known.values())
     failures: list[TceError] = []
     with Progress(done + len(rows), "packing", "clip", done=done) as progress:
         for count, (row, (_, parts)) in enumerate(zip(rows, pool.stream(encode_clip, jobs), strict=True), 1):
             error = _add_clip(_columns(catalog, row), parts, writer)
             if error is not None:
                 failures.append(error)
-            judged = count == FIRST or (count == len(rows) and fresh)
-            if judged and 2 * len(failures) > count:
+            if fresh and count == min(FIRST, len(rows)) and 2 * len(failures) > count:
                 _stop_hopeless(failures, count, catalog, writer)
-            if count >= FIRST or not failures:
+            if not fresh or count >= FIRST or not failures:
                 writer.commit_if_due()
             progress.update(1, **({"failed": len(failures)} if failures else {}))
 

@@ -74,6 +74,7 @@ class CollectionWriter:
 
     Attributes:
         known: the clips that the table holds, by id.
+        waiting: those of them that are to be packed again and keep their rows until then.
 
     Raises:
         TceError: the folder cannot be written, holds something else, or another process is writing.
@@ -82,6 +83,7 @@ class CollectionWriter:
     def __init__(self, folder: Path):
         self.folder = folder
         self.known: dict[str, Known] = {}
+        self.waiting: set[str] = set()
         self._rows: list[dict[str, Any]] = []  # of finished clips, not yet committed
         self._batches: list[pa.RecordBatch] = []  # of frames, not yet committed
         self._bytes = 0
@@ -134,6 +136,8 @@ class CollectionWriter:
     def add_clip(self, row: dict[str, Any], summary: Summary | None, error: str = "") -> None:
         """Finish a clip: its frames are there, or it failed and has none.
 
+        One that waited to be packed again and failed stays what it was.
+
         Args:
             row: id, path, label, split, group, source, start, end.
             summary: what is known of its frames; None for a clip that failed.
@@ -141,6 +145,9 @@ class CollectionWriter:
         """
         if summary is None:
             self.abandon()
+            if row["id"] in self.waiting:  # what was packed is the better copy
+                self.waiting.remove(row["id"])
+                return
         else:
             assert (row["id"], summary.frames) == (self._open_clip, self._open_frames)
         found = summary or Summary(0, 0, 0.0, (0, 0), "", 0)
@@ -189,6 +196,7 @@ class CollectionWriter:
         if self._failed:  # frames that were not written must not get their clip's row
             return
         self._failed = True
+        self._drop_replaced()
         if self._batches:
             self._append(FRAMES, self._batches, frames_schema())
             self._batches, self._bytes, self._open_batches = [], 0, 0
@@ -206,12 +214,19 @@ class CollectionWriter:
         self._rows, self._batches, self._bytes = [], [], 0
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Delete clips, their row first: without it their frames do not count."""
+        """Delete clips."""
         wanted = [clip for clip in ids if clip in self.known]
-        for name, column in ((CLIPS, "id"), (FRAMES, "clip")):
-            self._delete(name, column, wanted)
+        self._delete_clips(wanted)
         for clip in wanted:
             del self.known[clip]
+
+    def replace(self, ids: Iterable[str]) -> None:
+        """Have clips packed again, which stay as they are until what replaces them is committed."""
+        self.waiting.update(clip for clip in ids if clip in self.known)
+
+    def failed(self, clip: str) -> bool:
+        """Whether the table names the clip as one that could not be packed."""
+        return clip in self.known and self.known[clip].status == FAILED
 
     def damaged(self) -> dict[str, str]:
         """Packed clips whose frames are lost or incomplete, with the reason."""
@@ -239,6 +254,21 @@ class CollectionWriter:
                     log.warning(
                         "damaged data files were not joined; `tce check %s` names the clips", self.folder
                     )
+
+    def _drop_replaced(self) -> None:
+        """Delete the old rows of the clips about to be written; ids must not meet in one table."""
+        written = {row["id"] for row in self._rows}
+        if self._open_batches:
+            written.add(self._open_clip)
+        self._delete_clips(sorted(self.waiting & written))
+        self.waiting -= written
+
+    def _delete_clips(self, ids: list[str]) -> None:
+        for name, column in (
+            (CLIPS, "id"),
+            (FRAMES, "clip"),
+        ):  # without its row, a clip's frames do not count
+            self._delete(name, column, ids)
 
     def _close_clip(self) -> None:
         self._open_clip, self._open_frames, self._open_batches = "", 0, 0
