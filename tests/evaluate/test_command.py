@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from tce.cli import main
+from tce.collection.options import PackOptions
+from tce.collection.pack import pack
 from tce.errors import OptionError, TceError
+from tce.evaluate.clips import open_split
 from tce.evaluate.command import evaluate
 from tce.evaluate.options import EvaluateOptions, split_names
 
@@ -159,6 +162,30 @@ def test_classes_without_clips_keep_their_numbers(data, networks, tmp_path):
     all_of_them = np.load(tmp_path / "whole" / "predictions-01.npz")
     kept = np.isin(all_of_them["id"], held["id"])
     np.testing.assert_allclose(all_of_them["scores"][kept], held["scores"], rtol=1e-4, atol=1e-3)
+
+
+def test_tests_without_labels_give_way_to_validation(data, tmp_path):
+    """Something-Something's test clips have no labels: its figures are of the validation clips."""
+    titles = sorted(path.name for path in data.footage.iterdir())
+    contents = {"labels": {"Up": "0", "Down": "1"}, "train": titles[:4], "validation": titles[4:10]}
+    contents["test"] = titles[10:]
+    for name, names in contents.items():
+        template = {} if name == "test" else {"template": "Up"}
+        content = names if name == "labels" else [{"id": title, **template} for title in names]
+        (tmp_path / f"something-something-v2-{name}.json").write_text(json.dumps(content))
+    clips = open_split(str(data.footage), tmp_path / "cache", str(tmp_path), "01", 0.0)
+    assert clips.store.catalog.ids[clips.test].tolist() == titles[4:10] and len(clips.train) == 4
+
+
+def test_a_packed_split_is_not_taken_for_another(data, networks, tmp_path):
+    packed = str(tmp_path / "packed")
+    pack(PackOptions(footage=(str(data.footage),), out=packed, lists=str(data.lists), split="01"))
+    base = {"data": packed, "out": str(tmp_path / "out")}
+    with pytest.raises(OptionError, match=r"--split 02; expected split 01, with which .* give --lists"):
+        evaluate(options(data, networks.encoder, lists=None, split="02", **base))
+    own = evaluate(options(data, networks.encoder, lists=None, split="1", **base))
+    assert own.figures["split"] == "01"
+    assert evaluate(options(data, networks.encoder, split="02", **base)).figures["split"] == "02"
 
 
 def test_bad_lists_are_one_line(data, networks, tmp_path, capsys):

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.collection.store import FrameStore, prepare_store
-from tce.errors import TceError
+from tce.collection.tables import is_collection, read_options
+from tce.errors import OptionError, TceError
 from tce.evaluate.holdout import hold_out
 
 log = logging.getLogger("tce.evaluate")
@@ -83,15 +84,17 @@ def open_split(
         unlabelled: clips without any classes will do; all of them are test clips then.
 
     Raises:
+        OptionError: a collection packed with another split, and no lists to read this one from.
         TceError: nothing to read, no test clips (or training clips, where needed), or too many missing.
     """
+    require_packed_split(data, lists, split)
     store = prepare_store(data, cache, lists=lists, split=split)
     catalog = store.catalog
     if unlabelled and not (catalog.labels >= 0).any():
         return SplitClips(store, "none", np.empty(0, np.int64), np.arange(len(store)), [])
     splits, labelled = catalog.splits, catalog.labels >= 0
     train, test = splits == "train", splits == "test"
-    if not test.any():
+    if not (test & labelled).any() and (splits == "val").any():  # Kinetics' tests have no labels
         test = splits == "val"
     if lists is None and not test.any():
         split = "held-out"
@@ -107,6 +110,30 @@ def open_split(
     _require_footage(clips, data, max_missing)
     _note_classes(clips)
     return clips
+
+
+def require_packed_split(data: str, lists: str | None, split: str) -> None:
+    """Check that a collection, where no lists are given, holds the split that is asked for.
+
+    Args:
+        data: footage or a collection.
+        lists: folder of the dataset's lists; with them, any split can be read.
+        split: the split asked for.
+
+    Raises:
+        OptionError: the collection was packed with another split of its lists.
+    """
+    if lists is not None or not is_collection(data):
+        return
+    additions = read_options(data).get("additions", ())
+    packed = sorted({addition["split"] for addition in additions if addition["lists"] is not None})
+    if packed and split.lstrip("0") not in [name.lstrip("0") for name in packed]:
+        raise OptionError(
+            f"--split {split}",
+            expected=f"split {' or '.join(packed)}, with which {data} was packed",
+            found="no --lists",
+            fix="give --lists as well",
+        )
 
 
 def _held_out(labels: Ints, recordings: npt.NDArray[np.object_], seed: int) -> tuple[np.ndarray, np.ndarray]:
