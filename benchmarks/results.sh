@@ -20,7 +20,7 @@ pretrain() { # set split epochs
 }
 finetune() { # set split start weights...
     tce finetune --data "$out/$1" --lists "$data/$1/lists" --split "$2" --savedir "$out/finetune/$1-$2-$3" \
-        --model resnet18 --epochs "${EPOCHS:-8}" "${small[@]}" "${@:4}"
+        --model resnet18 --epochs "${EPOCHS:-6}" "${small[@]}" "${@:4}"
 }
 judge() { # set split start protocol ckpt...
     tce evaluate --data "$out/$1" --lists "$data/$1/lists" --split "$2" --protocol "$4" \
