@@ -24,6 +24,7 @@ from tce.model.encoder import FrameEncoder, build_encoder
 from tce.recipes import apply_recipe
 from tce.train.finetune import finetune
 from tce.train.finetune_options import FinetuneOptions
+from tce.train.options import require_used_decay
 from tce.train.pretrain import pretrain
 from tce.train.tuning import stage_groups
 
@@ -220,13 +221,14 @@ def test_the_commands_of_2020_run_as_written(
 
     out, _ = command(
         "--weights", "weights.pth", "--savedir", "run", "--epochs", "1", "--batch-size", "12", "--lr", "0.01",
-        "--lr_decay_rate", "0.5", "--lr_decay_epochs", "5", "--dataset", "ucf101", "--progress",
+        "--lr_decay_rate", "0.5", "--lr_decay_epochs", "5,7", "--dataset", "ucf101", "--progress",
         "--image-size", "32",
     )  # fmt: skip
     assert "6 test clips" in out and "last: epoch 1" in out
     held = json.loads((root / "run" / "options.json").read_text())["options"]
     assert held["run"]["recipe"] == "paper-2020-diff" and held["optim"]["lr_decay_rate"] == 0.5
-    assert held["optim"]["schedule"] == "step" and held["data"]["held_out"] == 0
+    assert held["optim"]["schedule"] == "step" and held["optim"]["lr_decay_epochs"] == [5, 7]
+    assert held["data"]["held_out"] == 0
     # A file as the 2020 code wrote it, in the place of the release's own.
     content = {"epoch": 1, "state_dict": released_classifier(load_classifier(root / "run"))}
     content |= {"best_prec1": torch.tensor(50.0), "optimizer": {"state": {}}}
@@ -269,6 +271,14 @@ def test_recipes_hold_what_was_published() -> None:
     )
     default = apply_recipe(FinetuneOptions, "finetune", "default")
     assert default.optim.epochs * 10 <= paper.optim.epochs and default.data.held_out > 0
+
+
+def test_another_schedule_overrides_a_recipes_steps() -> None:
+    paper = apply_recipe(FinetuneOptions, "finetune", "paper-2020-diff").optim.loop
+    require_used_decay(dataclasses.replace(paper, schedule="cosine"), "finetune", "paper-2020-diff")
+    with pytest.raises(OptionError, match="--lr-decay-epochs; expected --schedule step"):
+        asked = dataclasses.replace(paper, schedule="cosine", lr_decay_epochs=(3,))
+        require_used_decay(asked, "finetune", "paper-2020-diff")
 
 
 def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_path: Path) -> None:
@@ -316,6 +326,8 @@ def test_bad_flags_are_one_line(footage: Path, tmp_path: Path, capsys: pytest.Ca
     fails(*data, "--labels", "many", say="--labels; expected a share")
     fails(*data, "--held-out", "0.9", say="--held-out")
     fails(*data, "--schedule", "step", say="--lr-decay-epochs; expected one epoch or more")
+    fails(*data, "--lr_decay_epochs", "3,5", say="--lr-decay-epochs; expected --schedule step")
+    fails(*data, "--lr-decay-rate", "0.5", say="found --schedule one-cycle; add --schedule step")
     fails(*data, "--resume", "--force", say="one of them")
     fails(*data, "--freeze", "layer9", "--model", "resnet18", say="--freeze; expected a layer such as")
     fails("--recipe", "nothing", say="paper-2020-diff")

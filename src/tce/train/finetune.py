@@ -30,6 +30,7 @@ from tce.result import Result
 from tce.train.finetune_options import FinetuneOptions
 from tce.train.loop import fit
 from tce.train.optim import make_optimizer
+from tce.train.options import require_used_decay
 from tce.train.run import RunFolder, describe_run
 from tce.train.tuning import Finetuning
 from tce.train.world import join_world
@@ -68,6 +69,7 @@ def finetune(options: FinetuneOptions) -> Result:
         return Result(recipe_text("finetune", run.recipe).rstrip())
     if not run.savedir:
         raise OptionError("--savedir", expected="a folder to write to", found="nothing")
+    require_used_decay(options.optim.loop, "finetune", run.recipe)
     if run.evaluate:
         return _evaluate_only(options)
     splits = split_names(options.data.split)

@@ -11,7 +11,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
-from tce.train.options import OptimOptions, RunOptions, at_least, check_choices, within
+from tce.train.options import Epochs, OptimOptions, RunOptions, at_least, check_choices, within
 
 LISTS_FOLDER = "UCF_list"  # the 2020 release's place for the lists
 
@@ -167,7 +167,7 @@ class FinetuneOptimOptions:
     """The rate rises and falls (one-cycle), falls (cosine), drops at --lr-decay-epochs (step), or stays."""
     warm_up: float = 0.0
     """Epochs over which the rate rises from 0 before a cosine, step or constant schedule."""
-    lr_decay_epochs: tuple[int, ...] = ()
+    lr_decay_epochs: Epochs = ()
     """Epochs at which a step schedule lowers the rate."""
     lr_decay_rate: float = 0.1
     """Factor of a step schedule."""

@@ -5,12 +5,27 @@ Flags, `--help`, recipes and `options.json` all come from these dataclasses. Imp
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
+from tce.recipes import recipe_text
+
+# Several epochs as words, or as the 2020 release wrote them: 350,400.
+Epochs = Annotated[
+    tuple[int, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[INT ...]",
+        instance_from_str=lambda words: tuple(int(epoch) for word in words for epoch in word.split(",")),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(epoch, int) for epoch in value),
+        str_from_instance=lambda value: [str(epoch) for epoch in value],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -228,7 +243,7 @@ class OptimOptions:
     """The rate rises and falls (one-cycle), falls (cosine), drops at --lr-decay-epochs (step), or stays."""
     warm_up: float = 0.0
     """Epochs over which the rate rises from 0 before a cosine, step or constant schedule."""
-    lr_decay_epochs: tuple[int, ...] = ()
+    lr_decay_epochs: Epochs = ()
     """Epochs at which a step schedule lowers the rate; others have no use for it."""
     lr_decay_rate: float = 0.1
     """Factor of a step schedule."""
@@ -354,6 +369,32 @@ class PretrainOptions:
     def frame_size(self) -> int:
         """Side of the loaded frames in pixels."""
         return self.data.frame_size or round(self.model.image_size * 8 / 7)
+
+
+def require_used_decay(options: OptimOptions, command: str, recipe: str) -> None:
+    """Refuse a decay that was asked for and that the schedule has no use for.
+
+    Args:
+        options: how the weights are moved.
+        command: the command's name.
+        recipe: the named recipe, whose own decay may be overridden by another schedule.
+
+    Raises:
+        OptionError: the decay is neither the recipe's nor that of a step schedule.
+    """
+    if options.schedule == "step":
+        return
+    own = tomllib.loads(recipe_text(command, recipe)).get("optim", {})
+    for name in ("lr_decay_epochs", "lr_decay_rate"):
+        value, default = getattr(options, name), getattr(OptimOptions, name)
+        usual = own.get(name, default)
+        if value not in (default, tuple(usual) if isinstance(usual, list) else usual):
+            raise OptionError(
+                "--" + name.replace("_", "-"),
+                expected="--schedule step, which alone has a use for it",
+                found=f"--schedule {options.schedule}",
+                fix="add --schedule step",
+            )
 
 
 def check_choices(options: Any) -> None:

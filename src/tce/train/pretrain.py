@@ -20,7 +20,7 @@ from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.loop import fit
 from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
-from tce.train.options import DataOptions, PretrainOptions, RunOptions
+from tce.train.options import DataOptions, PretrainOptions, RunOptions, require_used_decay
 from tce.train.run import RunFolder, describe_run
 from tce.train.task import Pretraining
 from tce.train.world import World, join_world
@@ -55,6 +55,7 @@ def pretrain(options: PretrainOptions) -> Result:
     for flag, value in (("DATA", options.data.data), ("--out", options.run.out)):
         if not value:
             raise OptionError(flag, expected="a folder", found="nothing", fix="see tce pretrain --help")
+    require_used_decay(options.optim, "pretrain", options.run.recipe)
     with (
         join_world(options.run.device) as world,
         deterministic(options.run.deterministic),
