@@ -497,3 +497,48 @@ def test_relist(ucf_lists: Path, tmp_path: Path) -> None:
     assert again.ids.tolist() == pieces.ids.tolist() and not again.missing
     with pytest.raises(TceError, match="none of the 4 listed clips there"):
         relist(Catalog(["x"], ["x.mp4"]), ucf_lists)
+
+
+def test_a_clip_listed_twice_is_named(tmp_path: Path, ucf_lists: Path) -> None:
+    """Over files, frame folders, packed clips and in a table of its own."""
+    videos = touch(tmp_path / "v", *(f"{name}.avi" for name in UCF))
+    frames = touch(tmp_path / "f", *(f"{name}/1.jpg" for name in UCF))
+    packed = read_catalog(videos)
+    test = ucf_lists / "testlist01.txt"
+    twice = write(test, [*test.read_text().splitlines(), f"{UCF[0]}.avi"])  # a training clip
+    message = rf"--lists .*; expected each clip once; found '{UCF[0]}\.avi' twice; remove one of its lines"
+    for read in (
+        lambda: read_catalog(videos, twice.parent),
+        lambda: read_catalog(frames, twice.parent),
+        lambda: relist(packed, twice.parent),
+    ):
+        with pytest.raises(TceError, match=message):
+            read()
+    table = write(videos / "t.csv", ["path,start", f"{UCF[0]}.avi,1", f"{UCF[0]}.avi,2", f"{UCF[0]}.avi,1"])
+    with pytest.raises(TceError, match="each clip once"):
+        read_catalog(table)
+    with pytest.raises(TceError, match="each clip once"):
+        read_catalog(videos, table)
+
+
+def test_relist_of_pieces_that_a_table_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "v/b.mp4", "v/a.mp4")
+    lines = ["v/b.mp4,2.5,4,walk", "v/b.mp4,4,5.264,run", "v/a.mp4,,,run", "v/gone.mp4,,,run"]
+    table = write(tmp_path / "t.csv", ["path,start,end,label", *lines])
+    packed = read_catalog(table)
+    assert "1 of 4 listed clips" in caplog.text
+    caplog.clear()
+    write(
+        table,
+        [
+            "path,start,end,label,split",
+            *(f"{line},{part}" for line, part in zip(lines, ["train", "test"] * 2)),
+        ],
+    )
+    again = relist(packed, table, warn=False)
+    assert rows(again) == [
+        ("v/b#2.5-4", "walk", "train"),
+        ("v/b#4-5.264", "run", "test"),
+        ("v/a", "run", "train"),
+    ]
+    assert again.missing == ["v/gone.mp4"] and not caplog.text

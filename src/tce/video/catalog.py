@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +43,8 @@ def read_catalog(
         layout: whose lists they are; "auto" tells by their names and contents, "folders" leaves lists aside.
 
     Raises:
-        TceError: nothing at the path, no footage, lists of no known kind, or lists of other clips.
+        TceError: nothing at the path, no footage, lists of no known kind, lists of other clips, or a clip
+            that is listed twice.
         OptionError: there is no such split.
     """
     root = os.fspath(data)
@@ -57,19 +58,20 @@ def read_catalog(
     return _listed_catalog(footage, read_lists(lists, split, layout), os.fspath(lists))
 
 
-def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01") -> Catalog:
+def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01", warn: bool = True) -> Catalog:
     """The same clips in the same order, with labels and splits from a dataset's lists.
 
     For footage that was packed once and is used with several splits. Pieces of a cut recording take what the
-    lists say of the recording.
+    lists say of the recording, or of that piece where the lists cut it.
 
     Args:
         catalog: clips whose ids are their names in the dataset.
         lists: the dataset's lists: a folder or a file.
         split: which of the numbered splits of UCF101 or HMDB51.
+        warn: whether to warn of listed clips that are not there.
 
     Raises:
-        TceError: lists of no known kind, or lists of other clips.
+        TceError: lists of no known kind, lists of other clips, or a clip that is listed twice.
         OptionError: there is no such split.
     """
     recordings = [re.sub(PIECE_SUFFIX, "", name) for name in catalog.ids]
@@ -79,10 +81,12 @@ def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01") -
     found, missing = _match(footage, listing)
     if not found:
         raise _no_clip_listed(lists, catalog.root or "the collection", listing)
-    _warn_missing(missing, listing)
+    _require_once(lists, [(place, entry.name) for place, entry in found])
+    if warn:
+        _warn_missing(missing, listing)
     classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
     entries = dict(_unlisted(footage, {place for place, _ in found}, classes))
-    entries.update(reversed(found))  # of a clip that is listed twice, the first entry
+    entries.update(found)
     by_name = {name: entries[place] for place, name in enumerate(footage.paths)}
     return Catalog(
         catalog.ids,
@@ -107,6 +111,19 @@ def _no_clip_listed(lists: str | os.PathLike[str], where: str, listing: Listing)
         f"lists of the clips in {where}",
         f"none of the {count} listed clips there, such as {example}",
     )
+
+
+def _require_once(lists: str | os.PathLike[str], clips: Sequence[tuple[Hashable, str]]) -> None:
+    """Raise if a list names a clip twice: its label and split would be a matter of chance.
+
+    Args:
+        lists: the lists.
+        clips: what tells each clip from the others, and its name.
+    """
+    counts = Counter(key for key, _ in clips)
+    if len(counts) < len(clips):
+        name = next(name for key, name in clips if counts[key] > 1)
+        raise TceError(f"--lists {lists}", "each clip once", f"{name!r} twice", "remove one of its lines")
 
 
 def _warn_missing(missing: list[str], listing: Listing) -> None:
@@ -137,6 +154,7 @@ def _listed_catalog(footage: Footage, listing: Listing, lists: str) -> Catalog:
     found, missing = _match(footage, listing)
     if not found:
         raise _no_clip_listed(lists, footage.root, listing)
+    _require_once(lists, [((place, _range(entry)), entry.name) for place, entry in found])
     _warn_missing(missing, listing)
     classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
     listed = {place for place, _ in found}
@@ -160,6 +178,8 @@ def _table_catalog(table: str, listing: Listing) -> Catalog:
     if not entries:
         found = f"none of the {len(missing)} clips that it names, such as {missing[0]}"
         raise TceError(table, f"paths of clips, absolute or below {footage.root}", found)
+    _require_once(table, [((entry.name, _range(entry)), entry.name) for entry in entries])
+    _warn_missing(missing, listing)
     classes = sorted({entry.label for entry in entries if entry.label})
     return _catalog(footage, range(len(entries)), entries, classes, missing)
 
@@ -169,7 +189,7 @@ def _catalog(
 ) -> Catalog:
     paths = [footage.paths[place] for place in places]
     ids = _ids(footage, paths)
-    ids = [name if np.isnan(entry.start) else _piece(name, entry) for name, entry in zip(ids, entries)]
+    ids = [name + _range(entry) for name, entry in zip(ids, entries)]
     given = any(entry.source for entry in entries), any(entry.group for entry in entries)
     return Catalog(
         ids,
@@ -194,14 +214,14 @@ def _match(footage: Footage, listing: Listing) -> tuple[list[tuple[int, Entry]],
     missing: list[str] = []
     for entry in listing.entries:
         place = None
-        if listing.layout == "kinetics" and not np.isnan(entry.start):
-            # Trimmed clips carry their range in the name; an untrimmed recording is cut at it.
-            trimmed = f"{entry.name}_{int(entry.start):06d}_{int(entry.end):06d}"
-            place = names.find(trimmed)
+        if not np.isnan(entry.start):
+            # Clips that are cut already carry their range in the name; a recording is cut at it.
+            if listing.layout == "kinetics":
+                place = names.find(entry.name, f"_{int(entry.start):06d}_{int(entry.end):06d}")
             if place is None:
-                place = names.find(_piece(entry.name, entry))
+                place = names.find(entry.name, _range(entry))
             if place is not None:
-                entry = replace(entry, name=trimmed, start=float("nan"), end=float("nan"))
+                entry = replace(entry, start=float("nan"), end=float("nan"))
         if place is None:
             place = names.find(entry.name)
         if place is None:
@@ -229,12 +249,17 @@ class _Names:
             self._by_name[name].append(place)
             self._by_caseless[name.lower()].append(place)
 
-    def find(self, listed: str) -> int | None:
-        """The place of the footage; None where there is none, or several with nothing to tell them apart."""
+    def find(self, listed: str, piece: str = "") -> int | None:
+        """The place of the footage; None where there is none, or several with nothing to tell them apart.
+
+        Args:
+            listed: the name, with or without folder and suffix.
+            piece: what the footage's name says in addition, at its end, where it is a piece of a recording.
+        """
         stem, suffix = os.path.splitext(listed.replace("\\", "/"))
         if suffix.lower() not in VIDEO_SUFFIXES:
             stem = stem + suffix
-        folder, _, name = stem.rpartition("/")
+        folder, _, name = (stem + piece).rpartition("/")
         place = self._by_folder.get((class_key(folder.rpartition("/")[2]), name.lower())) if folder else None
         if place is not None:
             return place
@@ -264,9 +289,12 @@ def _ids(footage: Footage, paths: Sequence[str]) -> list[str]:
     return [stem if len(files[stem]) == 1 else path.replace(os.sep, "/") for stem, path in zip(stems, paths)]
 
 
-def _piece(name: str, entry: Entry) -> str:
+def _range(entry: Entry) -> str:
+    """What the id of a piece cut by a list has behind the recording's name; empty for a whole file."""
+    if np.isnan(entry.start):
+        return ""
     end = "" if np.isnan(entry.end) else f"{entry.end:g}"
-    return f"{name}#{entry.start:g}-{end}"
+    return f"#{entry.start:g}-{end}"
 
 
 def _start(entry: Entry) -> float:
