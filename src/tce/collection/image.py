@@ -100,7 +100,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(data)) as image:
             return image.height, image.width
     except Exception as error:
-        raise ValueError(f"not a readable image: {error}") from error
+        raise ValueError(_refusal(error)) from error
 
 
 def reduced_size(size: tuple[int, ...], side: int) -> tuple[int, int]:
@@ -154,4 +154,12 @@ def _decode_any(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-        raise ValueError(f"not a readable image: {error}") from error
+        raise ValueError(_refusal(error)) from error
+
+
+def _refusal(error: Exception) -> str:
+    """What Pillow's error means; of bytes of no known kind it only names the object that holds them."""
+    from PIL import UnidentifiedImageError
+
+    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+    return f"not an image that can be decoded{reason}"
