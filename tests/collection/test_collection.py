@@ -182,15 +182,29 @@ def test_prepared_footage_of_every_kind(
         (lists / name).write_text("\n".join(clips))
     caplog.set_level("INFO", logger="tce")
     for data in (videos, folders, packed):
+        caplog.clear()
         store = prepare_store(data, tmp_path / "cache", lists, "01", {"workers": 1})
         assert_frames(store)
+        assert caplog.text.count("8 of 16 listed clips (50.0%) have no footage") == 1
+        assert ("packing the videos" in caplog.text) == (data == videos)
         expected = ["train" if "g01" in name else "test" for name in store.catalog.ids]
         assert store.catalog.splits.tolist() == expected
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["collection"]
-    assert "packing the videos" in caplog.text
     stamp = (tmp_path / "cache/collection/clips.lance/_versions").stat().st_mtime_ns
     assert len(prepare_store(videos, tmp_path / "cache", options={"workers": 1})) == CLIPS
     assert (tmp_path / "cache/collection/clips.lance/_versions").stat().st_mtime_ns == stamp
+
+
+def test_lists_that_cut_decide_what_is_prepared(
+    videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "clips.csv"
+    lines = ["A/v_A_g01_c01.mp4,0,0.2,walk", "A/v_A_g01_c01.mp4,0.2,,run", "A/gone.mp4,0,1,run"]
+    table.write_text("\n".join(["path,start,end,label", *lines]))
+    store = prepare_store(videos, tmp_path / "cache", table, options={"workers": 1})
+    kept = [clip for clip in store.catalog if clip.start is not None]
+    assert [(clip.id[-6:], clip.label) for clip in kept] == [("#0-0.2", "walk"), ("1#0.2-", "run")]
+    assert len(store) == CLIPS + 1 and caplog.text.count("have no footage") == 1
 
 
 def test_a_cache_of_other_footage_is_kept_and_told(videos: Path, tmp_path: Path) -> None:

@@ -24,11 +24,15 @@ log = logging.getLogger("tce.collection")
 FIRST = 20  # clips after which packing stops if most of them failed: the decoder or the path is wrong then
 
 
-def pack(options: PackOptions) -> Result:
+def pack(options: PackOptions, catalog: Catalog | None = None) -> Result:
     """Pack footage into a collection, or go on with one that was interrupted.
 
     Clips are committed in the catalog's order, in batches; footage that fails is named in `report.json` and
     in the table, and not tried again unless `replace` asks for it.
+
+    Args:
+        options: footage, collection and how to encode.
+        catalog: the clips of the footage, where they are known already; read if not given.
 
     Raises:
         OptionError: options that contradict those the collection was made with.
@@ -45,7 +49,8 @@ def pack(options: PackOptions) -> Result:
         fix = "pack into a folder and copy it there"
         raise OptionError("--out", expected="a folder of this machine", found=options.out, fix=fix)
     out = Path(options.out)
-    catalog = read_footage(options.footage, options.lists, options.split)
+    if catalog is None:
+        catalog = read_footage(options.footage, options.lists, options.split)
     pins = open_pins(out, options, catalog)
     with DecodePool(options.workers or 0, options.timeout) as pool:
         if options.dry_run:

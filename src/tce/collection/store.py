@@ -167,8 +167,10 @@ def prepare_store(
     cutting = lists if lists is not None and not np.isnan(catalog.starts).all() else None
     given = {"lists": None if cutting is None else os.fspath(cutting), "split": split, **(options or {})}
     _refuse_other_footage(collection, data)
-    pack(PackOptions(footage=(os.fspath(data),), out=str(collection), **given))
-    return _open_collection(collection, lists, split)
+    catalog.root = os.path.abspath(catalog.root)
+    known = catalog if lists in (None, cutting) else None  # else packed with the labels of the folders
+    pack(PackOptions(footage=(os.fspath(data),), out=str(collection), **given), known)
+    return _open_collection(collection, lists, split, warn=False)  # what is missing was said above
 
 
 def _refuse_other_footage(collection: Path, data: str | os.PathLike[str]) -> None:
@@ -195,7 +197,7 @@ def _refuse_other_footage(collection: Path, data: str | os.PathLike[str]) -> Non
 
 
 def _open_collection(
-    path: str | os.PathLike[str], lists: str | os.PathLike[str] | None, split: str
+    path: str | os.PathLike[str], lists: str | os.PathLike[str] | None, split: str, warn: bool = True
 ) -> FrameStore:
     from tce.collection.tables import open_collection
     from tce.video.catalog import relist
@@ -204,7 +206,7 @@ def _open_collection(
     if len(store) == 0:
         raise TceError(f"collection {path}", expected="clips", found="none", fix="pack footage into it")
     if lists is not None:
-        store.catalog = relist(store.catalog, lists, split)
+        store.catalog = relist(store.catalog, lists, split, warn)
     return store
 
 
