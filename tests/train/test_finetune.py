@@ -27,6 +27,7 @@ from tce.train.finetune_options import FinetuneOptions
 from tce.train.options import require_used_decay
 from tce.train.pretrain import pretrain
 from tce.train.tuning import stage_groups
+from tce.video.synthetic import make_clips
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,6 +238,9 @@ def test_the_commands_of_2020_run_as_written(
     result = json.loads((root / "tested" / "evaluation" / "result.json").read_text())
     assert result["checkpoint"]["format"] == "TCE 2020 fine-tuning" and result["image_size"] == 224
     assert f"top-1 {result['top1']:.1%}" in " ".join(out.split())
+    assert main(["finetune", "--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "--epochs; expected more than the 1 that checkpoint.pth has been trained for; found 1" in error
     small = ("--image-size", "32", "--batch-size", "12", "--max-steps", "3")
     _, told = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", *small)
     assert "going on from epoch 1 of" in told
@@ -253,6 +257,17 @@ def test_several_splits_give_their_mean(footage: Path, tmp_path: Path) -> None:
     parts = [json.loads((tmp_path / "runs" / f"split{n}" / "result.json").read_text()) for n in ("01", "02")]
     assert done.figures["top1"] == pytest.approx(np.mean([part["top1"] for part in parts]))
     assert list(done.figures["splits"]) == ["01", "02"]
+
+
+def test_videos_are_packed_once_for_all_splits(tmp_path: Path) -> None:
+    made = make_clips(tmp_path, classes=2, per_class=3, frames=7, size=32, groups=3, test_groups=1)
+    for kind in ("train", "test"):
+        shutil.copy(made.lists / f"{kind}list01.txt", made.lists / f"{kind}list02.txt")
+    flags = {"lists": str(made.lists), "split": "01,02", "epochs": 1, "held_out": 0.0, "batch_size": 2}
+    finetune(options(made.videos, tmp_path / "runs", **flags))
+    ckpt = str(tmp_path / "runs" / "split01")
+    finetune(options(made.videos, tmp_path / "runs", **flags, evaluate=True, resume=ckpt))
+    assert list(tmp_path.rglob("collection")) == [tmp_path / "runs" / "footage" / "collection"]
 
 
 def test_recipes_hold_what_was_published() -> None:
@@ -301,6 +316,9 @@ def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_p
 
     with pytest.raises(OptionError, match=r"expected a run of `tce pretrain`; found one of `tce finetune`"):
         pretrain(pretraining(clips, run, resume=True))
+    pretrain(pretraining(clips, tmp_path / "pre", max_steps=1, epochs=1))
+    with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):
+        finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "pre")))
     with pytest.raises(TceError, match="found a classifier, as fine-tuning writes it"):
         load_encoder(run, "tinynet:tiny")
 

@@ -27,7 +27,7 @@ log = logging.getLogger("tce.evaluate")
 ROOT = "evaluation"
 
 
-def evaluate(options: EvaluateOptions) -> Result:
+def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
     """Judge a checkpoint by a protocol on one or several splits.
 
     Writes result.json (figures with intervals and everything they depend on), predictions-SPLIT.csv and
@@ -35,6 +35,7 @@ def evaluate(options: EvaluateOptions) -> Result:
 
     Args:
         options: network, clips, protocol.
+        cache: where videos are packed first, or have been; by default beside the results.
 
     Returns:
         The table, and what result.json holds.
@@ -47,7 +48,8 @@ def evaluate(options: EvaluateOptions) -> Result:
     subject = _load(options, options.splits[0])
     folder = Path(options.out) if options.out else _folder(options, subject)
     require_writable(folder / "result.json", "--out")
-    cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
+    if cache is None:
+        cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
 
     judge = Judge(subject, options)
     outcomes: list[Outcome] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tce.collection.tables import read_options
 from tce.errors import OptionError, TceError
 from tce.evaluate import command, report
 from tce.evaluate.clips import SplitClips, open_split
@@ -39,6 +42,7 @@ log = logging.getLogger("tce.train")
 
 Ints = npt.NDArray[np.int64]
 
+FOOTAGE = "footage"  # in --savedir: what is packed of videos
 FREE = (  # what may change when a run is resumed: where it runs, how it is kept, and how long it goes on
     *("data", "lists", "dataset", "max_missing", "savedir", "recipe", "show", "evaluate"),
     *("epochs", "max_steps", "workers", "device", "compile", "deterministic"),
@@ -75,12 +79,18 @@ def finetune(options: FinetuneOptions) -> Result:
     splits = split_names(options.data.split)
     if len(splits) > 1:
         return _each_split(options, splits)
-    return _finetune(replace(options, data=replace(options.data, split=splits[0])))
+    return _finetune(
+        replace(options, data=replace(options.data, split=splits[0])), Path(run.savedir) / FOOTAGE
+    )
 
 
 def _evaluate_only(options: FinetuneOptions) -> Result:
     """`--evaluate`: test a checkpoint, and write into a folder of its own in --savedir."""
-    return command.evaluate(_test_options(options, options.run.resume or options.run.savedir, "evaluation"))
+    cache = Path(options.run.savedir) / FOOTAGE
+    additions = read_options(cache / "collection").get("additions", ())
+    packed = any(os.path.abspath(options.data.footage) in addition["footage"] for addition in additions)
+    tested = _test_options(options, options.run.resume or options.run.savedir, "evaluation")
+    return command.evaluate(tested, cache if packed else None)
 
 
 def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> EvaluateOptions:
@@ -104,28 +114,31 @@ def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> Eval
 
 def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
     """A run for each split in a folder of its own, and the mean of their test figures in --savedir."""
-    texts = []
+    texts, folder = [], Path(options.run.savedir)
+    cache = folder / FOOTAGE  # packed once for all splits
     for split in splits:
-        run = replace(options.run, savedir=str(Path(options.run.savedir) / f"split{split}"))
-        done = finetune(replace(options, data=replace(options.data, split=split), run=run))
-        texts.append(done.text)
-    model = str(Path(options.run.savedir) / "split{split}" / "model.safetensors")
-    mean = command.evaluate(_test_options(options, model))
+        run = replace(options.run, savedir=str(folder / f"split{split}"))
+        texts.append(
+            _finetune(replace(options, data=replace(options.data, split=split), run=run), cache).text
+        )
+    model = str(folder / "split{split}" / "model.safetensors")
+    mean = command.evaluate(_test_options(options, model), cache)
     return Result("\n".join([*texts, mean.text]), mean.figures)
 
 
-def _finetune(options: FinetuneOptions) -> Result:
+def _finetune(options: FinetuneOptions, cache: Path) -> Result:
+    """One run; `cache` is where footage is packed that is not yet."""
     run = options.run
     with join_world(run.device) as world:
         if world.size > 1:
             raise OptionError("tce finetune", "one process", str(world.size), "start it without a launcher")
         if run.deterministic:
             torch.use_deterministic_algorithms(True)
-        resumed = _resumed(run.resume, run.savedir)
+        resumed = _resumed(run.resume, run.savedir, options.optim.epochs)
         with RunFolder(run.savedir, resumed.in_place, run.force) as folder:
             clips = open_split(
                 options.data.footage,
-                folder.path / "footage",
+                cache,
                 options.data.lists_folder,
                 options.data.split,
                 options.data.max_missing,
@@ -179,7 +192,7 @@ class Resumed:
         epoch = int(given.config.provenance.get("epoch", 0))
         log.info("going on from epoch %d of %s; the optimiser's momentum starts anew", epoch, self.file)
         return {
-            "step": min(epoch, options.optim.epochs) * task.steps_per_epoch,
+            "step": epoch * task.steps_per_epoch,
             "task": {**task.state_dict(), "model": given.state_dict()},
             "optimizer": make_optimizer(task.parameters(), options.optim.loop).state_dict(),
             "means": {"sums": {}, "counts": {}},
@@ -188,11 +201,12 @@ class Resumed:
         }
 
 
-def _resumed(resume: str | None, savedir: str) -> Resumed:
+def _resumed(resume: str | None, savedir: str, epochs: int) -> Resumed:
     """What `--resume` and `--savedir` mean together.
 
     Raises:
-        OptionError: a pre-training file, a network without training state, or another run's folder.
+        OptionError: a pre-training file or run, a network without training state, another run's folder, or a
+            file that has been trained for all the epochs already.
     """
     if resume is None:
         return Resumed(False)
@@ -202,6 +216,13 @@ def _resumed(resume: str | None, savedir: str) -> Resumed:
     if there == here:
         return Resumed(True)
     if (there / "options.json").exists():
+        if _command_of(there) == "pretrain":
+            raise OptionError(
+                f"--resume {resume}",
+                expected="a fine-tuning run",
+                found="one of `tce pretrain`",
+                fix=f"start from its network with --weights {there}",
+            )
         raise OptionError(
             f"--resume {resume}",
             expected="the run in --savedir, which goes on in its own folder",
@@ -210,6 +231,14 @@ def _resumed(resume: str | None, savedir: str) -> Resumed:
         )
     facts = describe(resume)
     if facts["format"] in (FINETUNED_2020, FINETUNED_LATER):
+        done = int(facts["provenance"].get("epoch", 0))
+        if done >= epochs:
+            raise OptionError(
+                "--epochs",
+                expected=f"more than the {done} that {resume} has been trained for",
+                found=str(epochs),
+                fix="raise --epochs, or test it with --evaluate",
+            )
         return Resumed(False, resume)
     kind = "a pre-training file" if facts["kind"] != "classifier" else "a network without training state"
     raise OptionError(
@@ -218,6 +247,14 @@ def _resumed(resume: str | None, savedir: str) -> Resumed:
         found=f"{kind} ({facts['format']})",
         fix=f"start from it with --weights {resume}",
     )
+
+
+def _command_of(folder: Path) -> str | None:
+    """The command that made a run folder; None where its options.json does not tell."""
+    try:
+        return json.loads((folder / "options.json").read_text(encoding="utf-8")).get("command")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str]:
