@@ -185,6 +185,12 @@ def test_kinds_on_object_storage_and_hubs():
     assert kind_of("hf:facebook/dinov2-small") == "checkpoint"
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_a_table_of_clips_is_a_dataset(suffix, tmp_path):
+    (tmp_path / f"clips.{suffix}").touch()
+    assert kind_of(str(tmp_path / f"clips.{suffix}")) == "dataset"
+
+
 def test_sheets_of_any_size(tmp_path):
     images = [np.zeros((10, 400, 3), np.uint8), np.full((400, 10, 3), 9, np.uint8)]
     cells = [

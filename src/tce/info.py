@@ -17,7 +17,7 @@ from tce.view.words import describe, short, spread
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")
 EMBEDDINGS = (".npz", ".npy")
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet")
 
 Kind = Literal["checkpoint", "run", "collection", "dataset", "video", "embeddings"]
 
