@@ -9,6 +9,12 @@ one is named.
 """
 
 import sys
+from pathlib import Path
+
+try:
+    import tce  # noqa: F401
+except ImportError:  # a fresh clone in which nothing was installed but what tce needs
+    sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from tce.cli import run
 

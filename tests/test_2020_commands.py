@@ -125,6 +125,14 @@ def test_scripts_find_the_package_in_a_fresh_clone(tmp_path):
     assert (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize("script", ["pretrain.py", "finetune.py"])
+def test_training_scripts_find_the_package_in_a_fresh_clone(script, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
+    line = [sys.executable, "-S", str(ROOT / script), "--help"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and script in done.stdout, done.stderr
+
+
 def test_tsne_utils_keeps_its_names(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
     names = runpy.run_path(str(ROOT / "tsne_utils.py"))
