@@ -20,7 +20,7 @@ pretrain() { # set split epochs
 }
 finetune() { # set split start weights...
     tce finetune --data "$out/$1" --lists "$data/$1/lists" --split "$2" --savedir "$out/finetune/$1-$2-$3" \
-        --model resnet18 --epochs "${EPOCHS:-6}" "${small[@]}" "${@:4}"
+        --model resnet18 --epochs "${EPOCHS:-4}" "${small[@]}" "${@:4}"
 }
 judge() { # set split start protocol ckpt...
     tce evaluate --data "$out/$1" --lists "$data/$1/lists" --split "$2" --protocol "$4" \
@@ -34,14 +34,14 @@ for task in "gestures 01" "gestures 02" "gestures 03" "fights 01"; do
     read -r set split <<<"$task"
     finetune "$set" "$split" random
     finetune "$set" "$split" tce --weights "$out/tce/$set-$split"
-    for protocol in knn linear; do
-        judge "$set" "$split" random "$protocol" random --model resnet18
-        judge "$set" "$split" tce "$protocol" "$out/tce/$set-$split"
-    done
 done
-for protocol in retrieval coherence; do
+tce compare "$out"/finetune/gestures-0{1,2,3}-{random,tce} --output "$out/finetune.png"
+for protocol in knn linear retrieval coherence; do
     judge gestures 01 random "$protocol" random --model resnet18
     judge gestures 01 tce "$protocol" "$out/tce/gestures-01"
 done
-tce compare "$out"/finetune/gestures-0{1,2,3}-{random,tce} --output "$out/finetune.png"
-tce compare "$out"/judged/gestures-0{1,2,3}-{random,tce}-linear --output "$out/linear.png"
+for protocol in knn linear; do
+    judge fights 01 random "$protocol" random --model resnet18
+    judge fights 01 tce "$protocol" "$out/tce/fights-01"
+done
+tce compare "$out"/judged/*-knn "$out"/judged/*-linear --output "$out/frozen.png"
