@@ -16,6 +16,7 @@ from tce.collection.check import CheckOptions, check
 from tce.collection.image import decode
 from tce.collection.store import FrameStore, open_store, prepare_store
 from tce.collection.tables import STORAGE_VERSION, open_collection
+from tce.collection.writer import CollectionWriter
 from tce.errors import OptionError, TceError
 
 
@@ -214,11 +215,20 @@ def test_a_cache_of_other_footage_is_kept_and_told(videos: Path, tmp_path: Path)
     (broken / "a.mp4").write_text("no video")
     with pytest.raises(TceError, match=r"a\.mp4"):
         prepare_store(broken, tmp_path / "cache", options={"workers": 1})
+    with (
+        CollectionWriter(tmp_path / "cache/collection"),
+        pytest.raises(TceError, match="another `tce pack` at work"),
+    ):
+        prepare_store(videos, tmp_path / "cache", options={"workers": 1})
     assert len(prepare_store(videos, tmp_path / "cache", options={"workers": 1})) == CLIPS
     shutil.copytree(videos, tmp_path / "other")
     with pytest.raises(TceError, match="name another --out"):
         prepare_store(tmp_path / "other", tmp_path / "cache", options={"workers": 1})
     assert len(open_collection(tmp_path / "cache" / "collection")) == CLIPS
+    for file in (tmp_path / "cache/collection/frames.lance/data").iterdir():
+        file.write_bytes(b"damaged")
+    with pytest.raises(TceError, match="name another --out"):
+        prepare_store(tmp_path / "other", tmp_path / "cache", options={"workers": 1})
 
 
 def test_a_uri_is_read_as_a_folder_is(packed: Path, videos: Path) -> None:

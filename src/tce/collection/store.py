@@ -174,26 +174,41 @@ def prepare_store(
 
 
 def _refuse_other_footage(collection: Path, data: str | os.PathLike[str]) -> None:
-    """See to it that a cache is of `data`; one of other footage that holds no clip is removed.
+    """See to it that a cache is of `data`; one of other footage of which nothing was packed is removed.
 
     Raises:
-        TceError: it holds clips of other footage.
+        TceError: it holds clips of other footage, damaged ones too, or is being written.
     """
-    from tce.collection.tables import is_collection, open_collection, read_options
+    from tce.collection.tables import is_collection, read_options
+    from tce.collection.writer import lock_collection
 
     if not is_collection(collection):
         return
     packed = [place for addition in read_options(collection)["additions"] for place in addition["footage"]]
     if os.path.abspath(data) in packed:
         return
-    if len(open_collection(collection)):
-        raise TceError(
-            str(data),
-            expected=f"the footage whose frames {collection} holds",
-            found=f"other footage than {', '.join(packed)}",
-            fix="name another --out, or remove that folder",
-        )
-    shutil.rmtree(collection)
+    lock = lock_collection(collection)
+    try:
+        if _holds_clips(collection):
+            raise TceError(
+                str(data),
+                expected=f"the footage whose frames {collection} holds",
+                found=f"other footage than {', '.join(packed)}",
+                fix="name another --out, or remove that folder",
+            )
+        shutil.rmtree(collection)
+    finally:
+        lock.release()
+
+
+def _holds_clips(collection: Path) -> bool:
+    """Whether a clip was packed, also one that is damaged by now, or rows say what cannot be read."""
+    from tce.collection.tables import CLIPS, FAILED, open_table
+    from tce.collection.writer import known_clips
+
+    known = known_clips(collection)
+    lost = open_table(collection, CLIPS).count_rows() - len(known)
+    return lost > 0 or any(clip.status != FAILED for clip in known.values())
 
 
 def _open_collection(

@@ -42,6 +42,7 @@ from tce.files import atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from filelock import FileLock
 
 log = logging.getLogger("tce.collection")
 
@@ -93,19 +94,7 @@ class CollectionWriter:
         self._failed = False  # whether the last commit did
 
     def __enter__(self) -> CollectionWriter:
-        from filelock import FileLock, Timeout
-
-        _require_place(self.folder)
-        self._lock = FileLock(self.folder / ".writer.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise TceError(
-                f"collection {self.folder}",
-                expected="one writer at a time",
-                found="another `tce pack` at work on it",
-                fix="wait for it, or choose another --out",
-            ) from error
+        self._lock = lock_collection(self.folder)
         try:
             self._open()
         except BaseException:
@@ -321,6 +310,28 @@ class CollectionWriter:
                 found=words.lower(),
                 fix="make room, then give the same command: it goes on where it stopped",
             ) from error
+
+
+def lock_collection(folder: Path) -> FileLock:
+    """Take a collection's lock, which its one writer holds; to be released by the caller.
+
+    Raises:
+        TceError: the folder cannot be written, holds something else, or another process is writing.
+    """
+    from filelock import FileLock, Timeout
+
+    _require_place(folder)
+    lock = FileLock(folder / ".writer.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TceError(
+            f"collection {folder}",
+            expected="one writer at a time",
+            found="another `tce pack` at work on it",
+            fix="wait for it, or choose another --out",
+        ) from error
+    return lock
 
 
 def known_clips(folder: str | os.PathLike[str]) -> dict[str, Known]:
