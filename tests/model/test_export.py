@@ -85,6 +85,8 @@ def test_hugging_face_backbones_too(tmp_path):
     images = torch.randn(4, 3, 28, 28)
     with torch.no_grad():
         np.testing.assert_allclose(run(output, images)[1], encoder(images).numpy(), atol=1e-5)
+    converted = convert(ConvertOptions(f"hf:{tmp_path / 'm'}", output=str(tmp_path / "ours")))
+    assert f"hf:{tmp_path / 'm'} (Hugging Face) -> " in converted.text
 
 
 def test_results_that_differ_are_not_written(folder, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def convert(options: ConvertOptions) -> Result:
     model: FrameEncoder | Classifier = load(options.input, options.model)
     written = save_model(target, model)
     facts = describe(written)
-    was = facts["provenance"].get("format", facts["format"])
+    was = "Hugging Face" if foreign is not None else facts["provenance"].get("format", facts["format"])
     text = (
         f"{options.input} ({was}) -> {written}: {facts['kind']}, {facts['architecture']}, "
         f"{facts['parameters']:,} parameters, hash {facts['hash'][:12]}"
