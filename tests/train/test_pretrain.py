@@ -18,7 +18,11 @@ from test_journal import events
 from test_loop import rows, same, saved
 
 from tce.cli import run as run_command
+from tce.collection.options import PackOptions
+from tce.collection.pack import pack
 from tce.errors import OptionError, TceError
+from tce.evaluate.command import evaluate
+from tce.evaluate.options import EvaluateOptions
 from tce.model.checkpoint import load_encoder
 from tce.recipes import apply_recipe
 from tce.train.options import (
@@ -132,6 +136,39 @@ def test_training_goes_on_from_weights(clips: Path, tmp_path: Path) -> None:
         OptionError, match=r"--weights; expected --head linear --embedding-size 128; found .* 8 in"
     ):
         pretrain(options(clips, tmp_path / "c", model="resnet18", weights=weights, embedding_size=128))
+
+
+def test_a_network_tells_what_it_was_trained_on(
+    clips: Path, make_folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    done = pretrain(options(clips, tmp_path / "a", model="resnet34", image_size=32, max_steps=1))
+    assert "(step 1)" in done.text, "no loss before the first row of the log"
+    told = load_encoder(tmp_path / "a").config.provenance
+    assert (told["made"], told["split"], told["seed"], told["epochs"]) == ("tce pretrain", None, 0, 3)
+    assert told["data"]["path"] == str(clips) and len(told["data"]["fingerprint"]) >= 32
+    judged = EvaluateOptions(str(tmp_path / "a"), str(clips), "knn", samples=1, out=str(tmp_path / "e"))
+    assert "pre-trained on all clips" in " ".join(evaluate(judged).figures["notes"])
+    with pytest.raises(OptionError, match=r"expected a resnet18, .*; found a resnet34; add --model resnet34"):
+        pretrain(options(clips, tmp_path / "b", model="resnet18", weights=str(tmp_path / "a")))
+    one = make_folders(tmp_path / "one", classes=1, people=1)
+    with pytest.raises(OptionError, match="--exclude-same-source; expected clips of two recordings"):
+        pretrain(options(one, tmp_path / "c", batch_size=2, exclude_same_source=True))
+
+
+def test_a_packed_split_is_not_taken_for_another(clips: Path, tmp_path: Path) -> None:
+    names = [f"{path.parent.name}/{path.name}.avi" for path in sorted(clips.glob("*/v_*"))]
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "classInd.txt").write_text("1 C0\n2 C1\n3 C2\n")
+    train = [f"{name} {int(name[1]) + 1}" for name in names if "_g01" in name]
+    (tmp_path / "lists" / "trainlist01.txt").write_text("\n".join(train))
+    (tmp_path / "lists" / "testlist01.txt").write_text("\n".join(n for n in names if "_g02" in n))
+    packed = tmp_path / "packed"
+    pack(PackOptions(footage=(str(clips),), out=str(packed), lists=str(tmp_path / "lists")))
+    with pytest.raises(OptionError, match=r"--split 02; expected split 01, .*give --lists as well"):
+        pretrain(options(packed, tmp_path / "run", split="02"))
+    done = pretrain(options(packed, tmp_path / "run", split="1", max_steps=1))
+    assert done.figures["clips"] == len(train)
+    assert load_encoder(tmp_path / "run", "tinynet:tiny").config.provenance["split"] == "01"
 
 
 def write_lasting_and_passing(folder: Path) -> Path:

@@ -56,7 +56,13 @@ def _of_leaks(subject: Subject, split: SplitClips, outcome: Outcome) -> list[str
     uses_train = outcome.scores is not None or outcome.neighbours is not None
     if shared and uses_train:
         lines.append(f"split {name}: {shared} recordings have pieces in both training and test clips")
-    trained = subject.facts["provenance"].get("split")
+    origin = subject.facts["provenance"]
+    trained = origin.get("split")
     if outcome.scores is not None and trained not in (None, name):
         lines.append(f"split {name}: the network was trained on split {trained}, perhaps on these test clips")
+    whole = origin.get("made") == "tce pretrain" and trained is None
+    if whole and origin["data"]["fingerprint"] == split.store.fingerprint():
+        lines.append(
+            f"split {name}: the network was pre-trained on all clips, test clips too, without labels"
+        )
     return lines

@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tce.collection.store import FrameStore, prepare_store
 from tce.errors import OptionError, TceError
-from tce.model.checkpoint import checkpoint_hash, load_encoder
+from tce.evaluate.clips import require_packed_split
+from tce.evaluate.options import split_names
+from tce.model.backbone import same_architecture
+from tce.model.checkpoint import checkpoint_hash, describe, load_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
 from tce.recipes import recipe_text
 from tce.result import Result
@@ -67,7 +71,9 @@ def pretrain(options: PretrainOptions) -> Result:
 def _pretrain(options: PretrainOptions, world: World, folder: RunFolder | None) -> Result:
     run = options.run
     store = open_clips(options.data, Path(run.out) / "footage", world)
+    require_recordings(options, store)
     encoder = make_encoder(options).to(world.device)
+    encoder.config = dataclasses.replace(encoder.config, provenance=provenance(options, store))
     if run.channels_last:
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.compile:
@@ -118,9 +124,12 @@ def open_clips(data: DataOptions, cache: Path, world: World) -> FrameStore:
         world: its main process packs, while the others wait.
 
     Raises:
+        OptionError: a collection packed with another split, and no lists to read this one from.
         TceError: there are none.
     """
     split = data.split or "01"
+    if data.split is not None:
+        require_packed_split(data.data, data.lists, split)
     if not world.main:
         world.share(None)  # until the main process has packed what there is to pack
     store = prepare_store(data.data, cache, lists=data.lists, split=split)
@@ -137,11 +146,46 @@ def open_clips(data: DataOptions, cache: Path, world: World) -> FrameStore:
     return store.select(train)
 
 
+def require_recordings(options: PretrainOptions, store: FrameStore) -> None:
+    """Check that `--exclude-same-source` leaves negatives: of one recording alone, none would be left.
+
+    Raises:
+        OptionError: all clips are pieces of one recording.
+    """
+    if options.contrast.exclude_same_source and len(np.unique(store.catalog.source_numbers)) < 2:
+        raise OptionError(
+            "--exclude-same-source",
+            expected="clips of two recordings or more",
+            found=f"{len(store)} clips of one",
+            fix="leave it out, or give more footage",
+        )
+
+
+def provenance(options: PretrainOptions, store: FrameStore) -> dict[str, Any]:
+    """What the network's file says of its training: clips, weights, recipe, seed and length."""
+    data, weights = options.data, options.model.weights
+    split = data.split or ("01" if data.lists is not None else None)
+    return {
+        "made": "tce pretrain",
+        "data": {"path": data.data, "lists": data.lists, "fingerprint": store.fingerprint()},
+        "split": split and split_names(split)[0],
+        "recipe": options.run.recipe,
+        "seed": options.run.seed,
+        "epochs": options.optim.epochs,
+        "weights": None if weights is None else {"path": weights, "hash": _facts(weights).get("hash")},
+    }
+
+
+def _facts(weights: str) -> dict[str, Any]:
+    """What a checkpoint file is; nothing of a network that transformers finds by itself."""
+    return {} if weights.startswith("hf:") else describe(weights)
+
+
 def make_encoder(options: PretrainOptions) -> FrameEncoder:
     """The encoder to train: new, or from `--weights`, with the heads that the method needs.
 
     Raises:
-        OptionError: `--embedding-size` or `--head` differ from the weights'.
+        OptionError: `--model`, `--embedding-size` or `--head` differ from the weights'.
     """
     model, seed, rotation = options.model, options.run.seed, options.contrast.rotation > 0
     resize = options.data.resize.removesuffix("-nearest")
@@ -150,6 +194,14 @@ def make_encoder(options: PretrainOptions) -> FrameEncoder:
         encoder = build_encoder(model.model, size, model.head, rotation, model.image_size, seed, resize)
         encoder.freeze(model.freeze)
         return encoder
+    held = _facts(model.weights).get("architecture", model.model)
+    if not same_architecture(model.model, held):
+        raise OptionError(
+            f"--weights {model.weights}",
+            f"a {model.model}, as --model says",
+            f"a {held}",
+            f"add --model {held}",
+        )
     given = load_encoder(model.weights, model.model)
     config = given.config
     if config.head == "none":  # an ImageNet network, say: it gets a head
@@ -195,8 +247,8 @@ def _finish(
         "protocol": _protocol(options, task),
     }
     folder.write_result(outcome)
-    loss = figures.get("loss", float("nan"))
-    lines = [f"wrote {folder.model_file} (step {folder.saved_step}, loss {loss:.3f})"]
+    loss = f", loss {figures['loss']:.3f}" if "loss" in figures else ""  # none before the log's first row
+    lines = [f"wrote {folder.model_file} (step {folder.saved_step}{loss})"]
     if "knn" in figures and "knn" in first:
         lines.append(f"kNN across groups: {first['knn']:.1%} before, {figures['knn']:.1%} after")
     if failed:
