@@ -308,7 +308,7 @@ def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_p
         finetune(options(footage, tmp_path / "new", resume=str(run)))
     with pytest.raises(OptionError, match=r"a new folder; found a run; --resume goes on"):
         finetune(options(footage, run))
-    with pytest.raises(OptionError, match=r"--lr.*contradict"):
+    with pytest.raises(OptionError, match=r"--lr contradicts the run"):
         finetune(options(footage, run, lr=0.5, resume=""))
     with pytest.raises(TceError, match=r"no such file"):
         finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "nothing.pth")))

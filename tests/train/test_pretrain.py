@@ -229,7 +229,7 @@ def test_contradictions_on_resume_are_errors_that_name_them(clips: Path, tmp_pat
     pretrain(options(clips, run, loss="nce", max_steps=2))
     before = (run / "checkpoints" / "latest.pt").read_bytes()
     with pytest.raises(
-        OptionError, match=r"--model, --lr contradicting .*tinynet:tiny, --lr 0.06; found resnet18, 0.1"
+        OptionError, match=r"--model, --lr contradict .*tinynet:tiny, --lr 0.06; found resnet18, 0.1"
     ):
         pretrain(options(clips, run, loss="nce", model="resnet18", lr=0.1, resume=True))
     with pytest.raises(OptionError, match=r"expected a new folder; found a run; --resume"):

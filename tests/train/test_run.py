@@ -85,7 +85,7 @@ def test_contradictions_on_resume_are_named_all_at_once(tmp_path: Path) -> None:
         RunFolder(tmp_path, resume=True) as run,
         pytest.raises(
             OptionError,
-            match=r"^--lr, --workers contradicting .*expected --lr 0.1, --workers 1; found 0.2, 4",
+            match=r"^--lr, --workers contradict .*expected --lr 0.1, --workers 1; found 0.2, 4",
         ),
     ):
         run.begin(record(lr=0.2, workers=4), [])

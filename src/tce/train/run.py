@@ -297,8 +297,9 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[
             if name not in free and name in before and before[name] != value:
                 differing.append((f"--{name.replace('_', '-')}", _word(before[name]), _word(value)))
     if differing:
+        verb = "contradicts" if len(differing) == 1 else "contradict"
         raise OptionError(
-            ", ".join(flag for flag, _, _ in differing) + " contradicting the run that is resumed",
+            f"{', '.join(flag for flag, _, _ in differing)} {verb} the run that is resumed",
             expected=", ".join(f"{flag} {was}" for flag, was, _ in differing),
             found=", ".join(now for _, _, now in differing),
             fix="repeat the command as it was started, plus --resume",
