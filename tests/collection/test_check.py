@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hard_footage
 import lance
+import pyarrow as pa
 import pytest
 from numbered import CLIPS, FRAMES, pack_into, write_folders, write_videos
 
@@ -107,6 +108,21 @@ def test_damaged_clips_are_packed_again_by_name(videos: Path, packed: Path, tmp_
     assert command[:2] == ["tce", "pack"] and main([*command[1:], "--workers", "1"]) == 0
     assert checked(tmp_path / "c")["bad"] == []
     assert len(open_collection(tmp_path / "c")) == CLIPS
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), 0.16, None])
+def test_frames_out_of_time_are_found(time: float | None, packed: Path, tmp_path: Path) -> None:
+    """Also where Lance notices nothing: the numbers are readable, and wrong."""
+    shutil.copytree(packed, tmp_path / "c")
+    frames = lance.dataset(f"{tmp_path}/c/frames.lance")
+    table = frames.to_table()
+    times = table["time"].to_pylist()
+    times[2 * FRAMES + 5] = time
+    column = table.schema.get_field_index("time")
+    table = table.set_column(column, table.schema.field("time"), pa.array(times, pa.float64()))
+    lance.write_dataset(table, frames.uri, mode="overwrite")
+    (bad,) = checked(tmp_path / "c")["bad"]  # type: ignore[misc]
+    assert bad["id"] == open_collection(packed).catalog[2].id and "frame 5 has no valid time" in bad["error"]
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "empty"])

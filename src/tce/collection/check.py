@@ -18,6 +18,8 @@ from tce.progress import Progress
 from tce.result import Result
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tce.video.isolate import DecodePool
 
 __all__ = ["CheckOptions", "check"]
@@ -144,7 +146,8 @@ def damaged_rows(job: RowsJob) -> list[tuple[int, str]]:
     frames = open_table(job.folder, FRAMES, job.version)
     bad: list[tuple[int, str]] = []
     for first in range(job.first, job.last, _TAKE):
-        rows = np.arange(first, min(first + _TAKE, job.last))
+        # From the row before, with which the first one's time is compared.
+        rows = np.arange(max(first - 1, job.first), min(first + _TAKE, job.last))
         bad += _verify(frames, rows, job.deep)
         alive()
     return bad
@@ -154,15 +157,32 @@ def _verify(frames: Any, rows: np.ndarray, deep: bool) -> list[tuple[int, str]]:
     """The bad ones of some rows; where they cannot be read together, halves are tried."""
     from tce.collection.rows import attempt, first_line
 
-    table, error = attempt(partial(frames.take, rows, columns=["image", "checksum"]))
+    table, error = attempt(partial(frames.take, rows, columns=["clip", "index", "time", "image", "checksum"]))
     if table is None:
         if len(rows) == 1:
             return [(int(rows[0]), f"cannot be read: {first_line(error)}")]
         half = len(rows) // 2
         return _verify(frames, rows[:half], deep) + _verify(frames, rows[half:], deep)
     images, checksums = table["image"].to_pylist(), table["checksum"].to_pylist()
-    reasons = (_reason(image, checksum, deep) for image, checksum in zip(images, checksums, strict=True))
+    timely = _timely(table).tolist()
+    reasons = (
+        _reason(image, checksum, deep) or ("" if good else "has no valid time")
+        for image, checksum, good in zip(images, checksums, timely, strict=True)
+    )
     return [(int(row), reason) for row, reason in zip(rows, reasons, strict=True) if reason]
+
+
+def _timely(table: pa.Table) -> np.ndarray:
+    """Whether each frame's time is a number, and after that of the frame before if that is in the table.
+
+    Returns:
+        bool [rows].
+    """
+    times = np.asarray(table["time"])  # NaN where there is none
+    clips = table["clip"].to_numpy()
+    follows = (clips[1:] == clips[:-1]) & (np.diff(np.asarray(table["index"])) == 1)
+    early = follows & (np.diff(times) <= 0)
+    return np.isfinite(times) & ~np.concatenate([[False], early])
 
 
 def _reason(image: bytes, checksum: int, deep: bool) -> str:
