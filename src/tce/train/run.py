@@ -294,7 +294,8 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[
     for group, fields in new["options"].items():
         before = old["options"].get(group, {})
         for name, value in fields.items():
-            if name not in free and name in before and before[name] != value:
+            shortened = name == "epochs" and value < before.get(name, value)  # a run may only be extended
+            if shortened or (name not in free and name in before and before[name] != value):
                 differing.append((f"--{name.replace('_', '-')}", _word(before[name]), _word(value)))
     if differing:
         verb = "contradicts" if len(differing) == 1 else "contradict"
