@@ -93,7 +93,7 @@ def test_contradictions_on_resume_are_named_all_at_once(tmp_path: Path) -> None:
         assert run.begin(record(workers=4, epochs=9), [], free=("workers", "epochs")) is not None
     assert json.loads((tmp_path / "options.json").read_text())["options"]["optim"]["epochs"] == 9
     with RunFolder(tmp_path, resume=True) as run, pytest.raises(OptionError, match=r"^--epochs contradicts"):
-        run.begin(record(epochs=3), [], free=("epochs",))  # a run may be extended, not cut
+        run.begin(record(workers=4, epochs=3), [], free=("epochs",))  # a run may be extended, not cut
     with (
         RunFolder(tmp_path, resume=True) as run,
         pytest.raises(OptionError, match=r"other data .its fingerprint"),
