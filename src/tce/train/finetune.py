@@ -36,7 +36,7 @@ from tce.train.optim import make_optimizer
 from tce.train.options import require_used_decay
 from tce.train.run import RunFolder, describe_run
 from tce.train.tuning import Finetuning
-from tce.train.world import join_world
+from tce.train.world import deterministic, join_world
 
 log = logging.getLogger("tce.train")
 
@@ -129,11 +129,9 @@ def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
 def _finetune(options: FinetuneOptions, cache: Path) -> Result:
     """One run; `cache` is where footage is packed that is not yet."""
     run = options.run
-    with join_world(run.device) as world:
+    with join_world(run.device) as world, deterministic(run.deterministic):
         if world.size > 1:
             raise OptionError("tce finetune", "one process", str(world.size), "start it without a launcher")
-        if run.deterministic:
-            torch.use_deterministic_algorithms(True)
         resumed = _resumed(run.resume, run.savedir, options.optim.epochs)
         with RunFolder(run.savedir, resumed.in_place, run.force) as folder:
             clips = open_split(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
 from tce.train.options import DataOptions, PretrainOptions, RunOptions, require_used_decay
 from tce.train.run import RunFolder, describe_run
 from tce.train.task import Pretraining
-from tce.train.world import World, join_world
+from tce.train.world import World, deterministic, join_world
 
 log = logging.getLogger("tce.train")
 
@@ -100,19 +99,6 @@ def run_folder(run: RunOptions, world: World) -> Iterator[RunFolder | None]:
         return
     with RunFolder(run.out, run.resume, run.force) as folder:
         yield folder
-
-
-@contextlib.contextmanager
-def deterministic(on: bool) -> Iterator[None]:
-    """Only kernels that repeat bit for bit inside the block, where `on`."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
-    torch.use_deterministic_algorithms(on or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 def open_clips(data: DataOptions, cache: Path, world: World) -> FrameStore:

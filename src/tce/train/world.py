@@ -153,3 +153,16 @@ SIGNS = (
 
 def _lost_a_process(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(sign in str(error) for sign in SIGNS)
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Only kernels that repeat bit for bit inside the block, where `on`."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+    torch.use_deterministic_algorithms(on or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
