@@ -25,7 +25,7 @@ TEMPERATURE = 0.07  # weight of a neighbour: exp(cosine / 0.07), as in instance 
 BATCH = 64
 
 SETTLED = 0.05  # share of the run after which the rank should only grow
-COLLAPSED = 0.3  # share of its highest value below which it has collapsed
+COLLAPSED = 0.15  # of the highest rank; classes that draw together take it to a third, a collapse to a tenth
 SMOOTHING = 0.7  # share of the past in the rank that is judged, since a batch's own rank is noisy
 
 
