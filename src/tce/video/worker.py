@@ -76,7 +76,7 @@ def _portable(error: BaseException, item: Any) -> TceError:
         try:
             pickle.loads(pickle.dumps(error))
             return error
-        except Exception:
+        except Exception:  # whatever its parts raise: its words still reach the parent
             return VideoError(str(item), "footage that decodes", str(error))
     kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
     told = VideoError(str(item), "footage that decodes", f"{kind}: {error}")
