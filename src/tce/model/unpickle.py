@@ -233,8 +233,8 @@ def _load_tensors(file: IO[bytes]) -> Any:
     elif tarfile.is_tarfile(file):
         raise _Refused("a tar archive", "unpack it first")
     file.seek(0)
-    # Python 2's byte strings become text of the same bytes. `weights_only` would refuse the 2020 layout and the
-    # yacs configuration; what stands in its place is stricter: our unpickler, with an exact list of names.
+    # Python 2's byte strings become text of the same bytes. `weights_only` would refuse the 2020 layout and
+    # yacs' configuration; what stands in its place is stricter: our unpickler, an exact list of names.
     return torch.load(
         file, map_location="cpu", pickle_module=_PickleModule, weights_only=False, encoding="latin1"
     )
