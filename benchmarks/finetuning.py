@@ -159,9 +159,7 @@ def training(clips: SplitClips, classifier: Classifier, options: argparse.Namesp
     )
     with join_world(options.device) as world:
         task = Finetuning(made, clips, clips.train, clips.train[:0], classifier.train(), world)
-        loop = Loop(
-            task, made.optim.loop, dataclasses.replace(made.run.loop(1), monitor_epochs=0), world, None
-        )
+        loop = Loop(task, made.optim, made.run, world, None)
         loop.begin_rows()
         batches = task.batches(0)
         bare = bare_step(classifier, made, options.precision)
@@ -177,7 +175,7 @@ def training(clips: SplitClips, classifier: Classifier, options: argparse.Namesp
 def bare_step(classifier: Classifier, options: FinetuneOptions, precision: str) -> Callable[[], None]:
     """Forward, backward and optimiser step on inputs that are there already."""
     batch, size, device = options.optim.batch_size, classifier.image_size, classifier.device
-    optimizer = make_optimizer(classifier.parameters(), options.optim.loop)
+    optimizer = make_optimizer(classifier.parameters(), options.optim)
     images = torch.randn(batch, 15, size, size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % classifier.num_classes
 

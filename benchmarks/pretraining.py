@@ -27,8 +27,8 @@ from tce.model.device import autocast
 from tce.recipes import apply_recipe
 from tce.train.loop import Loop
 from tce.train.optim import make_optimizer
-from tce.train.options import PretrainOptions
 from tce.train.pretrain import make_encoder
+from tce.train.pretrain_options import PretrainOptions
 from tce.train.task import Pretraining
 from tce.train.world import join_world
 from tce.video.synthetic import make_clips

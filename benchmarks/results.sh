@@ -13,23 +13,23 @@ for set in gestures fights; do
     tce pack "$data/$set/videos" --out "$out/$set" --short-side 80
 done
 
-# Pre-training on the training clips of each split, without their labels: about 12,000 images each.
+# Pre-training on the training clips of each split, without their labels: about 43,000 images each.
 pretrain() { # set split epochs
     tce pretrain "$out/$1" --lists "$data/$1/lists" --split "$2" --out "$out/tce/$1-$2" --epochs "$3" --resume \
         --monitor-epochs 0 "${small[@]}"
 }
 finetune() { # set split start weights...
     tce finetune --data "$out/$1" --lists "$data/$1/lists" --split "$2" --savedir "$out/finetune/$1-$2-$3" \
-        --model resnet18 --epochs "${EPOCHS:-4}" "${small[@]}" "${@:4}"
+        --model resnet18 --epochs "${EPOCHS:-12}" "${small[@]}" "${@:4}"
 }
 judge() { # set split start protocol ckpt...
     tce evaluate --data "$out/$1" --lists "$data/$1/lists" --split "$2" --protocol "$4" \
         --image-size 64 --out "$out/judged/$1-$2-$3-$4" --ckpt "${@:5}"
 }
-pretrain gestures 01 7
-pretrain gestures 02 12
-pretrain gestures 03 7
-pretrain fights 01 47
+pretrain gestures 01 24
+pretrain gestures 02 40
+pretrain gestures 03 21
+pretrain fights 01 168
 for task in "gestures 01" "gestures 02" "gestures 03" "fights 01"; do
     read -r set split <<<"$task"
     finetune "$set" "$split" random

@@ -97,3 +97,20 @@ def test_plain_makes_json_of_arrays_and_non_finite_numbers():
 
     value = {1: np.float32(0.5), "a": np.arange(3), "b": (float("nan"), {"c": None}), "d": np.array([np.inf])}
     assert plain(value) == {"1": 0.5, "a": [0, 1, 2], "b": [None, {"c": None}], "d": [None]}
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_help_shows_what_an_optional_flag_takes(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    assert "None" not in capsys.readouterr().out
+
+
+def test_an_optional_flag_is_read_as_its_type_or_unset():
+    def given(*flags):
+        return cli.parse("pretrain", ["--loss", "nce", *flags])[0].contrast.negatives
+
+    assert given() is None and given("--negatives", "unset") is None
+    assert given("--negatives", "5") == 5
+    with pytest.raises(SystemExit):
+        given("--negatives", "many")

@@ -24,7 +24,7 @@ _HOMES = {
     "fit_pca": "tce.view.reduce",
     "fit_tsne": "tce.view.reduce",
     "pretrain": "tce.train.pretrain",
-    "PretrainOptions": "tce.train.options",
+    "PretrainOptions": "tce.train.pretrain_options",
     "finetune": "tce.train.finetune",
     "FinetuneOptions": "tce.train.finetune_options",
 }

@@ -14,7 +14,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args
 
 from tce.errors import TceError
 
@@ -45,7 +46,7 @@ COMMANDS = {
     ),
     "pretrain": Command(
         "tce.train.pretrain:pretrain",
-        "tce.train.options:PretrainOptions",
+        "tce.train.pretrain_options:PretrainOptions",
         "learn embeddings from unlabelled footage",
         "pretrain",
     ),
@@ -129,6 +130,25 @@ def overview() -> str:
     )
 
 
+def _optional(info: Any) -> Any:
+    """How tyro reads and shows `X | None`: as an X, "unset" where it is None, rather than as {None}|X."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    some = [kind for kind in get_args(info.type) if kind is not type(None)]
+    if info.type_origin not in (Union, UnionType) or len(some) != 1 or len(get_args(info.type)) != 2:
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(some[0], info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec) or spec.nargs != 1:
+        return None
+    return dataclasses.replace(
+        spec,
+        choices=spec.choices and (*spec.choices, "unset"),
+        instance_from_str=lambda words: None if words == ["unset"] else spec.instance_from_str(words),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["unset"] if value is None else spec.str_from_instance(value),
+    )
+
+
 def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple[Any, OutputOptions]:
     """A command's options out of its arguments; a `--recipe` gives the defaults that flags override."""
     import tyro
@@ -150,8 +170,11 @@ def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple
     if default is dataclasses.MISSING:
         fields[0] = ("options", flat)
     both = dataclasses.make_dataclass("Invocation", fields)
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_optional)
     parsed: Any = tyro.cli(
         both,
+        registry=registry,
         args=list(arguments),
         prog=prog or f"tce {name}",
         description=command.help,

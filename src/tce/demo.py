@@ -14,7 +14,7 @@ from tce.files import require_writable
 from tce.result import Result
 
 if TYPE_CHECKING:
-    from tce.train.options import PretrainOptions
+    from tce.train.pretrain_options import PretrainOptions
     from tce.video.synthetic import SyntheticClips
 
 log = logging.getLogger("tce.demo")
@@ -103,7 +103,7 @@ def _pretrain_options(
 ) -> PretrainOptions:
     """The recipe `quick`, with what a minute and these clips ask for."""
     from tce.recipes import apply_recipe
-    from tce.train.options import PretrainOptions
+    from tce.train.pretrain_options import PretrainOptions
 
     quick: PretrainOptions = apply_recipe(PretrainOptions, "pretrain", "quick")
     replace = dataclasses.replace

@@ -26,15 +26,15 @@ import tce.train.journal
 import tce.train.loop
 from tce.train.loop import Loop
 from tce.train.method import Method
-from tce.train.options import (
+from tce.train.pretrain import pretrain
+from tce.train.pretrain_options import (
     ContrastOptions,
     DataOptions,
     ModelOptions,
-    OptimOptions,
+    PretrainOptimOptions,
     PretrainOptions,
-    RunOptions,
+    PretrainRunOptions,
 )
-from tce.train.pretrain import pretrain
 from tce.train.run import RunFolder
 from tce.train.task import Pretraining
 
@@ -54,8 +54,10 @@ def options(clips: str, out: str, workers: int = 1, **contrast: Any) -> Pretrain
         data=DataOptions(clips),
         model=ModelOptions(model="tinynet:tiny", image_size=24, embedding_size=8),
         contrast=ContrastOptions(**{**settings, **contrast}),  # type: ignore[arg-type]
-        optim=OptimOptions(epochs=60, batch_size=6, lr=0.05),
-        run=RunOptions(out=out, workers=workers, resume=True, log_steps=4, monitor_epochs=12, device="cpu"),
+        optim=PretrainOptimOptions(epochs=60, batch_size=6, lr=0.05),
+        run=PretrainRunOptions(
+            out=out, workers=workers, resume=True, log_steps=4, monitor_epochs=12, device="cpu"
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from tce.errors import OptionError
 from tce.train.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation
 from tce.train.color import LinearJitter, ReleasedJitter, shift_hue
 from tce.train.geometry import Crops, blur, crop_boxes, quarter_turn
-from tce.train.options import AugmentOptions
+from tce.train.pretrain_options import AugmentOptions
 
 CPU = torch.device("cpu")
 ALL = slice(None)

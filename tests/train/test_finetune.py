@@ -289,7 +289,7 @@ def test_recipes_hold_what_was_published() -> None:
 
 
 def test_another_schedule_overrides_a_recipes_steps() -> None:
-    paper = apply_recipe(FinetuneOptions, "finetune", "paper-2020-diff").optim.loop
+    paper = apply_recipe(FinetuneOptions, "finetune", "paper-2020-diff").optim
     require_used_decay(dataclasses.replace(paper, schedule="cosine"), "finetune", "paper-2020-diff")
     with pytest.raises(OptionError, match="--lr-decay-epochs; expected --schedule step"):
         asked = dataclasses.replace(paper, schedule="cosine", lr_decay_epochs=(3,))

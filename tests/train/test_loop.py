@@ -16,7 +16,8 @@ from tce.errors import TceError
 from tce.train.journal import TIMING_COLUMNS, read_log
 from tce.train.loop import Clock, Interrupted, fit
 from tce.train.optim import learning_rate
-from tce.train.options import OptimOptions, RunOptions
+from tce.train.options import OptimOptions
+from tce.train.pretrain_options import PretrainRunOptions
 from tce.train.run import RunFolder
 from tce.train.world import World
 
@@ -72,7 +73,7 @@ class Line:
 
 
 def run(path: Path, task: Line, optim: OptimOptions | None = None, **options: Any) -> dict[str, float]:
-    settings = RunOptions(out=str(path), **{"log_steps": 3, **options})
+    settings = PretrainRunOptions(out=str(path), **{"log_steps": 3, **options})
     with RunFolder(path, settings.resume) as folder:
         state = folder.begin({"command": "fit", "options": {}, "data": {}}, task.columns)
         return fit(task, optim or OptimOptions(epochs=5), settings, World(torch.device("cpu")), folder, state)

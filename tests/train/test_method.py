@@ -15,13 +15,13 @@ from torch import nn
 from tce.collection.store import open_store
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.train.loop import Clock
-from tce.train.options import (
+from tce.train.pretrain_options import (
     AugmentOptions,
     ContrastOptions,
     ModelOptions,
-    OptimOptions,
+    PretrainOptimOptions,
     PretrainOptions,
-    RunOptions,
+    PretrainRunOptions,
 )
 from tce.train.task import Pretraining
 from tce.train.views import Views, follow
@@ -38,8 +38,8 @@ def make_task(clips: Path, batch: int = 6, **contrast: Any) -> Pretraining:
         model=ModelOptions(model="tinynet:linear_in_pixels", image_size=40, embedding_size=5),
         contrast=ContrastOptions(**{"positives": "same", "threshold_low": 1.0, **contrast}),
         augment=PLAIN,
-        optim=OptimOptions(epochs=5, batch_size=batch),
-        run=RunOptions(seed=3, monitor_epochs=0),
+        optim=PretrainOptimOptions(epochs=5, batch_size=batch),
+        run=PretrainRunOptions(seed=3, monitor_epochs=0),
     )
     options = PretrainOptions(**{**vars(options), "data": type(options.data)(frame_size=40)})
     model = options.model

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tce.errors import OptionError, TceError
-from tce.train.options import ContrastOptions, OptimOptions
 from tce.train.pairs import FillPlan, PairPlan
+from tce.train.pretrain_options import ContrastOptions, PretrainOptimOptions
 
 LENGTHS = np.arange(3, 26)  # 23 clips
 
@@ -19,7 +19,7 @@ def plan(
     accumulate: int = 1,
     **contrast: object,
 ) -> PairPlan:
-    optim = OptimOptions(epochs=epochs, batch_size=batch, accumulate=accumulate)
+    optim = PretrainOptimOptions(epochs=epochs, batch_size=batch, accumulate=accumulate)
     options = ContrastOptions(**{"window": 5, **contrast})  # type: ignore[arg-type]
     return PairPlan(lengths, np.full(len(lengths), 25.0), options, optim, 7, rank, processes)
 

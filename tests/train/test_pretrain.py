@@ -25,16 +25,16 @@ from tce.evaluate.command import evaluate
 from tce.evaluate.options import EvaluateOptions
 from tce.model.checkpoint import load_encoder
 from tce.recipes import apply_recipe
-from tce.train.options import (
+from tce.train.pretrain import make_encoder, pretrain
+from tce.train.pretrain_options import (
     AugmentOptions,
     ContrastOptions,
     DataOptions,
     ModelOptions,
-    OptimOptions,
+    PretrainOptimOptions,
     PretrainOptions,
-    RunOptions,
+    PretrainRunOptions,
 )
-from tce.train.pretrain import make_encoder, pretrain
 from tce.train.run import FILES, FOLDERS
 from tce.train.task import Pretraining
 
@@ -327,10 +327,13 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
         "--threshold-low; expected at most",
     ),
     (lambda: ContrastOptions(loss="cosine"), "--loss; expected one of nce, infonce, ntxent; found 'cosine'"),  # type: ignore[arg-type]
-    (lambda: OptimOptions(schedule="step"), "--lr-decay-epochs; expected one epoch or more"),
-    (lambda: OptimOptions(warm_up=2), "--warm-up; expected 0 for --schedule one-cycle"),
-    (lambda: OptimOptions(batch_size=64, chunks=5), "--chunks; expected a divisor of --batch-size 64"),
-    (lambda: RunOptions(resume=True, force=True), "--resume and --force; expected one of them"),
+    (lambda: PretrainOptimOptions(schedule="step"), "--lr-decay-epochs; expected one epoch or more"),
+    (lambda: PretrainOptimOptions(warm_up=2), "--warm-up; expected 0 for --schedule one-cycle"),
+    (
+        lambda: PretrainOptimOptions(batch_size=64, chunks=5),
+        "--chunks; expected a divisor of --batch-size 64",
+    ),
+    (lambda: PretrainRunOptions(resume=True, force=True), "--resume and --force; expected one of them"),
     (lambda: AugmentOptions(crop_scale=(0.5, 0.2)), "--crop-scale; expected 0 < smallest"),
     (lambda: ModelOptions(embedding_size=1), "--embedding-size; expected at least 2; found 1"),
     (

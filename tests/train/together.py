@@ -22,15 +22,15 @@ import torch
 from tce.cli import OutputOptions, report
 from tce.train.loop import Loop
 from tce.train.method import Method
-from tce.train.options import (
+from tce.train.pretrain import pretrain
+from tce.train.pretrain_options import (
     ContrastOptions,
     DataOptions,
     ModelOptions,
-    OptimOptions,
+    PretrainOptimOptions,
     PretrainOptions,
-    RunOptions,
+    PretrainRunOptions,
 )
-from tce.train.pretrain import pretrain
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "copies": {"loss": "nce", "rotation": 1.0, "views": "separate", "exclude_same_source": True},
@@ -51,8 +51,8 @@ def options(clips: str, out: str, chunks: int, name: str, epochs: int = 3, **mor
         data=DataOptions(clips),
         model=ModelOptions(model="tinynet:small", image_size=16, embedding_size=8),
         contrast=ContrastOptions(window=3, **flags),
-        optim=OptimOptions(epochs=epochs, batch_size=batch, lr=0.01, chunks=chunks),
-        run=RunOptions(out=out, log_steps=1, monitor_epochs=2, bank=bank, device="cpu", **more),
+        optim=PretrainOptimOptions(epochs=epochs, batch_size=batch, lr=0.01, chunks=chunks),
+        run=PretrainRunOptions(out=out, log_steps=1, monitor_epochs=2, bank=bank, device="cpu", **more),
     )
 
 

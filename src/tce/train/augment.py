@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tce.train.color import LinearJitter, ReleasedJitter
 from tce.train.geometry import Crops, blur, crop_boxes, quarter_turn
-from tce.train.options import AugmentOptions
+from tce.train.pretrain_options import AugmentOptions
 from tce.video.sampling import uniform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -23,7 +23,7 @@ from tce.evaluate.holdout import hold_out, scarce_labels
 from tce.evaluate.judge import Judge, Outcome
 from tce.evaluate.options import EvaluateOptions, split_names
 from tce.evaluate.subject import Subject
-from tce.model.checkpoint import describe, load_classifier, tensors_hash
+from tce.model.checkpoint import describe, load_classifier, load_encoder, tensors_hash
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import build_encoder, seeded
 from tce.model.formats import FINETUNED_2020, FINETUNED_LATER
@@ -73,7 +73,7 @@ def finetune(options: FinetuneOptions) -> Result:
         return Result(recipe_text("finetune", run.recipe).rstrip())
     if not run.savedir:
         raise OptionError("--savedir", expected="a folder to write to", found="nothing")
-    require_used_decay(options.optim.loop, "finetune", run.recipe)
+    require_used_decay(options.optim, "finetune", run.recipe)
     if run.evaluate:
         return _evaluate_only(options)
     splits = split_names(options.data.split)
@@ -154,7 +154,7 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
             if state is None and resumed.file is not None:
                 state = resumed.state(task, options)
             with seeded(run.seed):  # for networks that draw, such as those with dropout
-                figures = fit(task, options.optim.loop, run.loop(options.optim.epochs), world, folder, state)
+                figures = fit(task, options.optim, run, world, folder, state)
             result = _tested(options, task, folder, figures, way)
             folder.write_result(result)
     return Result(_text(result), result)
@@ -192,7 +192,7 @@ class Resumed:
         return {
             "step": epoch * task.steps_per_epoch,
             "task": {**task.state_dict(), "model": given.state_dict()},
-            "optimizer": make_optimizer(task.parameters(), options.optim.loop).state_dict(),
+            "optimizer": make_optimizer(task.parameters(), options.optim).state_dict(),
             "means": {"sums": {}, "counts": {}},
             "last": {},
             "rng": [{"cpu": torch.get_rng_state()}],
@@ -279,10 +279,14 @@ def make_classifier(options: FinetuneOptions, clips: SplitClips) -> Classifier:
     """
     model, seed = options.model, options.run.seed
     facts = {} if model.weights is None or model.weights.startswith("hf:") else describe(model.weights)
-    fallback = model.weights if model.weights and model.weights.startswith("hf:") else "resnet18"
-    architecture = model.model or facts.get("architecture") or fallback
     size = model.image_size or facts.get("image_size")
-    encoder = build_encoder(architecture, image_size=size, seed=seed)
+    if model.weights and model.model is None and facts.get("kind") == "encoder":
+        encoder = load_encoder(model.weights)  # the file says all: a foreign network's folder may be gone
+    else:
+        fallback = model.weights if model.weights and not facts else "resnet18"
+        encoder = build_encoder(
+            model.model or facts.get("architecture") or fallback, image_size=size, seed=seed
+        )
     classifier = classifier_from_encoder(
         encoder,
         len(clips.classes),

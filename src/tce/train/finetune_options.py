@@ -11,7 +11,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
-from tce.train.options import Epochs, OptimOptions, RunOptions, at_least, check_choices, within
+from tce.train.options import OptimOptions, RunOptions, at_least, check_choices, within
 
 LISTS_FOLDER = "UCF_list"  # the 2020 release's place for the lists
 
@@ -150,81 +150,43 @@ class FinetuneAugmentOptions:
 
 
 @dataclass(frozen=True)
-class FinetuneOptimOptions:
+class FinetuneOptimOptions(OptimOptions):
     """How the weights are moved."""
 
     epochs: int = 60
     """Passes over the training clips."""
     batch_size: int = 32
     """Clips per batch; an epoch's last batch may be smaller."""
-    accumulate: int = 1
-    """Batches whose gradients are summed before the weights move: a larger batch in the same memory."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd with momentum (paper), or adamw, which transformers need."""
     lr: float = 0.05
     """Highest learning rate; not scaled with the batch size."""
-    schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
-    """The rate rises and falls (one-cycle), falls (cosine), drops at --lr-decay-epochs (step), or stays."""
-    warm_up: float = 0.0
-    """Epochs over which the rate rises from 0 before a cosine, step or constant schedule."""
-    lr_decay_epochs: Epochs = ()
-    """Epochs at which a step schedule lowers the rate."""
-    lr_decay_rate: float = 0.1
-    """Factor of a step schedule."""
     layer_decay: float = 1.0
     """Factor of the rate from each stage of the backbone to the stage before it; below 1 spares what was
     pre-trained."""
     head_lr: float = 1.0
     """Factor of the classifier's rate; it starts anew, so it may take a larger one."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    weight_decay: float = 1e-4
-    """Pull of the weights towards 0."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes; above 0 it holds overconfidence back."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        super().__post_init__()
         within("--layer-decay", self.layer_decay, 1e-3, 1)
         at_least("--head-lr", self.head_lr, 0)
         within("--label-smoothing", self.label_smoothing, 0, 0.9)
-        _ = self.loop  # the loop's own checks
-
-    @property
-    def loop(self) -> OptimOptions:
-        """The same for the training loop."""
-        return OptimOptions(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            accumulate=self.accumulate,
-            optimizer=self.optimizer,
-            lr=self.lr,
-            schedule=self.schedule,
-            warm_up=self.warm_up,
-            lr_decay_epochs=self.lr_decay_epochs,
-            lr_decay_rate=self.lr_decay_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
 
 
 @dataclass(frozen=True)
-class FinetuneRunOptions:
+class FinetuneRunOptions(RunOptions):
     """Where and how it runs; none of these changes what is learned, except --seed."""
 
     savedir: Annotated[str, arg(aliases=["--out"])] = ""
     """The run folder: options, logs, checkpoints, model.safetensors, result.json and predictions."""
     recipe: str = "default"
     """Named defaults that flags override: default, paper-2020-diff or paper-2021-rgb."""
-    show: bool = False
-    """Print the recipe, every value with its reason, and do nothing."""
     evaluate: bool = False
     """Only test, at the network's own image size: the checkpoint of --resume, or the one in --savedir."""
     resume: Resume = None
     """Alone: go on with the run in --savedir. With a path: that run's folder or training state, or a
     fine-tuning file of 2020."""
-    force: bool = False
-    """Replace the run in --savedir."""
     validate_epochs: int | None = None
     """Epochs between looks at the held-out clips; unset: twenty looks a run."""
     test_looks: bool = False
@@ -233,49 +195,18 @@ class FinetuneRunOptions:
     """Fixes every frame choice, augmentation, held-out clip and initial weight."""
     workers: int = 2
     """Threads that read and decode frames; the results do not depend on it."""
-    device: str = "auto"
-    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 is about twice as fast where the processor has it; weights and losses stay float32."""
-    compile: bool = False
-    """torch.compile the network: slower to start, faster steps on GPUs."""
-    deterministic: bool = False
-    """Only bit-for-bit repeatable GPU kernels, slower; the CPU's are repeatable anyway."""
-    checkpoint_minutes: float = 10.0
-    """Minutes between checkpoints, the most that a power cut can cost; 0: after every step."""
-    keep: int = 1
-    """Training states kept, the latest included."""
-    max_steps: int | None = None
-    """Stop, saved and resumable, at this step of the whole run; the schedules still run to --epochs."""
-    log_steps: int = 10
-    """Steps between rows of log.csv, which hold the means since the row before."""
     progress: bool = False
     """Accepted from 2020 command lines: progress is always shown."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        super().__post_init__()
         at_least("--validate-epochs", self.validate_epochs, 1)
         if self.resume is not None and self.force:
             raise OptionError("--resume and --force", expected="one of them", found="both")
-        _ = self.loop(1)
 
-    def loop(self, epochs: int) -> RunOptions:
-        """The same for the training loop, in a run of so many epochs."""
-        return RunOptions(
-            out=self.savedir,
-            recipe=self.recipe,
-            seed=self.seed,
-            workers=self.workers,
-            device=self.device,
-            precision=self.precision,
-            compile=self.compile,
-            deterministic=self.deterministic,
-            checkpoint_minutes=self.checkpoint_minutes,
-            keep=self.keep,
-            max_steps=self.max_steps,
-            log_steps=self.log_steps,
-            monitor_epochs=self.validate_epochs or max(1, epochs // 20),
-        )
+    def look_epochs(self, epochs: int) -> int:
+        """Epochs between looks at the held-out clips in a run of `epochs`."""
+        return self.validate_epochs or max(1, epochs // 20)
 
 
 @dataclass(frozen=True)

@@ -189,8 +189,7 @@ class Loop:
         self.step = 0
         self.means = Means()
         self.last: dict[str, float] = {}
-        looks = run.monitor_epochs
-        self._look_epochs = max(1, optim.epochs // 10) if looks is None else looks
+        self._look_epochs = run.look_epochs(optim.epochs)
         self._saved_at = time.monotonic()
 
     @property
@@ -260,7 +259,7 @@ class Loop:
         warning = self.task.warning(self.last, clock)
         if warning:
             log.warning("step %d: %s", self.step, warning)
-            if self.run.stop_on_collapse:
+            if self.run.stops_on_warning:
                 self.save()
                 raise TceError(f"stopped at step {self.step}", found=warning, fix=self._where_saved())
 

@@ -28,7 +28,7 @@ from tce.contrast.distributed import ShardedBank, global_mean
 from tce.errors import OptionError
 from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
-from tce.train.options import PretrainOptions
+from tce.train.pretrain_options import PretrainOptions
 from tce.train.views import Views, follow
 from tce.train.world import World
 

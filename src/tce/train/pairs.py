@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from tce.errors import OptionError, TceError
-from tce.train.options import ContrastOptions, OptimOptions
+from tce.train.pretrain_options import ContrastOptions, PretrainOptimOptions
 from tce.video.sampling import permutation, positive_pairs
 
 FILL_EPOCH = 2**31 - 1  # the epoch of the pass that fills the bank, which no training epoch reaches
@@ -39,7 +39,7 @@ class PairPlan:
         lengths: np.ndarray,
         fps: np.ndarray,
         contrast: ContrastOptions,
-        optim: OptimOptions,
+        optim: PretrainOptimOptions,
         seed: int,
         rank: int = 0,
         processes: int = 1,

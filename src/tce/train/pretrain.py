@@ -23,7 +23,8 @@ from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.loop import fit
 from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
-from tce.train.options import DataOptions, PretrainOptions, RunOptions, require_used_decay
+from tce.train.options import require_used_decay
+from tce.train.pretrain_options import DataOptions, PretrainOptions, PretrainRunOptions
 from tce.train.run import RunFolder, describe_run
 from tce.train.task import Pretraining
 from tce.train.world import World, deterministic, join_world
@@ -92,7 +93,7 @@ def _pretrain(options: PretrainOptions, world: World, folder: RunFolder | None) 
 
 
 @contextlib.contextmanager
-def run_folder(run: RunOptions, world: World) -> Iterator[RunFolder | None]:
+def run_folder(run: PretrainRunOptions, world: World) -> Iterator[RunFolder | None]:
     """The run folder in the main process; None in the others, which do not write."""
     if not world.main:
         yield None

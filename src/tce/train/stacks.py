@@ -14,7 +14,7 @@ from tce.model.pixels import normalise
 from tce.train.augment import Augmentation, Draws
 from tce.train.finetune_options import FinetuneAugmentOptions
 from tce.train.geometry import crop_boxes
-from tce.train.options import AugmentOptions
+from tce.train.pretrain_options import AugmentOptions
 from tce.video.sampling import permutation, segments, stack_at, stacks, uniform
 
 Ints = npt.NDArray[np.int64]

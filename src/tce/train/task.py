@@ -18,8 +18,8 @@ from tce.train.augment import Augmentation
 from tce.train.loop import Clock
 from tce.train.method import Method, Moment, Parts
 from tce.train.monitor import CollapseWatch, Monitor
-from tce.train.options import PretrainOptions
 from tce.train.pairs import FILL_EPOCH, FillPlan, PairPlan
+from tce.train.pretrain_options import PretrainOptions
 from tce.train.run import RunFolder
 from tce.train.world import World
 
