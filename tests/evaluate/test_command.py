@@ -13,6 +13,7 @@ from tce.errors import OptionError, TceError
 from tce.evaluate.clips import open_split
 from tce.evaluate.command import evaluate
 from tce.evaluate.options import EvaluateOptions, split_names
+from tce.video.synthetic import make_clips
 
 
 def options(clips, ckpt, **changes):
@@ -136,6 +137,17 @@ def test_listed_clips_without_footage(data, networks, tmp_path):
         "clips": 1, "share": pytest.approx(1 / 33), "examples": ["Up/v_Up_g09_c01.avi"],
     }  # fmt: skip
     assert "1 listed clips (3.0%) have no footage" in done.text
+
+
+def test_missing_clips_are_told_before_hours_of_packing(data, networks, tmp_path):
+    made = make_clips(tmp_path / "made", classes=2, per_class=6, frames=8, size=32)
+    for clip in sorted(made.videos.rglob("*.mp4"))[:6]:
+        clip.unlink()
+    with pytest.raises(TceError, match=r"lacks 6 of the clips .*\(50\.0%\)"):
+        evaluate(
+            EvaluateOptions(networks.encoder, str(made.videos), lists=str(made.lists), out=str(tmp_path))
+        )
+    assert not list(tmp_path.rglob("*.lance"))
 
 
 def test_a_classifier_needs_no_training_clips(data, networks, tmp_path):

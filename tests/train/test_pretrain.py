@@ -25,6 +25,14 @@ from tce.evaluate.command import evaluate
 from tce.evaluate.options import EvaluateOptions
 from tce.model.checkpoint import load_encoder
 from tce.recipes import apply_recipe
+from tce.train.finetune import finetune
+from tce.train.finetune_options import (
+    FinetuneDataOptions,
+    FinetuneModelOptions,
+    FinetuneOptimOptions,
+    FinetuneOptions,
+    FinetuneRunOptions,
+)
 from tce.train.pretrain import make_encoder, pretrain
 from tce.train.pretrain_options import (
     AugmentOptions,
@@ -148,6 +156,14 @@ def test_a_network_tells_what_it_was_trained_on(
     assert told["data"]["path"] == str(clips) and len(told["data"]["fingerprint"]) >= 32
     judged = EvaluateOptions(str(tmp_path / "a"), str(clips), "knn", samples=1, out=str(tmp_path / "e"))
     assert "pre-trained on all clips" in " ".join(evaluate(judged).figures["notes"])
+    tuning = FinetuneOptions(
+        FinetuneDataOptions(str(clips)),
+        FinetuneModelOptions(weights=str(tmp_path / "a"), image_size=32),
+        optim=FinetuneOptimOptions(epochs=1, batch_size=4),
+        run=FinetuneRunOptions(savedir=str(tmp_path / "f"), max_steps=1),
+    )
+    tuned = finetune(tuning)
+    assert "pre-trained on all clips" in " ".join(tuned.figures["notes"]), "known of what it started from"
     with pytest.raises(OptionError, match=r"expected a resnet18, .*; found a resnet34; add --model resnet34"):
         pretrain(options(clips, tmp_path / "b", model="resnet18", weights=str(tmp_path / "a")))
     one = make_folders(tmp_path / "one", classes=1, people=1)

@@ -131,6 +131,7 @@ def prepare_store(
     lists: str | os.PathLike[str] | None = None,
     split: str = "01",
     options: Mapping[str, Any] | None = None,
+    check: Callable[[Catalog], None] = lambda catalog: None,
 ) -> FrameStore:
     """Open footage of any kind for training; video files are packed on first use.
 
@@ -144,6 +145,7 @@ def prepare_store(
         lists: a dataset's lists, which give labels and the column `split`.
         split: which of the lists' splits.
         options: further options of `tce pack` by their names, `short_side` for example.
+        check: called with the clips that were found before any of them is packed; raises to refuse them.
 
     Raises:
         TceError: there is no footage, or none that can be decoded.
@@ -151,12 +153,15 @@ def prepare_store(
     from tce.collection.tables import is_collection
 
     if is_collection(data):
-        return _open_collection(data, lists, split)
+        opened = _open_collection(data, lists, split)
+        check(opened.catalog)
+        return opened
     from tce.collection.options import PackOptions
     from tce.collection.pack import pack
     from tce.video.catalog import read_catalog
 
     catalog = read_catalog(data, lists, split)
+    check(catalog)
     store = _open_folders(catalog)
     if store is not None:
         return store

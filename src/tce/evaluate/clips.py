@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from tce.collection.store import FrameStore, prepare_store
 from tce.collection.tables import is_collection, read_options
 from tce.errors import OptionError, TceError
 from tce.evaluate.holdout import hold_out
+
+if TYPE_CHECKING:
+    from tce.video.catalog import Catalog
 
 log = logging.getLogger("tce.evaluate")
 
@@ -57,8 +61,11 @@ class SplitClips:
     @property
     def missing_share(self) -> float:
         """Share of the listed clips without footage."""
-        listed = len(self.train) + len(self.test) + len(self.missing)
-        return len(self.missing) / listed if listed else 0.0
+        return _share_missing(len(self.missing), len(self.train) + len(self.test))
+
+
+def _share_missing(missing: int, there: int) -> float:
+    return missing / (missing + there) if missing else 0.0
 
 
 def open_split(
@@ -88,7 +95,9 @@ def open_split(
         TceError: nothing to read, no test clips (or training clips, where needed), or too many missing.
     """
     require_packed_split(data, lists, split)
-    store = prepare_store(data, cache, lists=lists, split=split)
+    store = prepare_store(
+        data, cache, lists=lists, split=split, check=lambda found: _require_footage(found, data, max_missing)
+    )
     catalog = store.catalog
     if unlabelled and not (catalog.labels >= 0).any():
         return SplitClips(store, "none", np.empty(0, np.int64), np.arange(len(store)), [])
@@ -107,7 +116,6 @@ def open_split(
         list(catalog.missing),
     )
     _require_clips(clips, data, lists, need_train)
-    _require_footage(clips, data, max_missing)
     _note_classes(clips)
     return clips
 
@@ -165,13 +173,14 @@ def _require_clips(clips: SplitClips, data: str, lists: str | None, need_train: 
     )
 
 
-def _require_footage(clips: SplitClips, data: str, most: float) -> None:
-    share = clips.missing_share
+def _require_footage(catalog: Catalog, data: str, most: float) -> None:
+    there = int(np.isin(catalog.splits, ("train", "val", "test")).sum())
+    share = _share_missing(len(catalog.missing), there)
     if share > most:
         raise TceError(
-            f"{data} lacks {len(clips.missing)} of the clips in the lists ({share:.1%})",
+            f"{data} lacks {len(catalog.missing)} of the clips in the lists ({share:.1%})",
             expected=f"at most {most:.1%}",
-            found=f"no {clips.missing[0]}, for one",
+            found=f"no {catalog.missing[0]}, for one",
             fix="complete the footage, or allow it with --max-missing",
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,9 +61,21 @@ def _of_leaks(subject: Subject, split: SplitClips, outcome: Outcome) -> list[str
     trained = origin.get("split")
     if outcome.scores is not None and trained not in (None, name):
         lines.append(f"split {name}: the network was trained on split {trained}, perhaps on these test clips")
-    whole = origin.get("made") == "tce pretrain" and trained is None
-    if whole and origin["data"]["fingerprint"] == split.store.fingerprint():
+    if any(_pretrained_on_all(each, split) for each in _line_of(origin)):
         lines.append(
             f"split {name}: the network was pre-trained on all clips, test clips too, without labels"
         )
     return lines
+
+
+def _line_of(origin: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Where a network comes from, then where the weights that it started from came from, and so on."""
+    while origin:
+        yield origin
+        origin = (origin.get("weights") or {}).get("provenance")
+
+
+def _pretrained_on_all(origin: Mapping[str, Any], split: SplitClips) -> bool:
+    if origin.get("made") != "tce pretrain" or origin.get("split") is not None:
+        return False
+    return origin["data"]["fingerprint"] == split.store.fingerprint()

@@ -1,13 +1,15 @@
-"""A model's backbone filled from another checkpoint, as fine-tuning starts."""
+"""The weights that training starts from: what they are, and a model's backbone filled with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from tce.errors import TceError
 from tce.model.backbone import Wrapped, same_architecture
+from tce.model.checkpoint import describe
 from tce.model.classifier import Classifier, tile_channels
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.model.formats import Contents, name_some
@@ -42,6 +44,21 @@ class WeightsReport:
             if names:
                 told.append(f"{what}: {', '.join(sorted({name.split('.')[0] for name in names}))}")
         return "; ".join(told)
+
+
+def describe_weights(path: str) -> dict[str, Any]:
+    """What a checkpoint is, as `describe`; nothing of a network that transformers finds by itself.
+
+    Raises:
+        TceError: no checkpoint, or damaged.
+    """
+    return {} if path.startswith("hf:") else describe(path)
+
+
+def weights_provenance(path: str) -> dict[str, Any]:
+    """What a network's file says of the weights it started from, and of what those came from."""
+    facts = describe_weights(path)
+    return {"path": path, "hash": facts.get("hash"), "provenance": facts.get("provenance")}
 
 
 def load_backbone_weights(model: FrameEncoder | Classifier, path: Place) -> WeightsReport:

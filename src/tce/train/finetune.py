@@ -27,7 +27,7 @@ from tce.model.checkpoint import describe, load_classifier, load_encoder, tensor
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import build_encoder, seeded
 from tce.model.formats import FINETUNED_2020, FINETUNED_LATER
-from tce.model.weights import load_backbone_weights
+from tce.model.weights import describe_weights, load_backbone_weights, weights_provenance
 from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.finetune_options import FinetuneOptions
@@ -278,7 +278,7 @@ def make_classifier(options: FinetuneOptions, clips: SplitClips) -> Classifier:
         TceError: the weights are not of that `--model`, or no checkpoint.
     """
     model, seed = options.model, options.run.seed
-    facts = {} if model.weights is None or model.weights.startswith("hf:") else describe(model.weights)
+    facts = {} if model.weights is None else describe_weights(model.weights)
     size = model.image_size or facts.get("image_size")
     if model.weights and model.model is None and facts.get("kind") == "encoder":
         encoder = load_encoder(model.weights)  # the file says all: a foreign network's folder may be gone
@@ -300,7 +300,7 @@ def make_classifier(options: FinetuneOptions, clips: SplitClips) -> Classifier:
     provenance: dict[str, Any] = {"made": "tce finetune", "split": clips.split, "seed": seed, "weights": None}
     if model.weights is not None:
         log.info("%s: %s", model.weights, load_backbone_weights(classifier, model.weights))
-        provenance["weights"] = {"path": model.weights, "hash": facts.get("hash")}
+        provenance["weights"] = weights_provenance(model.weights)
     classifier.config = replace(classifier.config, provenance=provenance)
     classifier.freeze(model.freeze)
     return classifier

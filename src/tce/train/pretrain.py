@@ -17,8 +17,9 @@ from tce.errors import OptionError, TceError
 from tce.evaluate.clips import require_packed_split
 from tce.evaluate.options import split_names
 from tce.model.backbone import same_architecture
-from tce.model.checkpoint import checkpoint_hash, describe, load_encoder
+from tce.model.checkpoint import checkpoint_hash, load_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
+from tce.model.weights import describe_weights, weights_provenance
 from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.loop import fit
@@ -159,13 +160,8 @@ def provenance(options: PretrainOptions, store: FrameStore) -> dict[str, Any]:
         "recipe": options.run.recipe,
         "seed": options.run.seed,
         "epochs": options.optim.epochs,
-        "weights": None if weights is None else {"path": weights, "hash": _facts(weights).get("hash")},
+        "weights": None if weights is None else weights_provenance(weights),
     }
-
-
-def _facts(weights: str) -> dict[str, Any]:
-    """What a checkpoint file is; nothing of a network that transformers finds by itself."""
-    return {} if weights.startswith("hf:") else describe(weights)
 
 
 def make_encoder(options: PretrainOptions) -> FrameEncoder:
@@ -181,7 +177,7 @@ def make_encoder(options: PretrainOptions) -> FrameEncoder:
         encoder = build_encoder(model.model, size, model.head, rotation, model.image_size, seed, resize)
         encoder.freeze(model.freeze)
         return encoder
-    held = _facts(model.weights).get("architecture", model.model)
+    held = describe_weights(model.weights).get("architecture", model.model)
     if not same_architecture(model.model, held):
         raise OptionError(
             f"--weights {model.weights}",
