@@ -22,9 +22,13 @@ finetune() { # set split start weights...
     tce finetune --data "$out/$1" --lists "$data/$1/lists" --split "$2" --savedir "$out/finetune/$1-$2-$3" \
         --model resnet18 --epochs "${EPOCHS:-12}" "${small[@]}" "${@:4}"
 }
-judge() { # set split start protocol ckpt...
+judge() { # set splits start protocol ckpt...
     tce evaluate --data "$out/$1" --lists "$data/$1/lists" --split "$2" --protocol "$4" \
-        --image-size 64 --out "$out/judged/$1-$2-$3-$4" --ckpt "${@:5}"
+        --image-size 64 --out "$out/judged/$1-$3-$4" --ckpt "${@:5}"
+}
+both() { # set splits protocol: an untrained network, and the one pre-trained on each split's training clips
+    judge "$1" "$2" untrained "$3" random --model resnet18
+    judge "$1" "$2" pretrained "$3" "$out/tce/$1-{split}"
 }
 pretrain gestures 01 24
 pretrain gestures 02 40
@@ -35,13 +39,27 @@ for task in "gestures 01" "gestures 02" "gestures 03" "fights 01"; do
     finetune "$set" "$split" random
     finetune "$set" "$split" tce --weights "$out/tce/$set-$split"
 done
-tce compare "$out"/finetune/gestures-0{1,2,3}-{random,tce} --output "$out/finetune.png"
+for start in random tce; do # the mean over the splits
+    judge gestures 01,02,03 "$start" frames "$out/finetune/gestures-{split}-$start"
+done
 for protocol in knn linear retrieval coherence; do
-    judge gestures 01 random "$protocol" random --model resnet18
-    judge gestures 01 tce "$protocol" "$out/tce/gestures-01"
+    both gestures 01,02,03 "$protocol"
+    both fights 01 "$protocol"
 done
-for protocol in knn linear; do
-    judge fights 01 random "$protocol" random --model resnet18
-    judge fights 01 tce "$protocol" "$out/tce/fights-01"
+
+# side by side, the untrained or randomly initialised one first: differences are to it
+tuned=() frozen=() coherent=()
+for set in gestures fights; do
+    for protocol in knn linear retrieval; do
+        frozen+=("$out"/judged/$set-{untrained,pretrained}-$protocol)
+    done
+    coherent+=("$out"/judged/$set-{untrained,pretrained}-coherence)
 done
-tce compare "$out"/judged/*-knn "$out"/judged/*-linear --output "$out/frozen.png"
+tuned=("$out"/judged/gestures-{random,tce}-frames "$out"/finetune/fights-01-{random,tce})
+pairs() { for ((i = 0; i < $1; i++)); do printf '%s\n' random TCE; done; }
+compare() { # name runs...
+    tce compare "${@:2}" --names $(pairs $((($# - 1) / 2))) --output "$out/$1.png"
+}
+compare finetune "${tuned[@]}"
+compare frozen "${frozen[@]}"
+compare coherence "${coherent[@]}"

@@ -83,12 +83,15 @@ def bar_picture(
         chance: of each group, a dashed line.
         label: of the axis of values.
     """
-    count = len(names)
+    there = np.isfinite(values)
+    count = max(1, int(there.sum(axis=1).max()))
     figure = new_figure(max(5.0, 1.2 + 0.42 * count * len(groups)), 3.6)
     axes = figure.add_subplot()
     width = 0.82 / count
+    # Around the middle of the group, with no gap for a network that is not in it.
+    places = np.cumsum(there, axis=1) - (there.sum(axis=1, keepdims=True) + 1) / 2
     for bar, name in enumerate(names):
-        x = np.arange(len(groups)) + (bar - (count - 1) / 2) * width
+        x = np.arange(len(groups)) + places[:, bar] * width
         colour = BAR_COLOURS[bar % len(BAR_COLOURS)]
         hatch = None if bar < len(BAR_COLOURS) else "//"
         axes.bar(x, 100 * values[:, bar], width * 0.92, color=colour, label=name, hatch=hatch, zorder=2)
@@ -110,12 +113,11 @@ def bar_picture(
             lw=0.8,
             zorder=3,
         )
-    first = next((level for level in chance if level is not None), None)
-    for group, level in enumerate(chance):
-        if level is not None:
-            once = "chance" if level == first else None  # one line in the legend for all of them
-            span = [group - 0.45, group + 0.45]
-            axes.plot(span, [100 * level] * 2, ls="--", lw=0.9, color=FAINT, zorder=4, label=once)
+    levels = [(group, level) for group, level in enumerate(chance) if level is not None]
+    for number, (group, level) in enumerate(levels):
+        once = None if number else "chance"  # one line in the legend for all of them
+        span = [group - 0.45, group + 0.45]
+        axes.plot(span, [100 * level] * 2, ls="--", lw=0.9, color=FAINT, zorder=4, label=once)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
