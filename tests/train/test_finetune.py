@@ -242,6 +242,9 @@ def test_the_commands_of_2020_run_as_written(
     error = capsys.readouterr().err
     assert "--epochs; expected more than the 1 that checkpoint.pth has been trained for; found 1" in error
     small = ("--image-size", "32", "--batch-size", "12", "--max-steps", "3")
+    out, _ = command("--evaluate", "--resume", "run/checkpoints/latest.pt", "--savedir", "tested-run")
+    own = json.loads((root / "run" / "result.json").read_text())
+    assert f"top-1 {own['top1']:.1%}" in " ".join(out.split()), "a training state names its run's network"
     _, told = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", *small)
     assert "going on from epoch 1 of" in told
     assert saved(root / "on")["step"] == 3

@@ -101,10 +101,6 @@ class EvaluateOptions:
             raise OptionError("--layer", expected="nothing beside --protocol frames", found=self.layer)
         if self.labels is not None and self.protocol not in ("knn", "linear"):
             raise OptionError("--labels", expected="--protocol knn or linear", found=self.protocol)
-        if PLACEHOLDER in self.ckpt and len(self.splits) < 2:
-            raise OptionError(
-                f"--ckpt with {PLACEHOLDER}", expected="several splits", found=f"--split {self.split}"
-            )
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -89,8 +89,14 @@ def _evaluate_only(options: FinetuneOptions) -> Result:
     cache = Path(options.run.savedir) / FOOTAGE
     additions = read_options(cache / "collection").get("additions", ())
     packed = any(os.path.abspath(options.data.footage) in addition["footage"] for addition in additions)
-    tested = _test_options(options, options.run.resume or options.run.savedir, "evaluation")
+    ckpt = _run_of(options.run.resume or options.run.savedir)
+    tested = _test_options(options, str(ckpt), "evaluation")
     return command.evaluate(tested, cache if packed else None)
+
+
+def _run_of(path: str) -> Path:
+    """The run folder of a training state in it; any other path as it is."""
+    return Path(path).parent.parent if Path(path).name == "latest.pt" else Path(path)
 
 
 def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> EvaluateOptions:
@@ -208,9 +214,7 @@ def _resumed(resume: str | None, savedir: str, epochs: int) -> Resumed:
     """
     if resume is None:
         return Resumed(False)
-    here, there = Path(savedir).resolve(), Path(resume).resolve() if resume else Path(savedir).resolve()
-    if there.name == "latest.pt":
-        there = there.parent.parent
+    here, there = Path(savedir).resolve(), _run_of(resume or savedir).resolve()
     if there == here:
         return Resumed(True)
     if (there / "options.json").exists():
