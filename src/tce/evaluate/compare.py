@@ -300,7 +300,7 @@ def _draw(path: Path, tasks: Sequence[Task], names: Sequence[str], metric: str |
     several_sets = len({(task.data, task.split) for task, _ in shown}) > 1
     groups = [
         f"{task.protocol}\n{label(figure).split(' (')[0]}"
-        + (f"\n{task.data} {task.split}" if several_sets else "")
+        + (f"\n{task.data}\n{task.split}" if several_sets else "")
         for task, figure in shown
     ]
     chance = [task.chance if figure == "top1" else None for task, figure in shown]

@@ -85,7 +85,7 @@ def bar_picture(
     """
     there = np.isfinite(values)
     count = max(1, int(there.sum(axis=1).max()))
-    figure = new_figure(max(5.0, 1.2 + 0.42 * count * len(groups)), 3.6)
+    figure = new_figure(max(5.0, 1.2 + max(0.9, 0.42 * count) * len(groups)), 3.6)
     axes = figure.add_subplot()
     width = 0.82 / count
     # Around the middle of the group, with no gap for a network that is not in it.
