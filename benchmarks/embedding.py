@@ -14,35 +14,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from costs import cost, in_turn
 
 from tce.embed import embed
 from tce.model.device import autocast, pick_device
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.video.source import open_video
 from tce.video.synthetic import draw_clip, write_video
-
-
-@dataclass
-class Cost:
-    """What some work took: seconds by the clock, and seconds of all cores together."""
-
-    clock: float
-    cores: float
-
-
-def cost(work: Callable[[], object]) -> Cost:
-    clock, cores = time.perf_counter(), time.process_time()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return Cost(time.perf_counter() - clock, time.process_time() - cores)
 
 
 def decode(path: Path) -> None:
@@ -63,18 +46,12 @@ def network(encoder: FrameEncoder, frames: int, precision: str, batch: int = 64)
 def measure(path: Path, encoder: FrameEncoder, precision: str, device: str, rounds: int) -> None:
     with open_video(path) as video:
         frames, (height, width) = len(video), video.size
-    decode(path)
-    network(encoder, 128, precision)
-    embed(path, encoder, device=device, precision=precision)
     work: dict[str, Callable[[], object]] = {
         "decoding": lambda: decode(path),
         "network": lambda: network(encoder, frames, precision),
         "embed": lambda: embed(path, encoder, device=device, precision=precision),
     }
-    taken: dict[str, list[Cost]] = {name: [] for name in work}
-    for _ in range(rounds):  # in turn, so that a change of the machine's load meets all three
-        for name, part in work.items():
-            taken[name].append(cost(part))
+    taken = in_turn(work, rounds)
     d, n, found = (statistics.median(frames / one.clock for one in taken[name]) for name in work)
     bound = min(d, n) if encoder.device.type == "cuda" else 1 / (1 / d + 1 / n)
     cores = [

@@ -21,15 +21,14 @@ import dataclasses
 import itertools
 import logging
 import resource
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from costs import in_turn, median, ratios
 from torch.nn import functional
 
 from tce.collection.image import decode_into
@@ -54,42 +53,6 @@ from tce.train.tuning import Finetuning
 from tce.train.world import join_world
 from tce.video.sampling import test_positions
 from tce.video.synthetic import make_clips
-
-
-@dataclasses.dataclass
-class Cost:
-    """Seconds by the clock, and of all cores together."""
-
-    clock: float
-    cores: float
-
-
-def cost(work: Callable[[], object]) -> Cost:
-    clock, cores = time.perf_counter(), time.process_time()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return Cost(time.perf_counter() - clock, time.process_time() - cores)
-
-
-def in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Cost]]:
-    taken: dict[str, list[Cost]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(rounds):
-        for name, work in works.items():
-            taken[name].append(cost(work))
-    return taken
-
-
-def ratios(taken: Mapping[str, list[Cost]], part: str, whole: str) -> tuple[float, float]:
-    """Share of `whole` that `part` takes, by the clock and by processor time."""
-    clock, cores = (median(taken[part], kind) / median(taken[whole], kind) for kind in ("clock", "cores"))
-    return clock, cores
-
-
-def median(costs: list[Cost], part: str = "clock") -> float:
-    return statistics.median(getattr(one, part) for one in costs)
 
 
 @torch.inference_mode()

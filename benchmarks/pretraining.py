@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from costs import in_turn, median, ratios
 
 from tce.collection.options import PackOptions
 from tce.collection.pack import pack
@@ -78,6 +77,14 @@ def whole_step(task: Pretraining) -> Callable[[], None]:
     return step
 
 
+def repeated(step: Callable[[], None], times: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(times):
+            step()
+
+    return run
+
+
 def measure(name: str, options: PretrainOptions, data: Path, rounds: int, steps: int) -> None:
     with join_world(options.run.device) as world:
         encoder = make_encoder(options).to(world.device)
@@ -86,24 +93,13 @@ def measure(name: str, options: PretrainOptions, data: Path, rounds: int, steps:
         task = Pretraining(options, open_store(data), encoder, world)
         task.fill_bank()
         kinds = {"bare": bare_step(task), "whole": whole_step(task)}
-        wall: dict[str, list[float]] = {"bare": [], "whole": []}
-        cpu: dict[str, list[float]] = {"bare": [], "whole": []}
-        for warm in (True, *[False] * rounds):
-            for kind, step in kinds.items():
-                began, spent = time.perf_counter(), time.process_time()
-                for _ in range(steps):
-                    step()
-                if world.device.type == "cuda":
-                    torch.cuda.synchronize()
-                if not warm:
-                    wall[kind].append((time.perf_counter() - began) / steps)
-                    cpu[kind].append((time.process_time() - spent) / steps)
+        taken = in_turn({kind: repeated(step, steps) for kind, step in kinds.items()}, rounds)
         task.loader.close()
-    ratio = statistics.median(b / w for b, w in zip(wall["bare"], wall["whole"], strict=True))
-    share = statistics.median(b / w for b, w in zip(cpu["bare"], cpu["whole"], strict=True))
-    images = task.images_per_step / statistics.median(wall["whole"])
-    seconds = {kind: 1000 * statistics.median(each) for kind, each in wall.items()}
-    figures = f"{seconds['bare']:.0f} | {seconds['whole']:.0f} | {images:.0f} | {ratio:.2f} | {share:.2f}"
+    wall, cores = ratios(taken, "bare", "whole")
+    seconds = {kind: median(costs) / steps for kind, costs in taken.items()}
+    images = task.images_per_step / seconds["whole"]
+    times = f"{1000 * seconds['bare']:.0f} | {1000 * seconds['whole']:.0f}"
+    figures = f"{times} | {images:.0f} | {wall:.2f} | {cores:.2f}"
     print(f"| {name} | {figures} |", flush=True)
 
 

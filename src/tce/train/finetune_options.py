@@ -11,7 +11,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
-from tce.train.options import OptimOptions, RunOptions, at_least, check_choices, within
+from tce.train.options import OptimOptions, RunOptions, at_least, check_choices, check_crops, within
 
 LISTS_FOLDER = "UCF_list"  # the 2020 release's place for the lists
 
@@ -129,14 +129,7 @@ class FinetuneAugmentOptions:
     def __post_init__(self) -> None:
         within("--flip", self.flip, 0, 1)
         within("--color", self.color, 0, 1)
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise OptionError(
-                "--crop-scale", expected="0 < smallest <= largest <= 1", found=f"{low:g} {high:g}"
-            )
-        low, high = self.crop_ratio
-        if not 0 < low <= high:
-            raise OptionError("--crop-ratio", expected="0 < narrowest <= widest", found=f"{low:g} {high:g}")
+        check_crops(self.crop_scale, self.crop_ratio)
 
     @property
     def crops(self) -> bool:

@@ -189,3 +189,17 @@ def within(flag: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise OptionError(flag, expected=f"between {low:g} and {high:g}", found=f"{value:g}")
+
+
+def check_crops(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    """Check the ranges that random crops are drawn from.
+
+    Raises:
+        OptionError: an end out of range, or the ends the wrong way round.
+    """
+    low, high = scale
+    if not 0 < low <= high <= 1:
+        raise OptionError("--crop-scale", expected="0 < smallest <= largest <= 1", found=f"{low:g} {high:g}")
+    low, high = ratio
+    if not 0 < low <= high:
+        raise OptionError("--crop-ratio", expected="0 < narrowest <= widest", found=f"{low:g} {high:g}")

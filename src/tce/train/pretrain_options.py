@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from tce.errors import OptionError
-from tce.train.options import OptimOptions, RunOptions, at_least, check_choices, within
+from tce.train.options import OptimOptions, RunOptions, at_least, check_choices, check_crops, within
 
 
 @dataclass(frozen=True)
@@ -198,14 +198,7 @@ class AugmentOptions:
         for flag in ("brightness", "color_contrast", "saturation"):
             within("--" + flag.replace("_", "-"), getattr(self, flag), 0, 1)
         within("--hue", self.hue, 0, 0.5)
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise OptionError(
-                "--crop-scale", expected="0 < smallest <= largest <= 1", found=f"{low:g} {high:g}"
-            )
-        low, high = self.crop_ratio
-        if not 0 < low <= high:
-            raise OptionError("--crop-ratio", expected="0 < narrowest <= widest", found=f"{low:g} {high:g}")
+        check_crops(self.crop_scale, self.crop_ratio)
 
 
 @dataclass(frozen=True)
