@@ -27,10 +27,12 @@ def cost(work: Callable[[], object]) -> Cost:
     return Cost(time.perf_counter() - clock, time.process_time() - cores)
 
 
-def in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Cost]]:
+def in_turn(
+    works: Mapping[str, Callable[[], object]], rounds: int, warm: bool = True
+) -> dict[str, list[Cost]]:
     """Each work once to warm up, then all in turn, so that a change of the machine's load meets all."""
     taken: dict[str, list[Cost]] = {name: [] for name in works}
-    for work in works.values():
+    for work in works.values() if warm else ():
         work()
     for _ in range(rounds):
         for name, work in works.items():

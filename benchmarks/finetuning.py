@@ -208,7 +208,7 @@ def search(options: argparse.Namespace) -> None:
 def search_one(what: str, asked: np.ndarray, table: np.ndarray, k: int, rounds: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     works = {"product": lambda: product(asked, table), "nearest": lambda: nearest(asked, table, k)}
-    taken = in_turn(works, rounds)
+    taken = in_turn(works, rounds, warm=rounds > 1)  # one round takes minutes: its start weighs nothing
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     wall, cores = ratios(taken, "product", "nearest")
     rate = len(asked) * len(table) / median(taken["nearest"]) / 1e9

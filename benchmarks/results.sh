@@ -18,9 +18,13 @@ pretrain() { # set split epochs
     tce pretrain "$out/$1" --lists "$data/$1/lists" --split "$2" --out "$out/tce/$1-$2" --epochs "$3" --resume \
         --monitor-epochs 0 "${small[@]}"
 }
-finetune() { # set split start weights...
-    tce finetune --data "$out/$1" --lists "$data/$1/lists" --split "$2" --savedir "$out/finetune/$1-$2-$3" \
-        --model resnet18 --epochs "${EPOCHS:-12}" "${small[@]}" "${@:4}"
+finetune() { # set split kind flags...: from random weights, and from the network pre-trained on the training clips
+    for start in random tce; do
+        weights=()
+        [ $start = random ] || weights=(--weights "$out/tce/$1-$2")
+        tce finetune --data "$out/$1" --lists "$data/$1/lists" --split "$2" --savedir "$out/finetune/$1-$2-$3-$start" \
+            --model resnet18 "${small[@]}" "${weights[@]}" "${@:4}"
+    done
 }
 judge() { # set splits start protocol ckpt...
     tce evaluate --data "$out/$1" --lists "$data/$1/lists" --split "$2" --protocol "$4" \
@@ -34,32 +38,40 @@ pretrain gestures 01 24
 pretrain gestures 02 40
 pretrain gestures 03 21
 pretrain fights 01 168
-for task in "gestures 01" "gestures 02" "gestures 03" "fights 01"; do
-    read -r set split <<<"$task"
-    finetune "$set" "$split" random
-    finetune "$set" "$split" tce --weights "$out/tce/$set-$split"
+for split in 01 02 03; do
+    finetune gestures $split short --epochs 12
+    finetune gestures $split long --epochs 60 --validate-epochs 20
+    finetune gestures $split few --epochs 60 --validate-epochs 60 --labels 5/class --held-out 0
 done
-for start in random tce; do # the mean over the splits
-    judge gestures 01,02,03 "$start" frames "$out/finetune/gestures-{split}-$start"
+finetune fights 01 short --epochs 12
+for start in random tce; do # the means over the splits
+    for kind in short long few; do
+        judge gestures 01,02,03 "$kind-$start" frames "$out/finetune/gestures-{split}-$kind-$start"
+    done
+    judge fights 01 "short-$start" frames "$out/finetune/fights-01-short-$start"
 done
 for protocol in knn linear retrieval coherence; do
     both gestures 01,02,03 "$protocol"
     both fights 01 "$protocol"
 done
 
-# side by side, the untrained or randomly initialised one first: differences are to it
-tuned=() frozen=() coherent=()
+# Side by side, the untrained or randomly initialised one first: differences are to it.
+compare() { # name of the chart, runs by twos
+    names=()
+    for ((i = 2; i <= $#; i += 2)); do names+=(random TCE); done
+    tce compare "${@:2}" --names "${names[@]}" --output "$out/$1.png"
+}
+frozen=()
 for set in gestures fights; do
     for protocol in knn linear retrieval; do
         frozen+=("$out"/judged/$set-{untrained,pretrained}-$protocol)
     done
-    coherent+=("$out"/judged/$set-{untrained,pretrained}-coherence)
 done
-tuned=("$out"/judged/gestures-{random,tce}-frames "$out"/finetune/fights-01-{random,tce})
-pairs() { for ((i = 0; i < $1; i++)); do printf '%s\n' random TCE; done; }
-compare() { # name runs...
-    tce compare "${@:2}" --names $(pairs $((($# - 1) / 2))) --output "$out/$1.png"
-}
-compare finetune "${tuned[@]}"
 compare frozen "${frozen[@]}"
-compare coherence "${coherent[@]}"
+compare coherence "$out"/judged/gestures-{untrained,pretrained}-coherence "$out"/judged/fights-{untrained,pretrained}-coherence
+for kind in long few; do
+    compare finetune-$kind "$out"/judged/gestures-$kind-{random,tce}-frames
+done
+compare finetune-short "$out"/judged/gestures-short-{random,tce}-frames "$out"/judged/fights-short-{random,tce}-frames
+tce compare "$out"/judged/gestures-{short,long,few}-{random,tce}-frames --output "$out/finetune.png" --names \
+    "12 epochs, random" "12 epochs, TCE" "60 epochs, random" "60 epochs, TCE" "5 labels a class, random" "5 labels a class, TCE"

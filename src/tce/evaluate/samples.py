@@ -270,20 +270,23 @@ class _Assembly:
         self.first = 0  # place in the stream of the first frame held
         self.seen = 0
         self.next = 0  # sample to hand out next
-        self.held: Tensor | None = None
+        self.held: list[Tensor] = []  # joined only once they complete a batch: joining copies them all
 
     def add(self, images: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Take the next frames [n, C, h, w]; for complete batches their samples, frames, places [b, span]."""
-        self.held = images if self.held is None else torch.cat([self.held, images])
+        self.held.append(images)
         self.seen += len(images)
         complete = int(np.searchsorted(self.ready, self.seen))
         last = len(self.member)
+        if self.next == complete or (complete < last and complete - self.next < self.batch_size):
+            return
+        held = torch.cat(self.held) if len(self.held) > 1 else images
         while self.next < complete and (complete == last or complete - self.next >= self.batch_size):
             part = slice(self.next, min(self.next + self.batch_size, complete))
             low, high = int(self.member[part.start].min()), int(self.ready[part.stop - 1])
             places = torch.from_numpy(self.member[part] - low).to(images.device)
-            yield part, self.held[low - self.first : high + 1 - self.first], places
+            yield part, held[low - self.first : high + 1 - self.first], places
             self.next = part.stop
         needed = int(self.member[self.next].min()) if self.next < last else self.seen
-        self.held = self.held[needed - self.first :]
+        self.held = [held[needed - self.first :]]
         self.first = needed
