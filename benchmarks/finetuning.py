@@ -233,6 +233,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--clips", type=int, default=32, help="test clips, of 120 frames")
     parser.add_argument("--steps", type=int, default=4, help="fine-tuning steps in a round")
+    parser.add_argument("--short-side", type=int, help="of the packed frames; unset: 256 pixels")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=5)
@@ -249,7 +250,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, join_world(options.device) as world:
         if options.only != "search":
             made = make_clips(Path(folder) / "footage", 4, 12 if options.quick else 24, frames=120, size=256)
-            pack(PackOptions(footage=(str(made.videos),), out=f"{folder}/collection"))
+            small = {} if options.short_side is None else {"short_side": options.short_side}
+            pack(PackOptions(footage=(str(made.videos),), out=f"{folder}/collection", **small))
             clips = open_split(f"{folder}/collection", Path(folder), str(made.lists), "01", 0.0)
             encoder = build_encoder(options.model, image_size=options.image_size, seed=0)
             classifier = classifier_from_encoder(encoder, len(clips.classes), seed=0).to(world.device)
