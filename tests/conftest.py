@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Where the suite itself was started in the background it ignores Ctrl-C, and so would the processes it starts.
+# A suite that was started in the background ignores Ctrl-C, and so would the processes it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
