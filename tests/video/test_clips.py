@@ -140,12 +140,8 @@ def test_columns_that_do_not_fit() -> None:
 
 
 MILLION = """
-import time
-import tce.video.clips, pyarrow.compute
-def resident():
-    return int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20
+import pyarrow as pa, tce.video.clips
 n = 1_000_000
-before, begun = resident(), time.process_time()
 def names():
     return (f"Class{i % 101}/v_Class{i % 101}_g{i % 25:02d}_c{i:07d}" for i in range(n))
 catalog = tce.video.clips.Catalog(
@@ -155,17 +151,17 @@ catalog = tce.video.clips.Catalog(
     splits=("train" if i % 4 else "test" for i in range(n)),
     root="/footage",
 )
-generated = time.process_time() - begun
 assert len(catalog.where("test")) == n // 4
 assert catalog.source_numbers.max() == 101 * 25 - 1 and catalog.group_numbers.max() == 24
 assert catalog[n - 1].id.endswith("c0999999")
-print(resident() - before, time.process_time() - begun)
+held = sum(column.nbytes for column in vars(catalog).values() if hasattr(column, "nbytes"))
+print(held, pa.default_memory_pool().max_memory())
 """
 
 
-def test_a_million_clips_take_little_memory_and_time() -> None:
+def test_a_million_clips_take_little_memory() -> None:
+    # Bytes of the columns, counted: what the process holds besides depends on the allocator.
     done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True)
-    megabytes, seconds = map(float, done.stdout.split())
-    assert megabytes < 300
-    # Processor time, strings' generation included; some way above what is measured on an idle machine.
-    assert seconds < 8
+    held, peak = (int(number) / 1_000_000 for number in done.stdout.split())  # bytes a clip
+    assert 100 < held < 180
+    assert peak < 250  # while it is built; of the columns' strings alone

@@ -118,7 +118,7 @@ def test_closing_ends_all_children_at_once() -> None:
     next(hanging)
     before = time.monotonic()
     pool.close()
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 30  # not the pool's timeout
     for process in (one, two):
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)

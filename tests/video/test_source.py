@@ -407,7 +407,7 @@ print((resident() - early) / 2**20)
     done = subprocess.run(
         [sys.executable, "-c", code, long_video], capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) < 4  # MiB; one batch has 0.2, all frames have 45
+    assert float(done.stdout) < 12  # MiB; one batch has 0.2, the 15,000 frames have 34
 
 
 def test_import_is_light() -> None:
