@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from tce.evaluate.samples import (
     ten_crops,
 )
 from tce.model.checkpoint import load_classifier, load_encoder
+from tce.model.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 LENGTHS = [1, 5, 6, 8, 9, 27, 28, 100, 1000]
 
@@ -101,18 +104,24 @@ def test_assembly_holds_no_more_than_it_needs():
     for start in range(0, 91, 10):
         for part, held, places in assembly.add(stream[start : start + 10]):
             given.append((part, held[places][:, :, 0, 0, 0]))
-        assert assembly.held is not None and len(assembly.held) < 5 + 3
+        assert assembly.seen - assembly.first < 5 + 3
+    assert len(assembly.buffer) <= 2 * (5 + 3 + 10)
     assert [part.start for part, _ in given] == list(range(0, 88, 5)) and given[-1][0].stop == 88
     torch.testing.assert_close(torch.cat([stacks for _, stacks in given]), torch.from_numpy(member).float())
 
 
-def test_shared_differences_are_those_of_the_stacks():
-    frames = torch.randn(7, 3, 4, 4)
-    places = torch.tensor([[0, 1, 2], [1, 2, 3], [4, 5, 5], [6, 6, 6]])
-    expected = [torch.cat([frames[row[i]] - frames[row[i + 1]] for i in range(2)]) for row in places.tolist()]
-    out = torch.empty(4, 6, 4, 4)
-    assert stack_differences(frames, places, out) is out
-    torch.testing.assert_close(out, torch.stack(expected))
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2**-8)])
+def test_differences_of_a_stream_are_those_of_the_normalised_stacks(dtype, tolerance):
+    draw = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (7, 4, 5, 3), dtype=torch.uint8, generator=draw)
+    places = torch.tensor([[0, 1, 2], [1, 2, 3], [4, 5, 5], [6, 6, 6], [2, 3, 4]])
+    normalised = normalise(frames.permute(0, 3, 1, 2), IMAGENET_MEAN, IMAGENET_STD)
+    steps = [[normalised[i] - normalised[j] for i, j in pairwise(row)] for row in places.tolist()]
+    expected = torch.stack([torch.cat(row) for row in steps])
+    out = torch.empty(5, 6, 4, 5, dtype=dtype).to(memory_format=torch.channels_last)
+    assert stack_differences(frames, places, IMAGENET_STD, out) is out
+    torch.testing.assert_close(out.float(), expected, rtol=tolerance, atol=1e-6)
+    assert (out[3] == 0).all(), "a frame that repeats has no difference"
 
 
 def test_means_are_weighted_and_failed_clips_are_named(data, networks, tmp_path, caplog):

@@ -32,7 +32,7 @@ Ints = npt.NDArray[np.int64]
 Network = FrameEncoder | Classifier
 
 FRAMES_PER_READ = 64
-STACKS_TOGETHER = 4  # put together at once on a CPU: what its cache holds between two copies
+STACKS_TOGETHER = 4  # put together at once on a CPU: what its cache holds
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,8 @@ class Reader:
         with loader, Progress(len(clips), what, "frame") as progress:
             for batch in loader:
                 self._note(batch.clips[~batch.ok], batch.errors)
-                pixels = to_tensor(batch.frames[:, 0], network.device).permute(0, 3, 1, 2)
-                images = normalise(pixels, network.config.mean, network.config.std)
-                if member.shape[1] > 1:
-                    images = images.contiguous()
-                for part, held, places in assembly.add(images):
+                pixels = to_tensor(batch.frames[:, 0], network.device)  # [n, h, w, 3]
+                for part, held, places in assembly.add(pixels):
                     yield part, self._forward(network, forward, held, places)
                 progress.update(len(batch.clips))
 
@@ -143,9 +140,11 @@ class Reader:
     def _forward(
         self, network: Network, forward: Callable[[Tensor], Tensor], held: Tensor, places: Tensor
     ) -> Tensor:
-        inputs = held[places[:, 0]]  # [b, 3, h, w]
+        mean, std = network.config.mean, network.config.std
         if places.shape[1] > 1:
-            inputs = stack_differences(held, places, self._buffer(held, places))  # [b, C, h, w]
+            inputs = stack_differences(held, places, std, self._buffer(held, places))  # [b, C, h, w]
+        else:
+            inputs = normalise(held[places[:, 0]].permute(0, 3, 1, 2), mean, std)  # [b, 3, h, w]
         crops = ten_crops(inputs, self.image_size) if self.crop == "ten-crop" else [inputs]
         with autocast(network.device, self.precision):
             return torch.stack([forward(crop).float() for crop in crops]).mean(dim=0)  # [b, ...]
@@ -153,7 +152,7 @@ class Reader:
     def _buffer(self, held: Tensor, places: Tensor) -> Tensor:
         """Room for a batch of stacks, always the same: fresh memory is cleared first, which takes long."""
         samples, span = places.shape
-        shape = (self.batch_size, held.shape[1] * (span - 1), *held.shape[2:])
+        shape = (self.batch_size, 3 * (span - 1), *held.shape[1:3])
         if self._stacks is None or self._stacks.shape != shape or self._stacks.device != held.device:
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             self._stacks = torch.empty(
@@ -200,29 +199,43 @@ def clip_means(
     return np.divide(sums.cpu().numpy(), total[:, None], dtype=np.float32)
 
 
-def stack_differences(frames: Tensor, places: Tensor, out: Tensor) -> Tensor:
-    """Stacks of differences out of a stream of frames, each difference made once.
+def stack_differences(frames: Tensor, places: Tensor, std: tuple[float, ...], out: Tensor) -> Tensor:
+    """Stacks of differences out of a stream of decoded frames.
 
-    The same as `tce.model.classifier.frames_to_differences` of the stacks' frames.
+    The same as `tce.model.classifier.frames_to_differences` of the stacks' normalised frames. One product
+    with a small matrix subtracts, normalises and puts a pixel's channels side by side, as the network reads
+    them; step by step each would move all pixels through memory.
 
     Args:
-        frames: normalised frames [n, 3, h, w]; a stack's frames follow one another, or are one and the same.
+        frames: uint8 [n, h, w, 3].
         places: of each stack's frames, [b, span].
-        out: receives the stacks, [b, 3 (span - 1), h, w].
+        std: of each channel, of pixels in [0, 1]; means cancel.
+        out: receives the stacks, float [b, 3 (span - 1), h, w], channels_last.
 
     Returns:
         `out`.
     """
-    steps = torch.empty_like(frames)
-    torch.sub(frames[:-1], frames[1:], out=steps[:-1])
-    steps[-1] = 0  # the difference of a frame that repeats
-    first, second = places[:, :-1], places[:, 1:]
-    index = torch.where(second > first, first, len(frames) - 1)  # [b, span - 1]
-    together = STACKS_TOGETHER if frames.device.type == "cpu" else len(places)
-    for start in range(0, len(places), together):
+    samples, span = places.shape
+    subtract = difference_matrix(span).to(frames.device)  # [3 span, 3 (span - 1)]
+    pixels = out.permute(0, 2, 3, 1).flatten(1)  # [b, h w 3 (span - 1)], a view
+    scale = 1 / (255 * torch.tensor(std, device=frames.device))
+    scale = scale.repeat(pixels.shape[1] // 3)  # per number: broadcasting three leaves vector units idle
+    together = STACKS_TOGETHER if frames.device.type == "cpu" else samples
+    for start in range(0, samples, together):
         part = slice(start, start + together)
-        out[part].copy_(steps[index[part]].flatten(1, 2))
+        planes = frames[places[part]].permute(0, 1, 4, 2, 3)  # [b, span, 3, h, w]
+        planes = planes.to(torch.float32, memory_format=torch.contiguous_format).flatten(1, 2).flatten(2)
+        torch.mul((planes.mT @ subtract).flatten(1), scale, out=pixels[part])  # whole numbers: exact so far
     return out
+
+
+def difference_matrix(span: int) -> Tensor:
+    """What the pixels of frames side by side, [..., 3 span], are multiplied by for their differences.
+
+    [3 span, 3 (span - 1)]: a difference is the earlier frame less the later one.
+    """
+    earlier = torch.eye(3 * span)[:, : 3 * (span - 1)]
+    return earlier - earlier.roll(3, dims=0)
 
 
 def ten_crops(images: Tensor, size: int) -> list[Tensor]:
@@ -270,23 +283,36 @@ class _Assembly:
         self.first = 0  # place in the stream of the first frame held
         self.seen = 0
         self.next = 0  # sample to hand out next
-        self.held: list[Tensor] = []  # joined only once they complete a batch: joining copies them all
+        self.buffer: Tensor | None = None  # begins with the frames held; kept, as fresh memory takes long
 
-    def add(self, images: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Take the next frames [n, C, h, w]; for complete batches their samples, frames, places [b, span]."""
-        self.held.append(images)
-        self.seen += len(images)
+    def add(self, frames: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Take the next frames [n, ...]; for complete batches their samples, frames, places [b, span].
+
+        The frames handed out are the assembly's memory, good until the next call.
+        """
+        buffer = self._append(frames)
         complete = int(np.searchsorted(self.ready, self.seen))
         last = len(self.member)
-        if self.next == complete or (complete < last and complete - self.next < self.batch_size):
-            return
-        held = torch.cat(self.held) if len(self.held) > 1 else images
         while self.next < complete and (complete == last or complete - self.next >= self.batch_size):
             part = slice(self.next, min(self.next + self.batch_size, complete))
             low, high = int(self.member[part.start].min()), int(self.ready[part.stop - 1])
-            places = torch.from_numpy(self.member[part] - low).to(images.device)
-            yield part, held[low - self.first : high + 1 - self.first], places
+            places = torch.from_numpy(self.member[part] - low).to(frames.device)
+            yield part, buffer[low - self.first : high + 1 - self.first], places
             self.next = part.stop
         needed = int(self.member[self.next].min()) if self.next < last else self.seen
-        self.held = [held[needed - self.first :]]
-        self.first = needed
+        if needed > self.first:
+            left = buffer[needed - self.first : self.seen - self.first].clone()
+            buffer[: len(left)] = left
+            self.first = needed
+
+    def _append(self, frames: Tensor) -> Tensor:
+        held = self.seen - self.first
+        self.seen += len(frames)
+        needed = held + len(frames)
+        if self.buffer is None or len(self.buffer) < needed:
+            buffer = frames.new_empty((2 * needed, *frames.shape[1:]))
+            if self.buffer is not None:
+                buffer[:held] = self.buffer[:held]
+            self.buffer = buffer
+        self.buffer[held:needed] = frames
+        return self.buffer
