@@ -127,7 +127,8 @@ def main() -> None:
             base = apply_recipe(PretrainOptions, "pretrain", recipe)
             options = dataclasses.replace(
                 base,
-                data=dataclasses.replace(base.data, frame_size=None),
+                # A recipe that loads frames of the network's own size does so at this size too.
+                data=dataclasses.replace(base.data, frame_size=base.data.frame_size and chosen.image_size),
                 model=dataclasses.replace(base.model, model=chosen.model, image_size=chosen.image_size),
                 optim=dataclasses.replace(base.optim, batch_size=chosen.batch_size, epochs=10_000),
                 contrast=dataclasses.replace(

@@ -19,7 +19,7 @@ from torch import Tensor
 from tce.collection.image import CROP_MARGIN, Resize
 from tce.collection.loader import Loader
 from tce.collection.store import FrameStore
-from tce.model.classifier import Classifier
+from tce.model.classifier import Classifier, difference_matrix
 from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
 from tce.model.pixels import normalise, to_tensor
@@ -227,15 +227,6 @@ def stack_differences(frames: Tensor, places: Tensor, std: tuple[float, ...], ou
         planes = planes.to(torch.float32, memory_format=torch.contiguous_format).flatten(1, 2).flatten(2)
         torch.mul((planes.mT @ subtract).flatten(1), scale, out=pixels[part])  # whole numbers: exact so far
     return out
-
-
-def difference_matrix(span: int) -> Tensor:
-    """What the pixels of frames side by side, [..., 3 span], are multiplied by for their differences.
-
-    [3 span, 3 (span - 1)]: a difference is the earlier frame less the later one.
-    """
-    earlier = torch.eye(3 * span)[:, : 3 * (span - 1)]
-    return earlier - earlier.roll(3, dims=0)
 
 
 def ten_crops(images: Tensor, size: int) -> list[Tensor]:

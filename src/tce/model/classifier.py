@@ -65,12 +65,28 @@ def frames_to_differences(frames: Tensor) -> Tensor:
     """Consecutive normalised frames -> their differences, the earlier less the later.
 
     Args:
-        frames: float [B, T, 3, H, W] (T = 6 in the paper).
+        frames: float32 [B, T, 3, H, W] (T = 6 in the paper).
 
     Returns:
-        float [B, 3(T-1), H, W]; channels 3i to 3i+2 are frame i minus frame i+1 (paper, section 4.1).
+        float32 [B, 3(T-1), H, W]; channels 3i to 3i+2 are frame i minus frame i+1 (paper, section 4.1).
     """
-    return (frames[:, :-1] - frames[:, 1:]).flatten(1, 2)
+    if frames.device.type != "cpu" or torch.jit.is_tracing():  # a GPU may round products; graphs stay plain
+        return (frames[:, :-1] - frames[:, 1:]).flatten(1, 2)
+    # One product subtracts and puts a pixel's channels side by side, as networks read them on a CPU.
+    planes = frames.flatten(1, 2).flatten(2)  # [B, 3T, HW]
+    with torch.autocast("cpu", enabled=False):
+        pixels = planes.mT @ difference_matrix(frames.shape[1])  # [B, HW, 3(T-1)]
+    return pixels.unflatten(1, frames.shape[3:]).permute(0, 3, 1, 2)
+
+
+def difference_matrix(count: int) -> Tensor:
+    """What the channels of `count` frames side by side are multiplied by for their differences.
+
+    Returns:
+        [3 count, 3 (count - 1)], of 1, -1 and 0: the earlier frame less the later one.
+    """
+    earlier = torch.eye(3 * count)[:, : 3 * (count - 1)]
+    return earlier - earlier.roll(3, dims=0)
 
 
 class Classifier(nn.Module):

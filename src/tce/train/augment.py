@@ -58,6 +58,7 @@ class Augmentation:
         mean: subtracted from each channel, of pixels in [0, 1].
         std: divides each channel.
         dtype: of the views.
+        memory_format: of the views.
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class Augmentation:
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.channels_last,
     ):
-        self.options, self.size, self.dtype = options, size, dtype
+        self.options, self.size, self.dtype, self.memory_format = options, size, dtype, memory_format
         self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, frames: Tensor, samples: NDArray[np.int64], epoch: int, seed: int) -> Tensor:
-        """One view of each frame, [B, V, 3, h, w], channels_last.
+        """One view of each frame, [B, V, 3, h, w].
 
         Args:
             frames: uint8 [B, V, H, W, 3], on the device that is to do the work.
@@ -81,38 +83,42 @@ class Augmentation:
             seed: likewise.
         """
         batch, views = frames.shape[:2]
-        numbers = [self._numbers(samples, epoch, seed, view, shared=True) for view in range(views)]
-        draws = self._draws(np.stack(numbers, axis=1).reshape(batch * views, -1), frames.shape[2:4])
+        draws = self._draws(self._of_views(views, samples, epoch, seed), frames.shape[2:4])
         return self.apply(frames.flatten(0, 1), draws).unflatten(0, (batch, views))
 
-    def rotated(
+    def with_rotated(
         self, frames: Tensor, samples: NDArray[np.int64], epoch: int, seed: int
-    ) -> tuple[Tensor, Tensor]:
-        """A view drawn on its own and turned by a random quarter: [B, 3, h, w], and the turns, int64 [B].
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As above, and of each first frame another view, drawn on its own and turned by a random quarter.
 
-        Args:
-            frames: uint8 [B, H, W, 3].
-            samples: as above.
-            epoch: as above.
-            seed: as above.
+        Returns:
+            The views [B, V, 3, h, w], the turned ones [B, 3, h, w], and by how many quarters, int64 [B].
         """
-        numbers = self._numbers(samples, epoch, seed, ROTATED_VIEW, shared=False)
-        views = self.apply(frames, self._draws(numbers, frames.shape[1:3]))
+        batch, views = frames.shape[:2]
+        own = self._numbers(samples, epoch, seed, ROTATED_VIEW, shared=False)
+        numbers = np.concatenate([self._of_views(views, samples, epoch, seed), own])
+        flat = torch.cat([frames.flatten(0, 1), frames[:, 0]])  # in one go, which is faster than two
+        upright, turned = self.apply(flat, self._draws(numbers, frames.shape[2:4])).split(batch * views)
         turn = uniform(seed, epoch, samples, VIEW + SPAN * ROTATED_VIEW + TURN, 1)[:, 0]
         turns = (turn * 4).astype(np.int64)
-        return quarter_turn(views, turns), torch.from_numpy(turns).to(frames.device)
+        turned = quarter_turn(turned, turns)
+        return upright.unflatten(0, (batch, views)), turned, torch.from_numpy(turns).to(frames.device)
+
+    def _of_views(self, views: int, samples: NDArray[np.int64], epoch: int, seed: int) -> Numbers:
+        """Uniform numbers of all views, [B V, 17]."""
+        numbers = [self._numbers(samples, epoch, seed, view, shared=True) for view in range(views)]
+        return np.stack(numbers, axis=1).reshape(len(samples) * views, -1)
 
     def apply(self, frames: Tensor, draws: Draws) -> Tensor:
         """Carry out what was drawn on frames uint8 [M, H, W, 3]; [M, 3, h, w]."""
         count, device = len(frames), frames.device
         shape = (count, 3, self.size, self.size)
-        views = torch.empty(shape, dtype=self.dtype, device=device, memory_format=torch.channels_last)
+        views = torch.empty(shape, dtype=self.dtype, device=device, memory_format=self.memory_format)
         crops = Crops(draws.boxes, draws.flip, frames.shape[1:3], self.size, device)
         kind = LinearJitter if self.options.jitter == "linear" else ReleasedJitter
         jitter = kind(draws.channel, draws.factors, draws.order, self.mean, self.std, device)
         together = frames_together(self.size) if device.type == "cpu" else max(1, count)
-        for first in range(0, count, together):
-            part = slice(first, first + together)
+        for part in jitter.parts(together):
             views[part] = blur(jitter(crops(frames[part], part), part), draws.sigma[part])
         return views
 

@@ -68,7 +68,7 @@ class Crops:
         self.places = torch.from_numpy(places.astype(np.float32)).to(device)
         self.flip = torch.from_numpy(flip).to(device)[:, None, None, None]
 
-    def __call__(self, frames: Tensor, part: slice) -> Tensor:
+    def __call__(self, frames: Tensor, part: slice | NDArray[np.int64]) -> Tensor:
         """The views of the frames of a part, float32 [m, 3, size, size] in [0, 255].
 
         Args:

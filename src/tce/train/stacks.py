@@ -162,10 +162,11 @@ class StackAugmentation:
         std: tuple[float, ...],
     ):
         self.options, self.mean, self.std = options, mean, std
-        self._augment = Augmentation(AugmentOptions(jitter="linear"), size, mean, std)
+        planar = torch.contiguous_format  # as differences are made of
+        self._augment = Augmentation(AugmentOptions(jitter="linear"), size, mean, std, memory_format=planar)
 
     def __call__(self, frames: Tensor, samples: Ints, epoch: int, seed: int) -> Tensor:
-        """Normalised frames float32 [B F, 3, h, w], sample by sample, channels_last.
+        """Normalised frames float32 [B F, 3, h, w], sample by sample.
 
         Args:
             frames: uint8 [B, F, H, W, 3], on the device that is to do the work.
@@ -175,8 +176,7 @@ class StackAugmentation:
         """
         flat = frames.flatten(0, 1)  # [B F, H, W, 3]
         if self.options.none:
-            images = normalise(flat.permute(0, 3, 1, 2), self.mean, self.std)
-            return images.contiguous(memory_format=torch.channels_last)
+            return normalise(flat.permute(0, 3, 1, 2), self.mean, self.std)
         options, count = self.options, len(samples)
         crop = uniform(seed, epoch, samples, CROP, 4)
         color = uniform(seed, epoch, samples, COLOR, 4)

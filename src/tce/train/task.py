@@ -99,12 +99,14 @@ class Pretraining:
         number, loaded = batch
         epoch, seed = number // self.plan.per_epoch, self.options.run.seed
         frames, ok = self._receive(loaded)  # [b, F, H, W, 3]
-        turned = None
-        if self.options.contrast.rotation:
-            turned = self.augment.rotated(frames[:, 0], loaded.clips, epoch, seed)
         if frames.shape[1] < self.views:
             frames = frames.expand(-1, self.views, -1, -1, -1)  # anchor and positive are the same frame
-        views = self.augment(frames, loaded.clips, epoch, seed)  # [b, V, 3, h, w]
+        turned = None
+        if self.options.contrast.rotation:
+            views, images, turns = self.augment.with_rotated(frames, loaded.clips, epoch, seed)
+            turned = (images, turns)
+        else:
+            views = self.augment(frames, loaded.clips, epoch, seed)  # [b, V, 3, h, w]
         ids = torch.from_numpy(loaded.clips).to(self.world.device)  # [b]
         return self.method.step(views, turned, ids, ok, Moment(number, clock.share, clock.logs))
 
