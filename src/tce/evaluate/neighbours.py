@@ -11,7 +11,7 @@ from tce.errors import TceError
 Rows = npt.NDArray[np.float32] | torch.Tensor
 
 BLOCK_QUERIES = 1024
-BLOCK_ROWS = 2048  # 1024 x 2048 similarities are 8 MB: scanned while still in the cache
+BLOCK_ROWS = 4096  # 1024 x 4096 similarities are 16 MB: scanned while still in the cache
 GROUP = 64
 
 
