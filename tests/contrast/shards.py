@@ -116,10 +116,14 @@ def work(group: Any, rank: int, count: int) -> dict[str, Any]:
     v = embed(task["x"], task["weight"])
     out["rows"] = {"own": bank.own(task["ids"]), "drift": bank.drift(task["ids"], v)}
     bank.update(task["ids"], v)
-    out["rows"]["updated"] = bank.whole() if isinstance(bank, ShardedBank) else bank.rows.clone()
+    out["rows"]["updated"] = bank.rows.clone()
     if isinstance(bank, ShardedBank):
+        box = [bank.whole()]
+        assert (box[0] is None) == (rank > 0)
+        dist.broadcast_object_list(box, group=group, group_src=0)
+        out["rows"]["updated"] = box[0]
         other = bank_of(group, count)
-        other.load_whole(bank.whole())
+        other.load_whole(box[0])
         assert torch.equal(other.rows, bank.rows)
         assert len(bank) == ROWS and len(bank.rows) < ROWS
     return out

@@ -79,6 +79,15 @@ def test_nce_closed_form_where_every_cosine_is_the_same() -> None:
     assert float(value) == pytest.approx(math.log(1 + k) + k * math.log(1 + 1 / k), rel=1e-5)
 
 
+def test_nce_holds_a_constant_beyond_float32() -> None:
+    loss = NCELoss(3, 9, temperature=0.005)  # exp(1 / T) is 7e86
+    positive, negative = torch.tensor([1.0, 0.9]), torch.tensor([[1.0, 0.9, -1.0], [0.5, 0.2, 0.0]])
+    loss.estimate_z(positive, negative)
+    cosines = torch.cat([positive[:, None], negative], dim=1).double()
+    torch.testing.assert_close(loss.Z, 9 * (cosines / 0.005).exp().mean())
+    assert loss(positive, negative).isfinite()
+
+
 def test_nce_does_not_overflow() -> None:
     loss = NCELoss(2, 1000, 0.01)
     loss.Z.fill_(1e30)

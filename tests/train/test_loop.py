@@ -116,6 +116,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, optim: OptimO
     assert [row["step"] for row in rows(tmp_path / "whole")] == [0, 3, 4, 6, 8, 9, 12, 15, 16, 18, 20]
 
 
+class Kernel(Line):
+    """A convolution, whose weights have another memory order with channels last."""
+
+    def __init__(self, memory_format: torch.memory_format):
+        super().__init__()
+        net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 25, 1))
+        self.net = net.to(memory_format=memory_format)
+
+    def batches(self, start: int) -> Iterator[tuple[int, Tensor]]:
+        for number in range(start, 10_000):
+            yield number, torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(number))
+
+    def step(self, batch: tuple[int, Tensor], clock: Clock) -> dict[str, Tensor | float]:
+        _, x = batch
+        return {"loss": (self.net(x).squeeze(1) - x.sum(dim=(1, 2, 3))).square().mean()}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_may_be_resumed_in_another_memory_order(tmp_path: Path, optimizer: str) -> None:
+    optim = OptimOptions(epochs=5, optimizer=optimizer, lr=0.002)
+    run(tmp_path / "whole", Kernel(torch.contiguous_format), optim)
+    run(tmp_path / "parts", Kernel(torch.contiguous_format), optim, max_steps=8)
+    run(tmp_path / "parts", Kernel(torch.channels_last), optim, resume=True)
+    whole, parts = saved(tmp_path / "whole"), saved(tmp_path / "parts")
+    torch.testing.assert_close(parts["task"]["net"], whole["task"]["net"], rtol=1e-3, atol=1e-5)
+
+
 def test_the_log_holds_means_since_the_row_before(tmp_path: Path) -> None:
     run(tmp_path, Line())
     shares = {row["step"]: row.get("slope") for row in rows(tmp_path)}

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from tce.train.monitor import CollapseWatch, has_rivals, knn_accuracy
+from tce.collection.store import open_store
+from tce.errors import TceError
+from tce.model.encoder import build_encoder
+from tce.train.monitor import CollapseWatch, Monitor, has_rivals, knn_accuracy
 
 
 def slow_knn(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, k: int) -> float:
@@ -44,6 +50,24 @@ def test_only_classes_with_two_groups_are_judged() -> None:
     groups = np.array([0, 1, 0, 0, 5, 6])
     rows = np.flatnonzero(labels >= 0)
     assert has_rivals(labels, groups, rows).tolist() == [True, True, False, False, False]
+
+
+def test_clips_that_cannot_be_read_are_not_judged(clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    store = open_store(tmp_path / "clips")
+    encoder = build_encoder("tinynet:small", embedding_size=8, image_size=16, seed=0)
+    whole = Monitor(store, 16, 100, 1, "float32", "squash")
+    others = np.flatnonzero(np.arange(len(store)) % 3 != 1)
+    expected = Monitor(store.select(others), 16, 100, 1, "float32", "squash")(encoder)
+    for row in set(range(len(store))) - set(others.tolist()):
+        for frame in (tmp_path / "clips" / store.catalog.ids[row]).iterdir():
+            frame.write_bytes(b"")
+    found = whole(encoder)
+    assert found == pytest.approx(expected, rel=1e-5)
+    for frame in (tmp_path / "clips").rglob("*.jpg"):
+        frame.write_bytes(b"")
+    with pytest.raises(TceError, match="the clips to judge by could not be read"):
+        whole(encoder)
 
 
 def test_a_collapse_is_told_once_and_only_after_the_start() -> None:

@@ -337,6 +337,19 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
         lambda: ContrastOptions(loss="infonce", constant_z="first-step"),
         "--constant-z first-step; expected --loss nce",
     ),
+    (lambda: ContrastOptions(fill_bank=False), "--no-fill-bank; expected a loss with a memory bank"),
+    (lambda: ContrastOptions(threshold_rate=2), "--threshold-rate; expected a loss with a memory bank"),
+    (
+        lambda: ContrastOptions(loss="infonce", mining="random", threshold_by="quantile"),
+        "--threshold-by; expected --mining curriculum; found --mining random",
+    ),
+    (
+        lambda: ContrastOptions(loss="nce", threshold_by="quantile", threshold_low=-1),
+        "--threshold-low; expected between 0 and 1; found -1",
+    ),
+    (lambda: ContrastOptions(loss="nce", temperature=1e-3), "--temperature; expected between 0.002 and 100"),
+    (lambda: ContrastOptions(window=float("inf")), "--window; expected a number; found inf"),
+    (lambda: ContrastOptions(rotation=float("nan")), "--rotation; expected at least 0; found nan"),
     (lambda: ContrastOptions(window=0.5), "--window; expected at least --window-from 1"),
     (
         lambda: ContrastOptions(loss="nce", threshold_low=0.5, threshold_high=0.1),

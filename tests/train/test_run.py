@@ -124,6 +124,18 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
         run.begin(record(), [])
 
 
+def test_earlier_checkpoints_are_not_given_up_for_a_missing_one(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as run:
+        run.begin(record(), [])
+        for step in range(1, 4):
+            run.save(state(step), keep=3)
+    run.latest.unlink()
+    with RunFolder(tmp_path, resume=True) as run, pytest.raises(TceError) as caught:
+        run.begin(record(), [])
+    assert "none, but 3 earlier ones; copy step-000000003.pt to latest.pt" in str(caught.value)
+    assert len(list(run.checkpoints.iterdir())) == 3
+
+
 def test_a_second_process_is_told(tmp_path: Path) -> None:
     script = (
         "import sys; from tce.train.run import RunFolder\n"

@@ -29,6 +29,17 @@ def small() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+class Idle(nn.Module):
+    """Has a layer that takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = small(), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.used(x)
+
+
 def linear_in_pixels() -> nn.Module:
     """Mean colours, then a linear layer: so simple that a test can follow it by hand."""
     torch.manual_seed(0)

@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "first-step": {"loss": "nce", "constant_z": "first-step", "threshold_by": "quantile", "fill_bank": False},
     "every row": {"loss": "infonce", "mining": "all", "bank": "sharded"},
     "in batch": {"loss": "ntxent", "rotation": 0.5},
+    "idle weights": {"loss": "ntxent", "model": "tinynet:Idle"},
     "odd": {"batch_size": 23},
 }
 DIE_AT = 5
@@ -47,9 +48,10 @@ def options(clips: str, out: str, chunks: int, name: str, epochs: int = 3, **mor
     """A variant on 24 clips, all at a time, without anything that draws from a process's own state."""
     flags = {**VARIANTS[name]}
     bank, batch = flags.pop("bank", "copies"), flags.pop("batch_size", 24)
+    model = flags.pop("model", "tinynet:small")
     return PretrainOptions(
         data=DataOptions(clips),
-        model=ModelOptions(model="tinynet:small", image_size=16, embedding_size=8),
+        model=ModelOptions(model=model, image_size=16, embedding_size=8),
         contrast=ContrastOptions(window=3, **flags),
         optim=PretrainOptimOptions(epochs=epochs, batch_size=batch, lr=0.01, chunks=chunks),
         run=PretrainRunOptions(out=out, log_steps=1, monitor_epochs=2, bank=bank, device="cpu", **more),
@@ -78,7 +80,7 @@ def run_job(clips: str, out: str, job: str, wanted: dict[str, Any]) -> list[int]
     """Fork the job's processes and wait for them; their exit codes."""
     names, count = wanted["names"], wanted["processes"]
     kill, resume = wanted.get("kill", False), wanted.get("resume", False)
-    ports = {name: free_port() for name in names}
+    port = free_port()
     children = []
     for rank in range(count):
         child = os.fork()
@@ -88,13 +90,12 @@ def run_job(clips: str, out: str, job: str, wanted: dict[str, Any]) -> list[int]
         for number, kind in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{out}/{job}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
-        os.environ.update(MASTER_ADDR="127.0.0.1")
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
         Loop._checkpoint_due = lambda self: kill and self.step % 2 == 0  # type: ignore[method-assign]
         if kill and rank == 1:
             die_within(DIE_AT)
         code = 0
         for name in names:
-            os.environ["MASTER_PORT"] = ports[name]
             run = options(
                 clips, f"{out}/{wanted.get('into', job)}/{name}", 1, name, wanted["epochs"], resume=resume
             )

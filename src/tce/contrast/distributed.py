@@ -181,11 +181,22 @@ class ShardedBank(MemoryBank):
         super().update(ids[kept] - self.start, vectors[kept], replace)
 
     @torch.no_grad()
-    def whole(self) -> Tensor:
-        """All rows, [N, D], in every process: for a checkpoint that any number of processes can read."""
-        rows = self.rows.new_zeros(self.size, self.rows.shape[1])
-        rows[self.start : self.stop] = self.rows
-        return _add_up(rows, self.group)
+    def whole(self) -> Tensor | None:
+        """All rows, [N, D], for a checkpoint that any number of processes can read.
+
+        They are put together in the CPU's memory of the first process, which gets them; the others get None.
+        A device never holds more than its own rows and another process's.
+        """
+        count, rank = _count(self.group), dist.get_rank(self.group) if _count(self.group) > 1 else 0
+        whole = torch.empty(self.size, self.rows.shape[1]) if rank == 0 else None
+        for other in range(count):
+            start, stop = other * self.size // count, (other + 1) * self.size // count
+            shard = self.rows if other == rank else self.rows.new_empty(stop - start, self.rows.shape[1])
+            if count > 1:
+                dist.broadcast(shard, group=self.group, group_src=other)
+            if whole is not None:
+                whole[start:stop] = shard
+        return whole
 
     @torch.no_grad()
     def load_whole(self, rows: Tensor) -> None:

@@ -65,12 +65,13 @@ def frames_to_differences(frames: Tensor) -> Tensor:
     """Consecutive normalised frames -> their differences, the earlier less the later.
 
     Args:
-        frames: float32 [B, T, 3, H, W] (T = 6 in the paper).
+        frames: float [B, T, 3, H, W] (T = 6 in the paper).
 
     Returns:
-        float32 [B, 3(T-1), H, W]; channels 3i to 3i+2 are frame i minus frame i+1 (paper, section 4.1).
+        float [B, 3(T-1), H, W]; channels 3i to 3i+2 are frame i minus frame i+1 (paper, section 4.1).
     """
-    if frames.device.type != "cpu" or torch.jit.is_tracing():  # a GPU may round products; graphs stay plain
+    plain = frames.device.type != "cpu" or frames.dtype != torch.float32  # products may be rounded there
+    if plain or torch.jit.is_tracing():
         return (frames[:, :-1] - frames[:, 1:]).flatten(1, 2)
     # One product subtracts and puts a pixel's channels side by side, as networks read them on a CPU.
     planes = frames.flatten(1, 2).flatten(2)  # [B, 3T, HW]

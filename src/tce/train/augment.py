@@ -119,7 +119,8 @@ class Augmentation:
         jitter = kind(draws.channel, draws.factors, draws.order, self.mean, self.std, device)
         together = frames_together(self.size) if device.type == "cpu" else max(1, count)
         for part in jitter.parts(together):
-            views[part] = blur(jitter(crops(frames[part], part), part), draws.sigma[part])
+            made = blur(jitter(crops(frames[part], part), part), draws.sigma[part])
+            views[part] = made.to(self.dtype)
         return views
 
     def _numbers(self, samples: NDArray[np.int64], epoch: int, seed: int, view: int, shared: bool) -> Numbers:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tce.errors import TceError
 from tce.progress import Progress
 from tce.train.journal import TIMING_COLUMNS
-from tce.train.optim import learning_rate, make_optimizer
+from tce.train.optim import lay_out_alike, learning_rate, make_optimizer
 from tce.train.options import OptimOptions, RunOptions
 from tce.train.run import RunFolder
 from tce.train.signals import StopSignals
@@ -204,6 +204,7 @@ class Loop:
         self.step = state["step"]
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_alike(self.optimizer)
         self.means.load_state_dict(state["means"])
         self.last = dict(state["last"])
         own = state["rng"][self.world.rank % len(state["rng"])]  # with more processes than before: any

@@ -26,6 +26,7 @@ from tce.contrast import (
 )
 from tce.contrast.distributed import ShardedBank, global_mean
 from tce.errors import OptionError
+from tce.model.backbone import Wrapped
 from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
 from tce.train.pretrain_options import PretrainOptions
@@ -98,7 +99,12 @@ class Method(nn.Module):
             devices = [world.device] if world.device.type == "cuda" else None
             with warnings.catch_warnings(category=FutureWarning, action="ignore"):
                 # Its successor came with torch 2.13 only; batch statistics are averaged in `after_step`.
-                self.views = DistributedDataParallel(self.views, devices, broadcast_buffers=False)
+                self.views = DistributedDataParallel(
+                    self.views,
+                    devices,
+                    broadcast_buffers=False,
+                    find_unused_parameters=isinstance(encoder.backbone, Wrapped),  # others' may have some
+                )
         self.sources = torch.from_numpy(sources).to(world.device)  # [N]
         self.exclude = Sources(self.sources) if self.options.exclude_same_source else None
         self.bank = self._make_bank(options.run.bank) if self.options.uses_bank else None

@@ -13,6 +13,7 @@ from tce.collection.image import Resize
 from tce.collection.loader import Loader
 from tce.collection.store import FrameStore
 from tce.contrast import effective_rank, uniformity
+from tce.errors import TceError
 from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
 from tce.video.sampling import spread
@@ -74,19 +75,23 @@ class Monitor:
         """Figures of the encoder as it is now: kNN accuracy where it can be told, rank and uniformity."""
         training = encoder.training
         encoder.eval()
-        features, embeddings = [], []
+        features, embeddings, read = [], [], []
         for batch in self._loader:
             frames = torch.as_tensor(batch.frames).to(encoder.device).flatten(0, 1)  # [b * 3, H, W, 3]
             with autocast(encoder.device, self.precision):
                 found = encoder.features(encoder.preprocess(frames, resize="squash"))  # [b * 3, F]
-                embeddings.append(encoder.project(found).float().cpu())
+                vectors = encoder.project(found).float().cpu().unflatten(0, (len(batch.clips), -1))
             clip = found.float().view(len(batch.clips), -1, found.shape[1]).mean(dim=1)
-            features.append(torch.nn.functional.normalize(clip, dim=1).cpu())
+            embeddings.append(vectors[torch.from_numpy(batch.ok)])
+            features.append(torch.nn.functional.normalize(clip, dim=1).cpu()[torch.from_numpy(batch.ok)])
+            read.append(batch.ok)
         encoder.train(training)
-        vectors = torch.cat(embeddings)  # [n * 3, D]
+        if not any(ok.any() for ok in read):
+            raise TceError("the clips to judge by could not be read", fix="run `tce check`")
+        vectors, kept = torch.cat(embeddings).flatten(0, 1), np.concatenate(read)  # [n * 3, D]; bool [clips]
         figures = {"rank_all": effective_rank(vectors), "uniformity_all": float(uniformity(vectors[:3000]))}
         if self.labels is not None:
-            figures["knn"] = knn_accuracy(torch.cat(features), self.labels, self.groups)
+            figures["knn"] = knn_accuracy(torch.cat(features), self.labels[kept], self.groups[kept])
         return figures
 
 

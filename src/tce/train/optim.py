@@ -46,6 +46,18 @@ def _ease(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
+def lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Give what the optimiser keeps for a weight the weight's own memory order, which fused kernels rely on.
+
+    A state may come from a run with another one (`--channels-last`); read in the wrong order, it would move
+    every weight by another's momentum.
+    """
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def make_optimizer(parameters: Any, options: OptimOptions) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW over the parameters, its arithmetic in one kernel a step."""
     if options.optimizer == "sgd":

@@ -177,7 +177,7 @@ def at_least(flag: str, value: float | None, low: float) -> None:
     Raises:
         OptionError: `value` is below `low`.
     """
-    if value is not None and value < low:
+    if value is not None and not value >= low:  # which NaN is not either
         raise OptionError(flag, expected=f"at least {low:g}", found=f"{value:g}")
 
 

@@ -5,6 +5,7 @@ Importing them costs no torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -116,7 +117,9 @@ class ContrastOptions:
             raise OptionError(
                 "--momentum-encoder", expected="a positive frame to embed", found="--own-row-positive only"
             )
-        if self.window < self.window_from:
+        if not math.isfinite(self.window):
+            raise OptionError("--window", expected="a number", found=f"{self.window:g}")
+        if not self.window >= self.window_from:
             raise OptionError(
                 "--window", expected=f"at least --window-from {self.window_from:g}", found=f"{self.window:g}"
             )
@@ -126,6 +129,9 @@ class ContrastOptions:
                 expected=f"at most --threshold-high {self.threshold_high:g}",
                 found=f"{self.lowest_threshold:g}",
             )
+        if self.threshold_by == "quantile":
+            within("--threshold-low", self.lowest_threshold, 0, 1)
+            within("--threshold-high", self.threshold_high, 0, 1)
         for flag, given in self._needs_bank().items():
             if given and not self.uses_bank:
                 raise OptionError(
@@ -134,6 +140,9 @@ class ContrastOptions:
                     found="--loss ntxent",
                     fix="use --loss nce or infonce",
                 )
+        for flag, given in self._needs_curriculum().items():
+            if given and self.mining != "curriculum":
+                raise OptionError(flag, expected="--mining curriculum", found=f"--mining {self.mining}")
         if self.mining == "all" and self.loss == "nce":
             raise OptionError("--mining all", expected="--loss infonce", found="--loss nce")
         if self.mining == "all" and self.negatives is not None:
@@ -142,6 +151,8 @@ class ContrastOptions:
             )
         if self.constant_z == "first-step" and self.loss != "nce":
             raise OptionError("--constant-z first-step", expected="--loss nce", found=f"--loss {self.loss}")
+        if self.loss == "nce":
+            within("--temperature", self.temperature, 0.002, 100)  # exp(1 / 0.002) is near the largest number
 
     @property
     def uses_bank(self) -> bool:
@@ -161,6 +172,17 @@ class ContrastOptions:
             "--mining": self.mining != "curriculum",
             "--bank-momentum": self.bank_momentum > 0,
             "--own-row-positive": self.own_row_positive != "no",
+            "--no-fill-bank": not self.fill_bank,
+            **self._needs_curriculum(),
+        }
+
+    def _needs_curriculum(self) -> dict[str, bool]:
+        by_quantile = self.threshold_by == "quantile"
+        return {
+            "--threshold-by": by_quantile,
+            "--threshold-low": self.lowest_threshold != (0.0 if by_quantile else -1.0),
+            "--threshold-high": self.threshold_high != 1.0,
+            "--threshold-rate": self.threshold_rate != 5.0,
         }
 
 

@@ -140,6 +140,7 @@ class RunFolder:
             require_same(self._read_options(), record, free)
             state = self.load() if self.latest.exists() else None
             if state is None:
+                self._require_no_checkpoint()
                 log.info("%s has no checkpoint yet: beginning from its first step", self.path)
         elif self.resume:
             log.info("%s holds no run to resume: beginning one", self.path)
@@ -154,6 +155,17 @@ class RunFolder:
         self._saved_step = step if state else -1
         self.journal = Journal(self.path, columns, step, state["journal"] if state else None)
         return state
+
+    def _require_no_checkpoint(self) -> None:
+        """Beginning from the first step would give up the checkpoints that --keep left."""
+        kept = sorted(self.checkpoints.glob("step-*.pt"))
+        if kept:
+            raise TceError(
+                f"--resume: {self.latest}",
+                expected="the newest training state",
+                found=f"none, but {len(kept)} earlier ones",
+                fix=f"copy {kept[-1].name} to {self.latest.name} and go on, or begin anew with --force",
+            )
 
     def _read_options(self) -> dict[str, Any]:
         try:

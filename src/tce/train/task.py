@@ -180,11 +180,11 @@ class Pretraining:
 
     def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Frames on the device, and which samples are good; None where all are."""
-        for error in batch.errors:
-            clip, _, reason = error.partition(", ")
+        for row, error in zip(batch.clips[~batch.ok], batch.errors, strict=True):
+            clip = str(self.store.catalog.ids[row])
             if clip not in self.failed:
                 log.warning("left out: %s", error)
-                self.failed[clip] = reason
+                self.failed[clip] = error.removeprefix(f"{clip}, ")
         if not batch.ok.any() and self.world.size == 1:  # of several processes, the others may have good ones
             raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
         frames = torch.as_tensor(batch.frames).to(self.world.device, non_blocking=True)

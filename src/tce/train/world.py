@@ -5,6 +5,7 @@ A launcher (`torchrun`, `accelerate launch`) starts the same command in every pr
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,6 +115,13 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(pick_device(device))
         return
+    if "RANK" not in os.environ:
+        raise OptionError(
+            "WORLD_SIZE",
+            expected="torchrun or accelerate launch, which also number the processes",
+            found=f"{size}, and no RANK",
+            fix="start the command by one of them, or unset WORLD_SIZE",
+        )
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if ":" in device:
         raise OptionError("--device", expected="cuda: each of several processes takes its own", found=device)
@@ -121,13 +129,17 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if here.type == "cuda":
         here = torch.device("cuda", local % torch.cuda.device_count())
         torch.cuda.set_device(here)
-    dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
+    if not dist.is_initialized():  # a second run of the same processes: they know each other already
+        dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
+    atexit.unregister(dist.destroy_process_group)
     try:
         yield World(here, rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
     except TceError as error:
         if rank == 0:
+            _store().set(TOLD, str(error))
             raise
-        log.debug("process %d of %d: %s", rank, size, error)  # where it is this one's alone
+        if not isinstance(error, OptionError) and not _told_by_main(error):  # all have the same options
+            log.error("process %d of %d: %s", rank, size, error)
         raise SystemExit(1) from None
     except RuntimeError as error:
         if not _lost_a_process(error):
@@ -138,7 +150,24 @@ def join_world(device: str = "auto") -> Iterator[World]:
             found=str(error).strip().splitlines()[0][:200],
             fix="its own message says why; the same command with --resume goes on from the last checkpoint",
         ) from error
-    dist.destroy_process_group()
+    atexit.register(dist.destroy_process_group)  # not where it failed: the others shall notice
+
+
+TOLD = "tce: what the main process says"
+TELLS_WITHIN = timedelta(seconds=5)
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+def _told_by_main(error: TceError) -> bool:
+    """Whether the main process says the same, as where options or data are at fault: once is enough."""
+    try:
+        _store().wait([TOLD], TELLS_WITHIN)
+        return bool(_store().get(TOLD).decode() == str(error))
+    except RuntimeError:  # it is well, or gone
+        return False
 
 
 SIGNS = (

@@ -20,6 +20,7 @@ Whole = NDArray[np.int64]
 
 TEST_CLIPS = 19  # stacks a clip in the released test
 TEST_SPAN = 9  # frames that the released test keeps free at the end
+LONGEST = 2**52  # frames: what whole numbers and floats both hold
 STACK = 6  # frames a stack: five differences
 
 # Independent streams of one sample's randomness; others may use any number from 16 up.
@@ -91,8 +92,8 @@ def positive_pairs(
         raise OptionError("positive distance", "frame rates for a distance in seconds", "none")
     length = np.asarray(lengths, np.int64)  # [B]
     scale = np.asarray(fps, np.float64) if unit == "seconds" and fps is not None else np.ones(len(length))
-    nearest = np.maximum(1, np.rint(low * scale)).astype(np.int64)  # [B]
-    farthest = np.maximum(nearest, np.rint(high * scale)).astype(np.int64)
+    nearest = np.clip(np.rint(low * scale), 1, LONGEST).astype(np.int64)  # [B]
+    farthest = np.clip(np.rint(high * scale), nearest, LONGEST).astype(np.int64)
 
     anchor = _below(length, uniform(seed, epoch, samples, ANCHOR, 1)[:, 0])
     distance = nearest + _below(farthest - nearest + 1, uniform(seed, epoch, samples, DISTANCE, 1)[:, 0])

@@ -32,7 +32,7 @@ class NCELoss(nn.Module):
     def __init__(self, k: int, size: int, temperature: float = 0.07):
         super().__init__()
         self.k, self.size, self.temperature = k, size, temperature
-        self.register_buffer("Z", torch.zeros(()))
+        self.register_buffer("Z", torch.zeros((), dtype=torch.float64))  # exp(1 / T) leaves float32 soon
         self._z_known = False
 
     def forward(
@@ -65,7 +65,7 @@ class NCELoss(nn.Module):
         """Loss of each anchor, float32 [B]; arguments as in `forward`."""
         if not self.z_known:
             self.estimate_z(positive, negative, weights, absent, over)
-        shift = (self.Z * (self.k / self.size)).log()
+        shift = (self.Z * (self.k / self.size)).log().float()
         noise = F.softplus(negative.float() / self.temperature - shift)  # [B, k]
         if absent is not None:
             noise = noise.masked_fill(absent, 0.0)
@@ -123,16 +123,16 @@ class NCELoss(nn.Module):
         over: Over | None,
     ) -> Tensor:
         present = torch.ones_like(negative, dtype=torch.bool) if absent is None else ~absent
-        total = ((negative.float() / self.temperature).exp() * present).double().sum(dim=1)  # [B]
+        total = ((negative.double() / self.temperature).exp() * present).sum(dim=1)  # [B]
         count = present.double().sum(dim=1)
         if over is not None:
             total, count = over.sum(total), over.sum(count)
         if positive is not None:
-            total = total + (positive.float() / self.temperature).exp()
+            total = total + (positive.double() / self.temperature).exp()
             count = count + 1
         if weights is not None:
             total, count = total * weights, count * weights
-        return (total.sum() / count.sum()).float()
+        return total.sum() / count.sum()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
