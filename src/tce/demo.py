@@ -32,7 +32,7 @@ class DemoOptions:
     out: str = "demo"
     """Folder for everything the demo makes; what an earlier demo left there is replaced."""
     epochs: int = 70
-    """Passes over the 192 training clips, three steps each; 70 take about a minute on two cores."""
+    """Passes over the 192 training clips, three steps each; 70 take some 90 seconds on two cores."""
     seed: int = 0
     """Decides clips, weights and training."""
     workers: int = 2
@@ -69,7 +69,10 @@ def demo(options: DemoOptions) -> Result:
     save_model(untrained, make_encoder(training))
     log.info("2/4 pre-training without labels on the clips of %d people", GROUPS - TEST_GROUPS)
     started = time.monotonic()
-    pretrain(training)
+    try:
+        pretrain(training)
+    except KeyboardInterrupt as interrupt:  # which says how a run goes on; the demo has no such way
+        raise KeyboardInterrupt("stopped; tce demo begins anew when it is repeated") from interrupt
     seconds = time.monotonic() - started
 
     log.info("3/4 judging it on the clips of %d other people", TEST_GROUPS)

@@ -48,5 +48,9 @@ def test_bad_input(data, networks, tmp_path):
         classify(ClassifyOptions(str(data.footage / "v_Up_g04_c02"), networks.encoder, **base))
     with pytest.raises(TceError, match=r"nothing\.mp4"):
         classify(ClassifyOptions(str(tmp_path / "nothing.mp4"), networks.rgb, **base))
+    with pytest.raises(
+        OptionError, match=r"--output p\.xyz; expected a name ending in \.png"
+    ):  # before --ckpt
+        classify(ClassifyOptions(str(tmp_path / "nothing.mp4"), "nothing", output="p.xyz"))
     with pytest.raises(OptionError, match="--top"):
         ClassifyOptions("video", "ckpt", top=0)

@@ -1,9 +1,11 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tce.cli import main
@@ -12,9 +14,12 @@ from tce.collection.pack import pack
 from tce.errors import OptionError, TceError
 from tce.evaluate.clips import open_split
 from tce.evaluate.command import evaluate
+from tce.evaluate.judge import Outcome
+from tce.evaluate.notes import _of_leaks
 from tce.evaluate.options import EvaluateOptions, split_names
 from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
+from tce.video.sketch import sketch
 from tce.video.synthetic import make_clips
 
 
@@ -109,12 +114,93 @@ def test_without_lists_whole_recordings_are_held_out(data, networks, tmp_path):
     for path in data.footage.iterdir():
         label = path.name.split("_")[1]
         shutil.copytree(path, tmp_path / "footage" / label / path.name)
-    done = evaluate(
-        options(data, networks.encoder, lists=None, data=str(tmp_path / "footage"), out=str(tmp_path / "out"))
-    )
+    base = {"lists": None, "data": str(tmp_path / "footage")}
+    done = evaluate(options(data, networks.encoder, out=str(tmp_path / "out"), **base))
     assert done.figures["split"] == "held-out" and done.figures["data"]["classes"] == 4
     held = np.load(tmp_path / "out" / "predictions-held-out.npz")
     assert len(held["id"]) == 2 * len(set(held["recording"].tolist())), "both pieces of each"
+    people = {str(name)[-3:] for name in held["recording"]}
+    assert len(held["id"]) == 8 * len(people), "a person's clips of every class"
+    other = evaluate(options(data, networks.encoder, out=str(tmp_path / "other"), seed=5, **base))
+    assert other.figures["splits"]["held-out"]["clips"] == done.figures["splits"]["held-out"]["clips"]
+    for split in ("02", "01,02", "all"):
+        with pytest.raises(OptionError, match=r"--split .*; expected .*lists"):
+            evaluate(options(data, networks.encoder, split=split, out=str(tmp_path / "none"), **base))
+
+
+def test_a_result_replaces_no_run_and_leaves_nothing_stale(data, networks, tmp_path):
+    out = tmp_path / "out"
+    evaluate(options(data, networks.encoder, out=str(out)))
+    evaluate(options(data, networks.encoder, protocol="coherence", out=str(out)))
+    assert not list(out.glob("confusion-*"))
+    assert "top1" not in np.load(out / "predictions-01.npz").files
+    (out / "options.json").write_text("{}")
+    before = (out / "result.json").read_text()
+    with pytest.raises(OptionError, match=r"--out .*; expected a folder of its own .*; found a run"):
+        evaluate(options(data, networks.encoder, out=str(out)))
+    assert (out / "result.json").read_text() == before
+
+
+def test_classes_that_only_the_classifier_knows_keep_their_names(data, networks, tmp_path):
+    def some(lines):
+        return [line for line in lines if line.split("/")[0].split(" ")[-1] in ("Down", "Up")]
+
+    lists = edited(data, tmp_path, trainlist01=some, testlist01=some, classInd=some)
+    done = evaluate(options(data, networks.stacks, protocol="frames", lists=lists, out=str(tmp_path / "out")))
+    assert done.figures["chance"] == 1 / 4, "of all four that compete"
+    held = np.load(tmp_path / "out" / "predictions-01.npz")
+    assert held["classes"].tolist() == ["Down", "Up", "Left", "Right"]
+    assert (held["classes"][held["scores"].argmax(axis=1)] == held["prediction"]).all()
+    whole = evaluate(options(data, networks.stacks, protocol="frames", out=str(tmp_path / "whole")))
+    assert whole.figures["top1"] >= 0
+    other = np.load(tmp_path / "whole" / "predictions-01.npz")
+    kept = np.isin(other["id"], held["id"])
+    assert (other["prediction"][kept] == held["prediction"]).all()
+
+
+def test_leaks_are_told_along_the_whole_line(data, tmp_path):
+    clips = open_split(str(data.footage), tmp_path / "cache", str(data.lists), "01", 0.0)
+    outcome = Outcome(clips.test, {}, {}, {}, neighbours=clips.train[None])
+
+    def told(provenance):
+        return " ".join(_of_leaks(SimpleNamespace(facts={"provenance": provenance}), clips, outcome))
+
+    ids = clips.store.catalog.ids
+    other, own = (
+        {"made": "tce finetune", "split": split, "clips": sketch(ids[rows])}
+        for split, rows in (("02", clips.test), ("01", clips.train))
+    )
+    assert told(own) == told({}) == ""
+    assert "the network was trained on 100% of these test clips, by their names" in told(other)
+    assert "trained on 100% of these test clips" in told({**own, "weights": {"provenance": other}})
+    assert told({**other, "clips": sketch(["another", "dataset"])}) == ""
+    some = {"made": "tce pretrain", "split": None, "clips": sketch(ids[clips.test[:4]])}
+    assert "pre-trained, without labels, on 25% of these test clips" in told(some)
+    assert "on split 02, perhaps on these" in told({"split": "02"}), "a file that does not name its clips"
+    clips.store.catalog.__dict__["_groups"] = pa.array(["someone"] * len(clips.store))
+    assert "1 groups (people) have clips in both training and test clips" in told(own)
+
+
+def test_damaged_clips_are_not_called_short(data, networks, tmp_path):
+    shutil.copytree(data.footage, tmp_path / "footage")
+    for image in (tmp_path / "footage" / "v_Left_g01_c02").iterdir():
+        image.write_bytes(b"")
+    base = {"data": str(tmp_path / "footage"), "protocol": "coherence", "out": str(tmp_path / "out")}
+    notes = " ".join(evaluate(options(data, networks.encoder, **base)).figures["notes"])
+    assert "4 clips were too short" in notes or "3 clips were too short" in notes
+    with pytest.raises(TceError, match="choose a smaller --gap"):
+        evaluate(options(data, networks.encoder, gap=500, **base))
+
+
+def test_other_classes_are_told_before_hours_of_packing(networks, tmp_path):
+    made = make_clips(tmp_path, classes=3, per_class=2, frames=7, size=32, groups=2, test_groups=1)
+    with pytest.raises(TceError, match="classes"):
+        evaluate(
+            EvaluateOptions(
+                networks.stacks, str(made.videos), "frames", str(made.lists), out=str(tmp_path / "out")
+            )
+        )
+    assert not list(tmp_path.rglob("collection"))
 
 
 def test_unlabelled_footage_has_a_coherence(data, networks, tmp_path):
@@ -255,6 +341,11 @@ def test_wrong_model_and_outputs(data, networks, tmp_path):
         ({"temperature": 0.0}, "--temperature"),
         ({"labels": "5%", "protocol": "retrieval"}, "--labels; expected --protocol knn or linear"),
         ({"split": "01,01"}, "--split"),
+        ({"labels": "none"}, "--labels; expected a share such as 10%"),
+        ({"gap": 3}, "--gap; expected --protocol coherence; found --protocol knn"),
+        ({"k": 3, "protocol": "linear"}, "--k; expected --protocol knn"),
+        ({"penalty": 0.1}, "--penalty; expected --protocol linear"),
+        ({"seed": -1}, "--seed; expected 0 or more"),
     ],
 )
 def test_contradictions_name_their_flag(changes, words):

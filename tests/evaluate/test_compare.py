@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import cv2
 import numpy as np
@@ -54,6 +55,44 @@ def test_means_over_splits_are_compared_split_by_split(results, tmp_path):
     assert after["difference_interval"][0] <= after["difference"] <= after["difference_interval"][1]
 
 
+def test_settings_that_differ_are_told(data, networks, results, tmp_path):
+    base = {"data": str(data.footage), "lists": str(data.lists), "device": "cpu", "samples": 1}
+    evaluate(EvaluateOptions(networks.encoder, k=3, crop="ten-crop", out=str(tmp_path / "other"), **base))
+    runs = (str(results / "trained"), str(tmp_path / "other"))
+    done = compare(CompareOptions(runs, names=("a", "b"), output=str(tmp_path / "c.png")))
+    assert "note: crop differs: " in done.text and "note: k differs: 16, 3" in done.text
+    assert "samples differs" not in done.text
+
+
+def test_clips_that_differ_are_another_task(data, networks, results, tmp_path):
+    shutil.copytree(data.lists, tmp_path / "lists")
+    test = tmp_path / "lists" / "testlist01.txt"
+    test.write_text("".join(test.read_text().splitlines(keepends=True)[:-1]))
+    base = {"data": str(data.footage), "device": "cpu", "samples": 1}
+    evaluate(
+        EvaluateOptions(networks.encoder, lists=str(tmp_path / "lists"), out=str(tmp_path / "r"), **base)
+    )
+    runs = (str(results / "trained"), str(tmp_path / "r"))
+    assert len(compare(CompareOptions(runs, output=str(tmp_path / "c.png"))).figures["comparisons"]) == 2
+
+
+def test_bars_of_other_units_are_not_per_cent(data, networks, tmp_path):
+    base = {"data": str(data.footage), "lists": str(data.lists), "device": "cpu", "protocol": "coherence"}
+    evaluate(EvaluateOptions(networks.encoder, out=str(tmp_path / "r"), **base))
+    drawn = {}
+
+    def draw(path, groups, names, values, ends, chance, label, scales):
+        drawn.update(label=label, scales=scales)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tce.evaluate.compare.bar_picture", draw)
+        compare(CompareOptions((str(tmp_path / "r"),), metric="curvature", output=str(tmp_path / "c.png")))
+    assert drawn["scales"] == [1.0] and drawn["label"].startswith("% or the figure's own unit")
+    compare(CompareOptions((str(tmp_path / "r"),), metric="curvature", output=str(tmp_path / "c.png")))
+    with pytest.raises(OptionError, match="--output"):
+        compare(CompareOptions((str(tmp_path / "r"),), output=str(tmp_path / "c.xyz")))
+
+
 def test_what_cannot_be_compared_is_told(results, tmp_path):
     chart = str(tmp_path / "c.png")
     with pytest.raises(TceError, match=r"result\.json, as tce evaluate and tce finetune write it"):
@@ -64,7 +103,7 @@ def test_what_cannot_be_compared_is_told(results, tmp_path):
     run = str(results / "trained")
     with pytest.raises(OptionError, match="--metric; expected one of top1, top5"):
         compare(CompareOptions((run,), output=chart, metric="top9"))
-    with pytest.raises(OptionError, match="different names"):
+    with pytest.raises(OptionError, match="different results, or a name for each"):
         compare(CompareOptions((run, run), names=("a", "a"), output=chart))
     with pytest.raises(OptionError, match="one for each of the 2"):
         CompareOptions((run, run), names=("a",))

@@ -12,7 +12,7 @@ from tce.evaluate.holdout import hold_out, scarce_labels
     st.floats(0.05, 0.6),
     st.integers(0, 3),
 )
-def test_recordings_stay_whole_and_every_class_stays_in_training(pieces, share, seed):
+def test_groups_stay_whole_and_every_class_stays_in_training(pieces, share, seed):
     labels = np.array([label for label, _ in pieces])
     recordings = [f"{label}-{recording}" for label, recording in pieces]
     held, _ = hold_out(labels, recordings, share, seed)
@@ -32,9 +32,22 @@ def test_share_is_met_and_seeded():
     labels = np.repeat(np.arange(10), 100)
     recordings = [f"{label}-{i % 20}" for i, label in enumerate(labels)]
     held, way = hold_out(labels, recordings, 0.2, seed=1)
-    assert way == "recordings" and held.mean() == pytest.approx(0.2, abs=0.03)
+    assert way == "groups" and held.mean() == pytest.approx(0.2, abs=0.03)
     np.testing.assert_array_equal(held, hold_out(labels, recordings, 0.2, seed=1)[0])
     assert (held != hold_out(labels, recordings, 0.2, seed=2)[0]).any()
+
+
+def test_a_person_is_held_out_from_every_class():
+    draw = np.random.default_rng(0)
+    labels, people = draw.integers(0, 30, 3000), draw.integers(0, 25, 3000)
+    held, way = hold_out(labels, [f"g{person:02d}" for person in people], 0.1)
+    assert way == "groups" and held.mean() == pytest.approx(0.1, abs=0.05)
+    assert not set(people[held]) & set(people[~held])
+    # Who alone shows a class stays in training, whatever another class would like.
+    labels, people = np.array([0] * 8 + [1] * 2), list("aabbccddaa")
+    for seed in range(8):
+        held, _ = hold_out(labels, people, 0.25, seed)
+        assert not held[:2].any() and held[2:8].any()
 
 
 def test_single_recordings_give_their_last_pieces():

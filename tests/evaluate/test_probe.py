@@ -56,7 +56,7 @@ def test_penalty_is_chosen_on_recordings_or_not_at_all():
     assert fit_linear(features, labels, one_each, 4).chosen_on == "nothing"
     many = np.array([f"{label}-{i % 5}" for i, label in enumerate(labels)])
     probe = fit_linear(features, labels, many, 4)
-    assert probe.chosen_on == "recordings"
+    assert probe.chosen_on == "groups"
     again = fit_linear(features, labels, many, 4)
     np.testing.assert_array_equal(probe.weight, again.weight)
 

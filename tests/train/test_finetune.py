@@ -19,7 +19,7 @@ from tce.errors import OptionError, TceError
 from tce.evaluate.compare import compare
 from tce.evaluate.options import CompareOptions
 from tce.model.checkpoint import load_classifier, load_encoder, save_model
-from tce.model.classifier import Classifier
+from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.recipes import apply_recipe
 from tce.train.finetune import finetune
@@ -89,7 +89,7 @@ def test_it_learns_what_differences_show(footage: Path, tmp_path: Path) -> None:
     flags |= {"flip": 0.0, "crop_scale": (1.0, 1.0), "log_steps": 50, "validate_epochs": 20}
     done = finetune(options(footage, tmp_path / "run", **flags))
     assert done.figures["top1"] > 0.9 > 0.4 > done.figures["chance"], done.text
-    assert done.figures["chosen"]["by"] == "held-out recordings"
+    assert done.figures["chosen"]["by"] == "held-out groups"
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -260,6 +260,11 @@ def test_several_splits_give_their_mean(footage: Path, tmp_path: Path) -> None:
     parts = [json.loads((tmp_path / "runs" / f"split{n}" / "result.json").read_text()) for n in ("01", "02")]
     assert done.figures["top1"] == pytest.approx(np.mean([part["top1"] for part in parts]))
     assert list(done.figures["splits"]) == ["01", "02"]
+    written = json.loads((tmp_path / "runs" / "result.json").read_text())
+    assert written["checkpoint"]["name"] == "runs" and written["training"]["02"]["epochs"] == 1
+    assert written["chosen"]["01"] == parts[0]["chosen"]
+    with pytest.raises(OptionError, match=r"--split 01,02; expected one split, as there are no lists"):
+        finetune(options(footage, tmp_path / "none", split="01,02"))
 
 
 def test_videos_are_packed_once_for_all_splits(tmp_path: Path) -> None:
@@ -321,9 +326,57 @@ def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_p
         pretrain(pretraining(clips, run, resume=True))
     pretrain(pretraining(clips, tmp_path / "pre", max_steps=1, epochs=1))
     with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):
+        finetune(options(footage, tmp_path / "pre", resume=""))
+    with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):
         finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "pre")))
     with pytest.raises(TceError, match="found a classifier, as fine-tuning writes it"):
         load_encoder(run, "tinynet:tiny")
+
+
+def test_what_is_wrong_is_told_before_footage_is_packed(tmp_path: Path) -> None:
+    made = make_clips(tmp_path, classes=2, per_class=2, frames=7, size=32, groups=2, test_groups=1)
+    encoder = str(save_model(tmp_path / "encoder.safetensors", build_encoder("resnet18", 8, image_size=32)))
+    for flags, told in (
+        ({"weights": str(tmp_path / "nothing.pth")}, "no such file"),
+        ({"weights": encoder, "model": "resnet34"}, "the file holds a resnet18"),
+        ({"model": "resnet99"}, "resnet99"),
+        ({"freeze": "layer9", "model": "resnet18"}, "--freeze"),
+    ):
+        with pytest.raises((TceError, OptionError), match=told):
+            finetune(options(made.videos, tmp_path / "run", lists=str(made.lists), **flags))
+    assert not list(tmp_path.rglob("collection"))
+
+
+def test_other_lists_are_other_data(footage: Path, tmp_path: Path) -> None:
+    root = jpegs_256(footage, tmp_path)
+    lists = root / "UCF_list"
+    finetune(options(root / "jpegs_256", tmp_path / "run", lists=str(lists), max_steps=1))
+    test, train = lists / "testlist01.txt", lists / "trainlist01.txt"
+    tested, trained = test.read_text().split("\n"), train.read_text().split("\n")
+    train.write_text("\n".join([f"{tested[0]} 1", *trained[1:]]))  # as many, but others
+    test.write_text("\n".join([trained[0].split(" ")[0], *tested[1:]]))
+    with pytest.raises(OptionError, match=r"other data \(its .*split.* differ"):
+        finetune(options(root / "jpegs_256", tmp_path / "run", lists=str(lists), resume=""))
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_begun_from_a_file_goes_on_from_its_own_checkpoint(footage: Path, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pth"
+    given = classifier_from_encoder(build_encoder("resnet18", image_size=32, seed=0), 3)
+    torch.save({"epoch": 1, "state_dict": released_classifier(given), "optimizer": {"state": {}}}, file)
+    flags = {"model": "resnet18", "image_size": 32, "epochs": 3, "resume": str(file)}
+    begun = options(footage, tmp_path / "run", **flags)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tce.train.finetune.fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(begun)
+    first = saved(tmp_path / "run")
+    assert first["step"] > 0, "the file's epochs are done"
+    finetune(begun)  # the command as it was
+    assert saved(tmp_path / "run")["step"] == 3 * first["step"]
 
 
 def test_a_broken_clip_is_left_out_and_named(footage: Path, tmp_path: Path) -> None:
@@ -331,7 +384,9 @@ def test_a_broken_clip_is_left_out_and_named(footage: Path, tmp_path: Path) -> N
     for image in (tmp_path / "footage" / "C1" / "v_C1_g01_c02").iterdir():
         image.write_bytes(image.read_bytes()[:100])
     done = finetune(options(tmp_path / "footage", tmp_path / "run"))
-    assert "C1/v_C1_g01_c02" in json.dumps(done.figures["data"]["failed"])
+    named = {part: list(done.figures[part]["failed"]) for part in ("data", "training")}
+    assert sorted(named["data"] + named["training"]) == ["C1/v_C1_g01_c02"]
+    assert "could not be read and were left out: C1/v_C1_g01_c02" in " ".join(done.figures["notes"])
     assert all(np.isfinite(row["loss"]) for row in rows(tmp_path / "run")[1:])
 
 

@@ -263,6 +263,59 @@ def test_lists_that_do_not_fit(ucf_lists: Path, tmp_path: Path) -> None:
         read_catalog(data, ucf_lists)
 
 
+def test_numbers_give_the_class_where_no_name_does(ucf_lists: Path, tmp_path: Path) -> None:
+    write(ucf_lists / "trainlist01.txt", ["a.avi 2", "b 01", "v_ApplyEyeMakeup_g01_c01.avi 1"])
+    write(ucf_lists / "testlist01.txt", ["c d.avi", "ApplyEyeMakeup/e.avi"])
+    data = touch(tmp_path / "data", "a.avi", "b/1.jpg", "v_ApplyEyeMakeup_g01_c01.avi", "c d.avi", "e.avi")
+    assert rows(read_catalog(data, ucf_lists)) == [
+        ("a", "HandstandPushups", "train"),
+        ("b", "ApplyEyeMakeup", "train"),
+        ("c d", None, "test"),
+        ("e", "ApplyEyeMakeup", "test"),
+        ("v_ApplyEyeMakeup_g01_c01", "ApplyEyeMakeup", "train"),
+    ]
+    (ucf_lists / "classInd.txt").unlink()
+    labels = [clip.label for clip in read_catalog(data, ucf_lists)]
+    assert labels == [None, None, None, "ApplyEyeMakeup", "ApplyEyeMakeup"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "number_is"),
+    [
+        ("ApplyEyeMakeup/a.avi 2", "1, the number of ApplyEyeMakeup", "2 is HandstandPushups"),
+        ("v_HandStandPushups_g01_c01.avi 1", "2, the number of HandstandPushups", "1 is ApplyEyeMakeup"),
+        ("handstand pushups/a.avi 0", "2, the number of HandstandPushups", "0 is no class"),
+        ("a.avi 3", "the number of a class", "3 is no class"),
+    ],
+)
+def test_numbers_at_odds_with_classes(
+    line: str, expected: str, number_is: str, ucf_lists: Path, tmp_path: Path
+) -> None:
+    path = write(ucf_lists / "trainlist01.txt", ["HandStandPushups/b.avi 2", "", line])
+    with pytest.raises(TceError) as told:
+        read_catalog(touch(tmp_path / "data", "b.avi"), ucf_lists)
+    assert str(told.value) == (
+        f"{path}, line 3; expected {expected} in {ucf_lists / 'classInd.txt'}; "
+        f"found {line!r}, and {number_is} there; correct the line, or that file"
+    )
+
+
+def test_a_class_that_the_file_of_classes_lacks(ucf_lists: Path, tmp_path: Path) -> None:
+    write(ucf_lists / "trainlist01.txt", ["LetterY/a.avi 3", "LetterZ/gone.avi 4"])
+    data = touch(tmp_path / "data", "LetterY/a.avi")
+    message = (
+        f"{ucf_lists / 'classInd.txt'}; expected all classes of the lists; "
+        "found no 'LetterY', the class of 'LetterY/a.avi'; add it, or correct the list"
+    )
+    for read in (lambda: read_catalog(data, ucf_lists), lambda: relist(read_catalog(data), ucf_lists)):
+        with pytest.raises(TceError) as told:
+            read()
+        assert str(told.value) == message
+    # Classes of clips that are not there do no harm: part of a dataset needs part of the classes.
+    write(ucf_lists / "classInd.txt", ["3 LetterY"])
+    assert rows(read_catalog(data, ucf_lists)) == [("LetterY/a", "LetterY", "train")]
+
+
 def test_ucf101_real_lists(real_data: Path, tmp_path: Path) -> None:
     """All 13,320 names of the real lists, over files that spell a class as UCF101's folders do."""
     lists = real_data / "ucf101_lists"
@@ -367,6 +420,13 @@ def test_kinetics_trimmed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert catalog.missing == ["gone_______"] and "1 of 5 listed clips (20.0%)" in caplog.text
     assert all(clip.start is None and clip.end is None for clip in catalog)
     assert catalog[2].source == "aB3_-xyz012"
+
+
+def test_kinetics_with_the_same_clips_as_json_beside(tmp_path: Path) -> None:
+    lists = kinetics_lists(tmp_path / "lists")
+    (lists / "train.json").write_text(json.dumps({"aB3_-xyz012": {"annotations": {"label": "abseiling"}}}))
+    catalog = read_catalog(touch(tmp_path / "data", "aB3_-xyz012.mp4"), lists)
+    assert rows(catalog) == [("aB3_-xyz012#10-20", "riding a bike", "train")]
 
 
 def test_kinetics_untrimmed_and_names_that_differ_in_case(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from hard_footage import (
     packets,
 )
 
+from tce.cli import main
 from tce.errors import TceError
 from tce.video import source
 from tce.video.source import (
@@ -125,6 +126,19 @@ def test_reasons_are_told_apart(hard: dict[str, Path]) -> None:
     assert reason("zero_bytes.mp4") == "an empty file"
     assert reason("audio_only.wav") == reason("cover_picture.mp4") == "audio only"
     assert reason("text.ans") == "text"
+
+
+def test_a_stream_of_unknown_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after damage to the header, or from a FFmpeg without that decoder."""
+    path = encode(tmp_path / "odd.mp4", "libx264", frames=4)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    reason = f"{path}; expected a video that FFmpeg decodes; found a stream of unknown codec"
+    for question in (len, lambda video: video.size, lambda video: video.frames([0]), streamed):
+        with pytest.raises(VideoUnreadable) as told:
+            question(open_video(path))
+        assert str(told.value) == reason
+    assert main(["info", str(path)]) == 1 and capsys.readouterr().err.count(reason) == 1
+    assert main(["check", str(path)]) == 0 and reason in capsys.readouterr().out
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from tce.errors import TceError
-from tce.view.plot import MOST_NAMES, save_map, short_names
+from tce.errors import OptionError, TceError
+from tce.view.plot import MOST_NAMES, PICTURES, require_picture, save_map, short_names
+from tce.view.tsne import require_output
 
 
 @pytest.fixture
@@ -65,6 +69,35 @@ def test_odd_maps_are_drawn(tmp_path):
         save_map(tmp_path / "m.png", points, times=np.zeros(len(points)))
     with pytest.raises(TceError, match=r"\.png"):
         save_map(tmp_path / "m.mp4", np.zeros((5, 2)))
+
+
+def test_a_picture_is_refused_before_the_work(tmp_path, caplog):
+    for suffix in PICTURES:
+        assert require_picture(tmp_path / "new" / f"a{suffix}") == tmp_path / "new" / f"a{suffix}"
+    assert not list((tmp_path / "new").iterdir())
+    for name, found in (("a.xyz", r"\.xyz"), ("a", "no suffix"), ("a.csv", r"\.csv")):
+        with pytest.raises(
+            OptionError, match=rf"^--chart .*{name}; expected a name ending in .*; found {found}"
+        ):
+            require_picture(tmp_path / name, "--chart")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(TceError, match="a folder"):
+        require_picture(str(tmp_path / "folder.png"))
+    (tmp_path / "file").touch()
+    with pytest.raises(TceError, match="a place that can be written"):
+        require_picture(tmp_path / "file" / "a.png")
+
+    assert require_output(str(tmp_path / "a.mp4"), film=True) == tmp_path / "a.mp4"
+    assert require_output(str(tmp_path / "a.mp4"), film=False) == tmp_path / "a.png"
+    assert "without --vid" in caplog.text
+    for film in (True, False):
+        with pytest.raises(OptionError, match=r"--output .*a\.xyz; expected a name ending in"):
+            require_output(str(tmp_path / "a.xyz"), film)
+
+
+def test_the_check_of_a_picture_is_light():
+    code = "import sys, tce.view.plot; print(not {'matplotlib', 'torch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"True\n"
 
 
 def test_short_names_are_short_and_distinct():

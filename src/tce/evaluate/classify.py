@@ -14,13 +14,13 @@ from tce.errors import OptionError, TceError
 from tce.evaluate.options import ClassifyOptions
 from tce.evaluate.picture import time_line
 from tce.evaluate.subject import load_subject
-from tce.files import require_writable
 from tce.model.classifier import Classifier
 from tce.model.device import autocast
 from tce.progress import Progress
 from tce.result import Result
 from tce.video.sampling import spread, stack_at
 from tce.video.source import Video, open_video
+from tce.view.plot import require_picture
 
 STILLS = 8
 STACKS_READ = 4  # stacks decoded at once, which bounds memory for large frames
@@ -39,9 +39,9 @@ def classify(options: ClassifyOptions) -> Result:
 
     Raises:
         TceError: no classifier, no video, or an unwritable picture.
-        OptionError: names that do not fit the classifier's number of classes.
+        OptionError: a picture of no known kind, or names that do not fit the classifier's number of classes.
     """
-    target = require_writable(options.output or _picture_name(options.video))
+    target = require_picture(options.output or _picture_name(options.video))
     subject = load_subject(options.ckpt, options.model, None, 0, options.device, classifier=True)
     classifier = subject.network
     assert isinstance(classifier, Classifier)

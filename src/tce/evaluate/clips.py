@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +62,21 @@ class SplitClips:
         return self.store.catalog.sources
 
     @property
+    def groups(self) -> npt.NDArray[np.object_]:
+        """What must not be shared between training and test, of every clip of the store."""
+        return self.store.catalog.groups
+
+    @property
+    def digest(self) -> str:
+        """Hash of which clips train and test, and of their classes: lists may change under one name."""
+        catalog = self.store.catalog
+        ids, classes = catalog.ids, np.array([*self.classes, ""], object)  # -1 names no class
+        sides = [
+            [ids[rows].tolist(), classes[self.labels[rows]].tolist()] for rows in (self.train, self.test)
+        ]
+        return hashlib.sha256(json.dumps(sides).encode()).hexdigest()[:16]
+
+    @property
     def missing_share(self) -> float:
         """Share of the listed clips without footage."""
         return _share_missing(len(self.missing), len(self.train) + len(self.test))
@@ -74,11 +92,14 @@ def open_split(
     lists: str | None,
     split: str,
     max_missing: float,
-    seed: int = 0,
     need_train: bool = True,
     unlabelled: bool = False,
+    check: Callable[[Catalog], None] = lambda catalog: None,
 ) -> SplitClips:
-    """Open a dataset's split; without any splits, hold 30% of each class's recordings out as the test clips.
+    """Open a dataset's split; without any splits, hold 30% of each class's clips out as the test clips.
+
+    Those are whole groups (people, recordings), the same ones whatever the seed of a run, so that no run is
+    tested on what another one trained on.
 
     Args:
         data: footage or a collection.
@@ -86,18 +107,21 @@ def open_split(
         lists: folder of the dataset's lists.
         split: which split.
         max_missing: largest share of listed clips that may be without footage.
-        seed: of the clips held out where there are no splits.
         need_train: training clips are needed too.
         unlabelled: clips without any classes will do; all of them are test clips then.
+        check: looks at the clips before any are packed, and may raise.
 
     Raises:
         OptionError: a collection packed with another split, and no lists to read this one from.
         TceError: nothing to read, no test clips (or training clips, where needed), or too many missing.
     """
-    require_packed_split(data, lists, split)
-    store = prepare_store(
-        data, cache, lists=lists, split=split, check=lambda found: _require_footage(found, data, max_missing)
-    )
+    require_split(data, lists, split)
+
+    def look(catalog: Catalog) -> None:
+        _require_footage(catalog, data, max_missing)
+        check(catalog)
+
+    store = prepare_store(data, cache, lists=lists, split=split, check=look)
     catalog = store.catalog
     if unlabelled and not (catalog.labels >= 0).any():
         return SplitClips(store, "none", np.empty(0, np.int64), np.arange(len(store)), [])
@@ -107,7 +131,7 @@ def open_split(
         test = splits == "val"
     if lists is None and not test.any():
         split = "held-out"
-        train, test = _held_out(catalog.labels, catalog.sources, seed)
+        train, test = _held_out(catalog.labels, catalog.groups)
     clips = SplitClips(
         store,
         split,
@@ -120,8 +144,8 @@ def open_split(
     return clips
 
 
-def require_packed_split(data: str, lists: str | None, split: str) -> None:
-    """Check that a collection, where no lists are given, holds the split that is asked for.
+def require_split(data: str, lists: str | None, split: str) -> None:
+    """Check that, where no lists are given, the data hold the split that is asked for.
 
     Args:
         data: footage or a collection.
@@ -129,11 +153,12 @@ def require_packed_split(data: str, lists: str | None, split: str) -> None:
         split: the split asked for.
 
     Raises:
-        OptionError: the collection was packed with another split of its lists.
+        OptionError: the collection was packed with another split of its lists, or there are no lists at all,
+            and so one split at most.
     """
-    if lists is not None or not is_collection(data):
+    if lists is not None:
         return
-    additions = read_options(data).get("additions", ())
+    additions = read_options(data).get("additions", ()) if is_collection(data) else ()
     packed = sorted({addition["split"] for addition in additions if addition["lists"] is not None})
     if packed and split.lstrip("0") not in [name.lstrip("0") for name in packed]:
         raise OptionError(
@@ -142,11 +167,18 @@ def require_packed_split(data: str, lists: str | None, split: str) -> None:
             found="no --lists",
             fix="give --lists as well",
         )
+    if not packed and split.lstrip("0") != "1":
+        raise OptionError(
+            f"--split {split}",
+            expected="lists that number their splits",
+            found="no --lists",
+            fix="give --lists, or leave --split out",
+        )
 
 
-def _held_out(labels: Ints, recordings: npt.NDArray[np.object_], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _held_out(labels: Ints, groups: npt.NDArray[np.object_]) -> tuple[np.ndarray, np.ndarray]:
     labelled = np.flatnonzero(labels >= 0)
-    held, way = hold_out(labels[labelled], recordings[labelled].tolist(), TEST_SHARE, seed)
+    held, way = hold_out(labels[labelled], groups[labelled].tolist(), TEST_SHARE)
     if len(labelled):
         log.info("no lists: %.0f%% of each class are test clips (%s)", 100 * TEST_SHARE, way)
     test = np.zeros(len(labels), bool)

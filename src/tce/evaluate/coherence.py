@@ -23,7 +23,8 @@ class Tracks:
     """Embeddings along the time of many clips: anchors, and the two frames that follow each.
 
     Attributes:
-        vectors: unit vectors float32 [M, 3, D], of frames a, a + gap and a + 2 gap, clip by clip, in time.
+        vectors: unit vectors float32 [M, 3, D], of frames a, a + gap and a + 2 gap, clip by clip, in time;
+            [M, 1, D] where only the anchors a are wanted.
         clip: [M] which clip, numbers from 0 upwards without holes.
         phase: [M] place of frame a in its clip, from 0 (first frame) to 1 (last).
     """

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from tce.errors import OptionError
 from tce.evaluate import report
-from tce.evaluate.clips import SplitClips, open_split
+from tce.evaluate.clips import SplitClips, open_split, require_split
 from tce.evaluate.judge import Judge, Outcome
 from tce.evaluate.notes import notes
 from tce.evaluate.options import PLACEHOLDER, EvaluateOptions
-from tce.evaluate.subject import Subject, load_subject
+from tce.evaluate.subject import Subject, load_subject, short_name
 from tce.files import require_writable
 from tce.result import Result
 
@@ -48,6 +49,16 @@ def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
     subject = _load(options, options.splits[0])
     folder = Path(options.out) if options.out else _folder(options, subject)
     require_writable(folder / "result.json", "--out")
+    _require_no_run(folder)
+    for split in options.splits:
+        require_split(options.data, options.lists, split)
+    if len(options.splits) > 1 and options.lists is None:
+        raise OptionError(
+            f"--split {options.split}",
+            expected="one split, as there are no lists",
+            found=f"{len(options.splits)}",
+            fix="give --lists",
+        )
     if cache is None:
         cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
 
@@ -65,9 +76,9 @@ def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
                 options.lists,
                 split,
                 options.max_missing,
-                options.seed,
                 need_train=options.protocol not in ("frames", "coherence"),
                 unlabelled=options.protocol == "coherence",
+                check=judge.check,
             )
         )
         outcomes.append(judge(clips[-1]))
@@ -90,6 +101,7 @@ def write(
 ) -> list[str]:
     """Write result, predictions and pictures; the names of what was written beside result.json."""
     names = []
+    _clear(folder)
     for split, outcome in zip(clips, outcomes, strict=True):
         report.write_predictions(folder, split, outcome)
         names.append(f"predictions-{split.split}.csv/.npz")
@@ -123,7 +135,8 @@ def describe(
             "intervals": report.intervals([outcome], [split], options.seed),
             "settings": outcome.settings,
             "checkpoint": subject.facts["hash"],
-            "train_clips": len(split.train),
+            "clips": split.digest,
+            "train_clips": outcome.settings.get("train", len(split.train)),
             "test_clips": len(outcome.rows),
             "test_recordings": len(np.unique(split.recordings[outcome.rows].astype(str))),
             "missing": {
@@ -149,7 +162,7 @@ def describe(
         "crop": options.crop or subject.crop,
         "image_size": options.image_size or config.image_size,
         "seed": options.seed,
-        "checkpoint": {"name": subject.name, **subject.facts},
+        "checkpoint": {"name": _name(options.ckpt, subject), **subject.facts},
         "frozen": {"before": subject.facts["hash"], "after": subject.require_unchanged()},
         "data": {
             "path": options.data,
@@ -166,6 +179,40 @@ def describe(
         "versions": {"python": platform.python_version(), "torch": version("torch"), "tce": _own_version()},
         "notes": notes(subjects, clips, outcomes, failed),
     }
+
+
+def _name(ckpt: str, subject: Subject) -> str:
+    """The network's name; of a network for each split, what their names share."""
+    if PLACEHOLDER not in ckpt:
+        return subject.name
+    name = short_name(ckpt)
+    if name.strip("-_") not in (PLACEHOLDER, f"split{PLACEHOLDER}"):
+        return name
+    parents = Path(ckpt).resolve().parts
+    return parents[parents.index(name) - 1] if name in parents else name
+
+
+def _require_no_run(folder: Path) -> None:
+    """See to it that no run's own result is written over.
+
+    Raises:
+        OptionError: the folder holds a run.
+    """
+    if (folder / "options.json").exists():
+        raise OptionError(
+            f"--out {folder}",
+            expected="a folder of its own for the result",
+            found="a run",
+            fix=f"choose another, such as {folder / 'evaluation'}",
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Remove predictions and pictures of an earlier result, which another one may not replace."""
+    if (folder / "result.json").exists():
+        for name in ("predictions-*.csv", "predictions-*.npz", "confusion-*.png", "neighbours-*.png"):
+            for old in folder.glob(name):
+                old.unlink()
 
 
 def _recordings(clips: Sequence[SplitClips], outcomes: Sequence[Outcome]) -> int:

@@ -18,8 +18,9 @@ from tce.evaluate.interval import mean_interval, paired_difference
 from tce.evaluate.options import CompareOptions
 from tce.evaluate.picture import bar_picture
 from tce.evaluate.report import flat, is_share, label, number, read_result
-from tce.files import atomic, require_writable
+from tce.files import atomic
 from tce.result import Result
+from tce.view.plot import require_picture
 
 log = logging.getLogger("tce.evaluate")
 
@@ -62,6 +63,7 @@ class Task:
         recordings: that they are pieces of.
         chance: share that guessing gets right, if that is known.
         figures: figure's name -> network's name -> cell.
+        notes: what else differs between the networks' results.
     """
 
     protocol: str
@@ -71,6 +73,7 @@ class Task:
     recordings: int
     chance: float | None
     figures: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -98,7 +101,7 @@ def compare(options: CompareOptions) -> Result:
         TceError: no result in a folder, or an unwritable output.
         OptionError: `--metric` is in none of the results, or a name is given twice.
     """
-    chart = require_writable(options.output, "--output")
+    chart = require_picture(options.output)
     results = [read_result(run) for run in options.runs]
     names = options.names or _names(results)
     tasks = make_tasks(results, names, options.seed)
@@ -109,7 +112,7 @@ def compare(options: CompareOptions) -> Result:
         {
             **{
                 key: getattr(task, key)
-                for key in ("protocol", "data", "split", "clips", "recordings", "chance")
+                for key in ("protocol", "data", "split", "clips", "recordings", "chance", "notes")
             },
             "figures": {
                 name: {run: vars(cell) for run, cell in cells.items()} for name, cells in task.figures.items()
@@ -139,8 +142,9 @@ def _names(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _key(result: Mapping[str, Any]) -> tuple[str, str, str]:
-    return result["protocol"], result["data"]["fingerprint"], result["split"]
+def _key(result: Mapping[str, Any]) -> tuple[str, ...]:
+    clips = [str(part.get("clips")) for part in result["splits"].values()]
+    return result["protocol"], result["data"]["fingerprint"], result["split"], *clips
 
 
 def make_tasks(results: Sequence[Mapping[str, Any]], names: Sequence[str], seed: int = 0) -> list[Task]:
@@ -154,14 +158,16 @@ def make_tasks(results: Sequence[Mapping[str, Any]], names: Sequence[str], seed:
     Raises:
         OptionError: two results of one group have the same name.
     """
-    groups: dict[tuple[str, str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[str, Mapping[str, Any]]]] = {}
     for name, result in zip(names, results, strict=True):
         groups.setdefault(_key(result), []).append((name, result))
     tasks = []
     for members in groups.values():
         if len({name for name, _ in members}) < len(members):
             raise OptionError(
-                "--names", expected="different names", found=", ".join(name for name, _ in members)
+                "RUN and --names",
+                expected="different results, or a name for each",
+                found=", ".join(name for name, _ in members),
             )
         first = members[0][1]
         task = Task(
@@ -172,6 +178,7 @@ def make_tasks(results: Sequence[Mapping[str, Any]], names: Sequence[str], seed:
             first["data"]["test_recordings"],
             first.get("chance"),
         )
+        task.notes += _differing([result for _, result in members])
         base = read_values(first)
         for name, result in members:
             values = base if result is first else read_values(result)
@@ -184,6 +191,21 @@ def make_tasks(results: Sequence[Mapping[str, Any]], names: Sequence[str], seed:
                 task.figures.setdefault(figure, {})[name] = cell
         tasks.append(task)
     return tasks
+
+
+def _differing(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each setting that the results of one task do not share."""
+    told = [
+        {"crop": result["crop"], "image size": result["image_size"], **result["settings"]}
+        for result in results
+    ]
+    shared = set.intersection(*(set(settings) for settings in told)) - {"train", "short", "too_short"}
+    lines = []
+    for name in (name for name in told[0] if name in shared):
+        values = [str(settings[name]) for settings in told]
+        if len(set(values)) > 1:
+            lines.append(f"{name.replace('_', ' ')} differs: {', '.join(values)}")
+    return lines
 
 
 def _cell(result: Mapping[str, Any], figure: str) -> Cell | None:
@@ -254,7 +276,7 @@ def _text(task: Task) -> str:
             line = f"  {title:<{wide}}  {run:<{run_wide}}  {number(figure, cell.value):>7}  {ends:<16}"
             lines.append((line + _difference_text(figure, cell)).rstrip())
             title = ""
-    return "\n".join(lines)
+    return "\n".join(lines + [f"  note: {note}" for note in task.notes])
 
 
 def _difference_text(figure: str, cell: Cell) -> str:
@@ -304,4 +326,7 @@ def _draw(path: Path, tasks: Sequence[Task], names: Sequence[str], metric: str |
         for task, figure in shown
     ]
     chance = [task.chance if figure == "top1" else None for task, figure in shown]
-    bar_picture(path, groups, names, values, ends, chance, "%, with 95% intervals over recordings")
+    scales = [100.0 if is_share(figure) or figure == "smoothness" else 1.0 for _, figure in shown]
+    unit = "%" if set(scales) == {100.0} else "% or the figure's own unit"
+    label_of_axis = f"{unit}, with 95% intervals over recordings"
+    bar_picture(path, groups, names, values, ends, chance, label_of_axis, scales)

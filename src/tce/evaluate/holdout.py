@@ -1,7 +1,7 @@
 """Clips held out for choosing a checkpoint or a strength, and clips kept when labels are scarce.
 
-Clips of one recording are near-copies, so what is held out are whole recordings. Everything is a pure
-function of the seed and the clips.
+Clips of one recording are near-copies and a person is known again, so what is held out are whole groups.
+Everything is a pure function of the seed and the clips.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tce.errors import OptionError
+from tce.evaluate.options import labels_amount
 
 log = logging.getLogger("tce.evaluate")
 
@@ -20,59 +20,64 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-def hold_out(labels: Ints, recordings: Sequence[str], share: float, seed: int = 0) -> tuple[Bools, str]:
-    """Choose clips to hold out: of every class, whole recordings up to about `share` of its clips.
+def hold_out(labels: Ints, groups: Sequence[str], share: float, seed: int = 0) -> tuple[Bools, str]:
+    """Choose clips to hold out: whole groups, up to about `share` of every class's clips.
 
-    A class whose recordings are too few for that (each more than twice the share, and more than a third of
-    the class) gives the last clips of each recording instead, which follow the others in time; one with a
-    single clip gives none. Every class stays in training.
+    A group (a person, a recording) that is chosen for one class is held out with all its clips, of other
+    classes too. A class whose groups are too few for that (each more than twice the share, and more than a
+    third of the class) gives the last clips of each group instead, which follow the others in time; one with
+    a single clip gives none. Every class stays in training.
 
     Args:
         labels: [N] class of each clip.
-        recordings: [N] the recording each clip is a piece of; clips of one recording stand in time order.
+        groups: [N] the group of each clip; clips of one group stand in time order.
         share: of the clips, between 0 and 1.
         seed: of the choice.
 
     Returns:
-        [N], True where held out; and how it was done: "recordings", "pieces", "recordings and pieces" or
-        "none".
+        [N], True where held out; and how it was done: "groups", "pieces", "groups and pieces" or "none".
     """
-    names = np.asarray(recordings)
+    names, number = np.unique(np.asarray(groups), return_inverse=True)
+    members = np.split(np.argsort(number, kind="stable"), np.bincount(number, minlength=len(names)).cumsum())
+    kinds, kind = np.unique(labels, return_inverse=True)
+    left = np.bincount(kind)  # clips of each class that are not held out
     held = np.zeros(len(labels), bool)
     ways = set()
-    for label in np.unique(labels):
-        clips = np.flatnonzero(labels == label)
-        if len(clips) < 2:
-            continue
-        rng = np.random.default_rng([seed, int(label)])
-        chosen = _whole_recordings(clips, names[clips], share, rng)
-        ways.add("recordings" if len(chosen) else "pieces")
-        held[chosen if len(chosen) else _last_pieces(clips, names[clips], share)] = True
-    return held, " and ".join(sorted(ways, reverse=True)) or "none"
+    for place in np.flatnonzero(left > 1):
+        clips = np.flatnonzero(kind == place)
+        wanted, count = share * len(clips), int(held[clips].sum())
+        rng = np.random.default_rng([seed, int(kinds[place])])
+        # What other classes' groups hold is enough from half the wanted number on: it must not add up.
+        for group in _fitting_groups(number[clips], share, rng) if 2 * count < wanted else ():
+            fresh = members[group][~held[members[group]]]
+            lost = np.bincount(kind[fresh], minlength=len(kinds))
+            # Take it where that comes nearer to the wanted number; the first one is taken anyhow.
+            if count and count + lost[place] / 2 > wanted:
+                break
+            if (left[lost > 0] > lost[lost > 0]).all():
+                held[fresh] = True
+                left -= lost
+                count += int(lost[place])
+        ways.add("groups" if count else "pieces")
+        if not count:
+            pieces = _last_pieces(clips, number[clips], share)
+            held[pieces] = True
+            left[place] -= len(pieces)
+    return held, " and ".join(sorted(ways)) or "none"
 
 
-def _whole_recordings(
-    clips: Ints, names: npt.NDArray[np.str_], share: float, rng: np.random.Generator
-) -> Ints:
-    """Clips of whole recordings, about `share` of a class's clips; none where each recording is large."""
-    recordings, sizes = np.unique(names, return_counts=True)
-    wanted, most = share * len(clips), max(2 * share, 1 / 3) * len(clips)
-    fitting = rng.permutation(recordings[(sizes <= most) & (sizes < len(clips))])
-    chosen = np.zeros(len(clips), bool)
-    for recording in fitting:
-        members = names == recording
-        # Take it where that comes nearer to the wanted number; the first one is taken anyhow.
-        if chosen.any() and chosen.sum() + members.sum() / 2 > wanted:
-            break
-        chosen |= members
-    return clips[chosen]
+def _fitting_groups(number: Ints, share: float, rng: np.random.Generator) -> Ints:
+    """Groups of a class in random order, without those that are a large part of it."""
+    groups, sizes = np.unique(number, return_counts=True)
+    most = max(2 * share, 1 / 3) * len(number)
+    return rng.permutation(groups[(sizes <= most) & (sizes < len(number))])
 
 
-def _last_pieces(clips: Ints, names: npt.NDArray[np.str_], share: float) -> Ints:
-    """The last `share` of each recording's clips, at least one in all."""
+def _last_pieces(clips: Ints, number: Ints, share: float) -> Ints:
+    """The last `share` of each group's clips, at least one in all."""
     taken: list[Ints] = []
-    for recording in np.unique(names):
-        members = clips[names == recording]
+    for group in np.unique(number):
+        members = clips[number == group]
         count = round(share * len(members))
         taken.append(members[len(members) - count :])
     found = np.concatenate(taken)
@@ -95,25 +100,10 @@ def scarce_labels(labels: Ints, amount: str, seed: int = 0) -> Bools:
     Raises:
         OptionError: an amount in another form, or not above 0.
     """
-    share, count = _amount(amount)
+    share, count = labels_amount(amount)
     kept = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         clips = np.flatnonzero(labels == label)
         order = np.random.default_rng([seed, int(label)]).permutation(clips)
         kept[order[: count or max(1, round(share * len(clips)))]] = True
     return kept
-
-
-def _amount(text: str) -> tuple[float, int]:
-    """Share and count of `10%` or `5/class`; the one that is not given is 0."""
-    number, sign, rest = text.partition("%") if text.endswith("%") else text.partition("/class")
-    try:
-        value = float(number) if sign == "%" else int(number)
-        good = bool(sign) and not rest and (0 < value <= 100 if sign == "%" else value > 0)
-    except ValueError:
-        good = False
-    if not good:
-        raise OptionError(
-            "--labels", expected="a share such as 10% or a number such as 5/class", found=repr(text)
-        )
-    return (value / 100, 0) if sign == "%" else (0.0, int(value))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,11 @@ from tce.evaluate.retrieval import retrieve
 from tce.evaluate.samples import Reader, Samples, clip_means, even_samples
 from tce.evaluate.subject import Subject
 from tce.model.classifier import Classifier
+
+if TYPE_CHECKING:
+    from tce.video.catalog import Catalog
+
+log = logging.getLogger("tce.evaluate")
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
@@ -41,6 +47,7 @@ class Outcome:
         settings: what the protocol was told, and chose.
         scores: [n, C] class scores, where there are any.
         neighbours: [n, K] rows of the nearest training clips, for retrieval.
+        classes: C names of the scores' columns; the data's come first.
     """
 
     rows: Ints
@@ -49,6 +56,7 @@ class Outcome:
     settings: dict[str, Any]
     scores: Floats | None = None
     neighbours: Ints | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -76,6 +84,16 @@ class Judge:
         self._note(clips, reader)
         return outcome
 
+    def check(self, catalog: Catalog) -> None:
+        """Look at the clips before any are packed.
+
+        Raises:
+            TceError: the classifier does not know a class of them.
+        """
+        if self.options.protocol == "frames":
+            assert isinstance(self.subject.network, Classifier)
+            match_classes(self.subject.network, catalog.classes)
+
     def reader(self, clips: SplitClips) -> Reader:
         """How this split's frames come to the network."""
         options, config = self.options, self.subject.network.config
@@ -102,12 +120,16 @@ class Judge:
         # Classes that the classifier knows and the data lacks still compete.
         others = np.setdiff1d(np.arange(found.scores.shape[1]), columns)
         scores = found.scores[:, np.concatenate([columns, others])]
+        known = classifier.config.classes
+        names = (*clips.classes, *(known[column] if known else f"class {column}" for column in others))
         settings = {"samples": count, "frames_per_sample": classifier.frames_per_sample, "short": found.short}
-        return _classified(clips, found.rows, scores, settings)
+        return _classified(clips, found.rows, scores, settings, names)
 
     def _knn(self, clips: SplitClips, reader: Reader) -> Outcome:
         train, test, rows, vectors, settings = self._both_sides(clips, reader)
         k, temperature = min(self.options.k, len(train)), self.options.temperature
+        if k < self.options.k:
+            log.warning("--k %d: only the %d training clips there are vote", self.options.k, k)
         scores = knn_scores(
             unit_rows(vectors),
             unit_rows(rows),
@@ -124,7 +146,7 @@ class Judge:
         probe = fit_linear(
             rows,
             clips.labels[train],
-            clips.recordings[train].tolist(),
+            clips.groups[train].tolist(),
             len(clips.classes),
             self.options.seed,
             self.options.penalty,
@@ -210,7 +232,7 @@ class Judge:
             "samples": count,
             "layer": layer,
             "gap": options.gap,
-            "too_short": len(clips.test) - len(rows),
+            "too_short": int((clips.store.lengths[clips.test] < self.subject.span + 2 * options.gap).sum()),
         }
         return Outcome(rows, figures, values, settings)
 
@@ -223,9 +245,10 @@ class Judge:
         starts = [coherence.anchors(int(lengths[row]), count, gap) for row in rows]
         sizes = np.array([len(found) for found in starts])
         clip, anchor = np.repeat(rows, sizes), np.concatenate([*starts, np.empty(0, np.int64)])
-        _require_some(clip, f"long enough for three frames {gap} apart (--gap)")
-        triple = anchor[:, None] + np.arange(3) * gap  # [M, 3]
-        key, place = np.unique(np.stack([np.repeat(clip, 3), triple.ravel()]), axis=1, return_inverse=True)
+        _require_some(clip, f"long enough for three frames {gap} apart", "choose a smaller --gap")
+        count = 3 if gap else 1
+        seen = anchor[:, None] + np.arange(count) * gap  # [M, 3], or the anchors alone
+        key, place = np.unique(np.stack([np.repeat(clip, count), seen.ravel()]), axis=1, return_inverse=True)
         samples = Samples(key[0], key[1][:, None] + np.arange(span), np.ones(key.shape[1], np.int64))
         vectors = np.concatenate(
             [
@@ -239,17 +262,22 @@ class Judge:
         _require_some(clip[kept])
         whole, number = np.unique(clip[kept], return_inverse=True)
         phase = anchor[kept] / np.maximum(lengths[clip[kept]] - 1, 1)
-        return whole, coherence.Tracks(vectors[place.reshape(-1, 3)[kept]], number, phase)
+        return whole, coherence.Tracks(vectors[place.reshape(-1, count)[kept]], number, phase)
 
 
 def _classified(
-    clips: SplitClips, rows: Ints, scores: npt.NDArray[np.float32], settings: dict[str, Any]
+    clips: SplitClips,
+    rows: Ints,
+    scores: npt.NDArray[np.float32],
+    settings: dict[str, Any],
+    names: Sequence[str] | None = None,
 ) -> Outcome:
+    names = tuple(names or clips.classes)
     labels = clips.labels[rows]
     right = {f"top{k}": top_k(scores, labels, k).astype(np.float64) for k in (1, 5)}
     figures: dict[str, Any] = {name: float(hits.mean()) for name, hits in right.items()}
-    figures["chance"] = 1 / len(clips.classes)
-    return Outcome(rows, figures, dict(right), settings, scores=scores)
+    figures["chance"] = 1 / len(names)
+    return Outcome(rows, figures, dict(right), settings, scores=scores, classes=names)
 
 
 def _mean(values: Floats) -> float | None:
@@ -257,6 +285,6 @@ def _mean(values: Floats) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _require_some(rows: Ints, kind: str = "that can be read") -> None:
+def _require_some(rows: Ints, kind: str = "that can be read", fix: str = "tce check DATA says more") -> None:
     if len(rows) == 0:
-        raise TceError("evaluation", expected=f"clips {kind}", found="none", fix="tce check DATA says more")
+        raise TceError("evaluation", expected=f"clips {kind}", found="none", fix=fix)

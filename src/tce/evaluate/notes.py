@@ -10,6 +10,7 @@ import numpy as np
 from tce.evaluate.clips import SplitClips
 from tce.evaluate.judge import Outcome
 from tce.evaluate.subject import Subject
+from tce.video.sketch import share_seen
 
 
 def notes(
@@ -54,18 +55,28 @@ def _of_leaks(subject: Subject, split: SplitClips, outcome: Outcome) -> list[str
     lines, name = [], split.split
     train, test = (split.recordings[rows].astype(str) for rows in (split.train, outcome.rows))
     shared = len(np.intersect1d(train, test))
+    groups = len(set(split.groups[split.train]) & set(split.groups[outcome.rows]))
     uses_train = outcome.scores is not None or outcome.neighbours is not None
     if shared and uses_train:
         lines.append(f"split {name}: {shared} recordings have pieces in both training and test clips")
-    origin = subject.facts["provenance"]
-    trained = origin.get("split")
-    if outcome.scores is not None and trained not in (None, name):
-        lines.append(f"split {name}: the network was trained on split {trained}, perhaps on these test clips")
-    if any(_pretrained_on_all(each, split) for each in _line_of(origin)):
-        lines.append(
-            f"split {name}: the network was pre-trained on all clips, test clips too, without labels"
-        )
-    return lines
+    elif groups and uses_train:
+        lines.append(f"split {name}: {groups} groups (people) have clips in both training and test clips")
+    for origin in _line_of(subject.facts["provenance"]):
+        lines += [f"split {name}: {told}" for told in _of_training(origin, split, outcome) if told]
+    return list(dict.fromkeys(lines))
+
+
+def _of_training(origin: Mapping[str, Any], split: SplitClips, outcome: Outcome) -> Iterator[str]:
+    """What a step of the network's training had to do with the test clips; nothing where all is well."""
+    tuned = origin.get("made") == "tce finetune"
+    how = "trained" if tuned else "pre-trained, without labels,"
+    if "clips" in origin:
+        ids = split.store.catalog.ids[outcome.rows]
+        share = share_seen(ids, origin["clips"])
+        if share:
+            yield f"the network was {how} on {share:.0%} of these test clips, by their names"
+    elif origin.get("split") not in (None, split.split):
+        yield f"the network was {how} on split {origin['split']}, perhaps on these test clips"
 
 
 def _line_of(origin: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
@@ -73,9 +84,3 @@ def _line_of(origin: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     while origin:
         yield origin
         origin = (origin.get("weights") or {}).get("provenance")
-
-
-def _pretrained_on_all(origin: Mapping[str, Any], split: SplitClips) -> bool:
-    if origin.get("made") != "tce pretrain" or origin.get("split") is not None:
-        return False
-    return origin["data"]["fingerprint"] == split.store.fingerprint()

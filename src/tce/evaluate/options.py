@@ -28,8 +28,8 @@ class EvaluateOptions:
     """frames: a classifier on 19 stacks (or frames) a clip (paper); linear, knn: on a frozen network's
     features; retrieval: test clips ask for training clips; coherence: how embeddings move in time."""
     lists: str | None = None
-    """Folder of the dataset's lists. Without it, classes are the names of the sub-folders, and 30% of the
-    recordings of each class are the test clips."""
+    """Folder of the dataset's lists. Without it, classes are the names of the sub-folders, and 30% of
+    each class's clips, whole groups, are the test clips."""
     split: str = "01"
     """Split of the lists; several as 01,02,03, or `all` for these three: means over splits are given too."""
     model: str | None = None
@@ -50,7 +50,7 @@ class EvaluateOptions:
     temperature: float = 0.07
     """Of the votes: exp(similarity / temperature), for knn; small values trust the nearest most."""
     penalty: float | None = None
-    """Weight of the squared coefficients, for linear; unset: chosen on held-out training recordings."""
+    """Weight of the squared coefficients, for linear; unset: chosen on held-out training groups."""
     gap: int = 1
     """Frames from one frame to its neighbour, for coherence."""
     labels: str | None = None
@@ -99,8 +99,19 @@ class EvaluateOptions:
             )
         if self.layer == "embedding" and self.protocol == "frames":
             raise OptionError("--layer", expected="nothing beside --protocol frames", found=self.layer)
-        if self.labels is not None and self.protocol not in ("knn", "linear"):
-            raise OptionError("--labels", expected="--protocol knn or linear", found=self.protocol)
+        for flag, given, protocols in (
+            ("--labels", self.labels is not None, ("knn", "linear")),
+            ("--k", self.k != 20, ("knn",)),
+            ("--temperature", self.temperature != 0.07, ("knn",)),
+            ("--penalty", self.penalty is not None, ("linear",)),
+            ("--gap", self.gap != 1, ("coherence",)),
+        ):
+            if given and self.protocol not in protocols:
+                wanted = f"--protocol {' or '.join(protocols)}"
+                raise OptionError(flag, expected=wanted, found=f"--protocol {self.protocol}")
+        if self.labels is not None:
+            labels_amount(self.labels)
+        _check_seed(self.seed)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -132,6 +143,7 @@ class CompareOptions:
                 expected=f"one for each of the {len(self.runs)} results",
                 found=str(len(self.names)),
             )
+        _check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,8 @@ class ClassifyOptions:
         ):
             if value < 1:
                 raise OptionError(flag, expected="1 or more", found=str(value))
+        if self.image_size is not None and self.image_size < 8:
+            raise OptionError("--image-size", expected="8 or more", found=str(self.image_size))
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -185,3 +199,27 @@ def split_names(text: str) -> tuple[str, ...]:
     if not all(names) or len(set(names)) < len(names):
         raise OptionError("--split", expected="a split as 01, several as 01,02,03, or all", found=repr(text))
     return names
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise OptionError("--seed", expected="0 or more", found=str(seed))
+
+
+def labels_amount(text: str) -> tuple[float, int]:
+    """Share and count of `10%` or `5/class`; the one that is not given is 0.
+
+    Raises:
+        OptionError: another form, or not above 0.
+    """
+    number, sign, rest = text.partition("%") if text.endswith("%") else text.partition("/class")
+    try:
+        value = float(number) if sign == "%" else int(number)
+        good = bool(sign) and not rest and (0 < value <= 100 if sign == "%" else value > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise OptionError(
+            "--labels", expected="a share such as 10% or a number such as 5/class", found=repr(text)
+        )
+    return (value / 100, 0) if sign == "%" else (0.0, int(value))

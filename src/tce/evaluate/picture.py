@@ -40,7 +40,14 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
 def confusion_picture(
     path: str | os.PathLike[str], matrix: npt.NDArray[np.int64], classes: Sequence[str], title: str
 ) -> None:
-    """Share of each class (row) taken for each class (column)."""
+    """Share of each class (row) taken for each class (column).
+
+    Args:
+        path: picture to write.
+        matrix: clips of class r taken for class c, [n, n]; or [n, n + 1], the last for classes beyond them.
+        classes: names, n.
+        title: above.
+    """
     clips = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, clips, out=np.zeros(matrix.shape), where=clips > 0)
     n = len(classes)
@@ -49,7 +56,8 @@ def confusion_picture(
     axes = figure.add_subplot()
     drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if n <= MOST_NAMED_CLASSES:
-        axes.set_xticks(range(n), classes, rotation=90, fontsize=7)
+        columns = [*classes, "other classes"][: matrix.shape[1]]
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
         axes.set_yticks(range(n), classes, fontsize=7)
         if n <= 12:
             for (row, column), value in np.ndenumerate(share):
@@ -71,6 +79,7 @@ def bar_picture(
     intervals: npt.NDArray[np.float64],
     chance: Sequence[float | None],
     label: str,
+    scales: Sequence[float],
 ) -> None:
     """Bars side by side with 95% intervals.
 
@@ -82,7 +91,11 @@ def bar_picture(
         intervals: [G, N, 2], NaN for none.
         chance: of each group, a dashed line.
         label: of the axis of values.
+        scales: what each group's values are multiplied by, 100 for per cent, G.
     """
+    scale = np.array(scales)
+    values, intervals = values * scale[:, None], intervals * scale[:, None, None]
+    digits = [1 if factor == 100 else 3 for factor in scales]
     there = np.isfinite(values)
     count = max(1, int(there.sum(axis=1).max()))
     figure = new_figure(max(5.0, 1.2 + max(0.9, 0.42 * count) * len(groups)), 3.6)
@@ -94,18 +107,23 @@ def bar_picture(
         x = np.arange(len(groups)) + places[:, bar] * width
         colour = BAR_COLOURS[bar % len(BAR_COLOURS)]
         hatch = None if bar < len(BAR_COLOURS) else "//"
-        axes.bar(x, 100 * values[:, bar], width * 0.92, color=colour, label=name, hatch=hatch, zorder=2)
-        tops = 100 * np.fmax(values[:, bar], intervals[:, bar, 1])  # a number on its whisker cannot be read
-        for place, top, value in zip(x, tops, 100 * values[:, bar], strict=True):
+        axes.bar(x, values[:, bar], width * 0.92, color=colour, label=name, hatch=hatch, zorder=2)
+        tops = np.fmax(values[:, bar], intervals[:, bar, 1])  # a number on its whisker cannot be read
+        for group, (place, top, value) in enumerate(zip(x, tops, values[:, bar], strict=True)):
             if np.isfinite(value):
                 axes.annotate(
-                    f"{value:.1f}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=7
+                    f"{value:.{digits[group]}f}",
+                    (place, top),
+                    (0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7,
                 )
-        ends = 100 * np.abs(intervals[:, bar].T - values[:, bar])  # [2, G]
+        ends = np.abs(intervals[:, bar].T - values[:, bar])  # [2, G]
         known = np.isfinite(ends).all(axis=0)
         axes.errorbar(
             x[known],
-            100 * values[known, bar],
+            values[known, bar],
             ends[:, known],
             fmt="none",
             ecolor=INK,
@@ -117,7 +135,7 @@ def bar_picture(
     for number, (group, level) in enumerate(levels):
         once = None if number else "chance"  # one line in the legend for all of them
         span = [group - 0.45, group + 0.45]
-        axes.plot(span, [100 * level] * 2, ls="--", lw=0.9, color=FAINT, zorder=4, label=once)
+        axes.plot(span, [scale[group] * level] * 2, ls="--", lw=0.9, color=FAINT, zorder=4, label=once)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)

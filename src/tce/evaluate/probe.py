@@ -24,7 +24,7 @@ DEFAULT_PENALTY = 1e-3
 def unit_rows(rows: Floats) -> Floats:
     """Rows [N, D] scaled to length 1; a row of zeros stays."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32, copy=False)
 
 
 def knn_scores(
@@ -71,7 +71,7 @@ class LinearProbe:
         weight: [C, D].
         bias: [C].
         penalty: strength of the squared-weight penalty.
-        chosen_on: what the penalty was chosen on: "recordings", "pieces" (of recordings), or "nothing".
+        chosen_on: what the penalty was chosen on: "groups", "pieces" (of groups), or "nothing".
     """
 
     mean: Tensor
@@ -90,7 +90,7 @@ class LinearProbe:
 def fit_linear(
     features: Floats,
     labels: Ints,
-    recordings: list[str] | npt.NDArray[np.str_],
+    groups: list[str] | npt.NDArray[np.str_],
     classes: int,
     seed: int = 0,
     penalty: float | None = None,
@@ -98,14 +98,14 @@ def fit_linear(
 ) -> LinearProbe:
     """Fit a linear probe by L-BFGS to its one optimum: no learning rate, no epochs, no luck.
 
-    The penalty is chosen among powers of ten on recordings held out of the training clips, then everything is
+    The penalty is chosen among powers of ten on groups held out of the training clips, then everything is
     fitted again with it. Where classes have one recording each, nothing honest can be held out and
     the penalty is `DEFAULT_PENALTY`.
 
     Args:
         features: [N, D].
         labels: [N].
-        recordings: [N] the recording of each clip.
+        groups: [N] the group (person, recording) of each clip.
         classes: C.
         seed: of the clips held out.
         penalty: fixes the strength.
@@ -116,15 +116,15 @@ def fit_linear(
     """
     chosen_on = "fixed"
     if penalty is None:
-        penalty, chosen_on = _choose_penalty(features, labels, list(recordings), classes, seed, device)
+        penalty, chosen_on = _choose_penalty(features, labels, list(groups), classes, seed, device)
     return _fit(features, labels, classes, penalty, chosen_on, device)
 
 
 def _choose_penalty(
-    features: Floats, labels: Ints, recordings: list[str], classes: int, seed: int, device: torch.device | str
+    features: Floats, labels: Ints, groups: list[str], classes: int, seed: int, device: torch.device | str
 ) -> tuple[float, str]:
-    held, way = hold_out(labels, recordings, 0.25, seed)
-    if "recordings" not in way:  # neighbouring pieces of one recording would choose the weakest penalty
+    held, way = hold_out(labels, groups, 0.25, seed)
+    if "groups" not in way:  # neighbouring pieces of one recording would choose the weakest penalty
         return DEFAULT_PENALTY, "nothing"
     best = (-1.0, DEFAULT_PENALTY)
     for penalty in PENALTIES:

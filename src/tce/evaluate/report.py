@@ -98,7 +98,7 @@ def mean_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def write_predictions(folder: Path, split: SplitClips, outcome: Outcome) -> None:
     """predictions-SPLIT.npz and .csv: each test clip with its recording, class and values."""
     catalog, rows = split.store.catalog, outcome.rows
-    classes = np.array(split.classes, dtype=str)
+    classes = np.array(outcome.classes or split.classes, dtype=str)
     labels = split.labels[rows]
     columns: dict[str, npt.NDArray[Any]] = {
         "id": catalog.ids[rows].astype(str),
@@ -107,7 +107,7 @@ def write_predictions(folder: Path, split: SplitClips, outcome: Outcome) -> None
     }
     if outcome.scores is not None:
         predicted = outcome.scores.argmax(axis=1)
-        columns["prediction"] = np.array([_class(classes, number) for number in predicted], dtype=str)
+        columns["prediction"] = classes[predicted]
     if outcome.neighbours is not None:
         columns["nearest"] = catalog.ids[outcome.neighbours[:, 0]].astype(str)
     columns |= outcome.values
@@ -129,18 +129,15 @@ def _named(classes: npt.NDArray[np.str_], labels: Ints) -> npt.NDArray[np.str_]:
     return known[labels]
 
 
-def _class(classes: npt.NDArray[np.str_], number: int) -> str:
-    return str(classes[number]) if number < len(classes) else f"class {number} of the checkpoint only"
-
-
 def write_pictures(folder: Path, split: SplitClips, outcome: Outcome, seed: int, title: str) -> list[str]:
     """Confusion matrix or contact sheet of one split; the names of what was written."""
     if outcome.scores is not None:
         name = f"confusion-{split.split}.png"
-        n = max(len(split.classes), outcome.scores.shape[1])
-        matrix = confusion(split.labels[outcome.rows], outcome.scores.argmax(axis=1), n)
         seen = len(split.classes)
-        confusion_picture(folder / name, matrix[:seen, :seen], split.classes, title)
+        taken_for = np.minimum(outcome.scores.argmax(axis=1), seen)  # the data's classes, or any other
+        matrix = confusion(split.labels[outcome.rows], taken_for, seen + 1)[:seen]
+        matrix = matrix if matrix[:, seen].any() else matrix[:, :seen]
+        confusion_picture(folder / name, matrix, split.classes, title)
         return [name]
     if outcome.neighbours is not None:
         name = f"neighbours-{split.split}.png"
@@ -220,7 +217,9 @@ def read_result(path: str | Path) -> dict[str, Any]:
             found=error.strerror or str(error),
         ) from error
     except ValueError as error:
-        raise TceError(str(target), expected="JSON", found=str(error)) from error
+        raise TceError(
+            str(target), expected="a result.json", found=f"no JSON ({error})", fix="give its folder"
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get("protocol"), str):
         raise TceError(
             str(target),
@@ -237,7 +236,8 @@ def table(result: Mapping[str, Any]) -> str:
     lines = [
         f"{result['protocol']} of {result['checkpoint']['name']}, split {', '.join(splits)}: "
         f"{data['test_clips']} test clips of {data['test_recordings']} recordings, "
-        f"{data['train_clips']} training clips, {data['classes']} classes"
+        f"{data['train_clips']} training clips, {data['classes']} classes",
+        f"  {_settings(result)}",
     ]
     figures = flat(result)
     several = len(splits) > 1
@@ -254,6 +254,14 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(f"  {'chance':<{width}}  {number('chance', figures['chance']):>8}")
     lines += _class_lines(result)
     return "\n".join(lines + [f"note: {note}" for note in result.get("notes", [])])
+
+
+def _settings(result: Mapping[str, Any]) -> str:
+    """What the figures depend on beside clips and network, in a line."""
+    told = {"crop": result["crop"], "image size": result["image_size"], **result["settings"]}
+    hidden = ("train", "short", "too_short")
+    shown = {name.replace("_", " "): value for name, value in told.items() if name not in hidden}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def _class_lines(result: Mapping[str, Any]) -> list[str]:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from tce.errors import OptionError, TceError
 from tce.evaluate.options import RANDOM
-from tce.model.checkpoint import describe, load_classifier, load_encoder, tensors_hash
+from tce.model.checkpoint import load_classifier, load_encoder, tensors_hash
 from tce.model.classifier import Classifier
 from tce.model.device import pick_device
 from tce.model.encoder import FrameEncoder, build_encoder
+from tce.model.weights import describe_weights
 
 
 @dataclass
@@ -99,7 +100,7 @@ def load_subject(
         facts: dict[str, Any] = {"path": RANDOM, "format": "untrained", "seed": seed}
         name = f"random-{model}"
     else:
-        facts = {} if ckpt.startswith("hf:") else describe(ckpt)
+        facts = describe_weights(ckpt, model)
         if classifier or facts.get("kind") == "classifier":
             network = load_classifier(ckpt, model)
         else:

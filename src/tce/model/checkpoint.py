@@ -153,8 +153,12 @@ def unwrap(model: nn.Module) -> FrameEncoder | Classifier:
     return model
 
 
-def describe(path: Place) -> dict[str, Any]:
+def describe(path: Place, model: str | None = None) -> dict[str, Any]:
     """What a checkpoint is, without building it.
+
+    Args:
+        path: the file, or a folder with model.safetensors in it.
+        model: as for `load_encoder`; needed for the state dict of another network.
 
     Returns:
         `format`, `kind` ("encoder", "classifier", or "backbone" for a file with ImageNet networks' names),
@@ -163,7 +167,7 @@ def describe(path: Place) -> dict[str, Any]:
     Raises:
         TceError: not a checkpoint, or damaged.
     """
-    contents = read_contents(path, building=False)
+    contents = read_contents(path, model, building=False)
     facts = dataclasses.asdict(contents.config)
     facts.pop("network")
     learned = [v for n, v in contents.state.items() if not n.endswith(_BUFFERS)]

@@ -66,7 +66,7 @@ def export(options: ExportOptions) -> Result:
     size = options.image_size or model.image_size
     data = _graph(model, options, size)
     data = _with_description(data, model)
-    difference = _compare(data, model, options.raw, size)
+    difference, share = _compare(data, model, options.raw, size)
     with atomic(options.output) as file:
         file.write(data)
     names = {
@@ -76,7 +76,7 @@ def export(options: ExportOptions) -> Result:
     text = (
         f"{options.output}: {model.config.architecture}, opset {options.opset}, "
         f"images {names['inputs']['images']} -> {_output(model)} {_sizes(model)}; "
-        f"differs from torch by at most {difference:.1e}"
+        f"differs from torch by at most {share:.1e} of the largest output"
     )
     figures = {"output": options.output, "opset": options.opset, "max_abs_difference": difference, **names}
     return Result(text, figures)
@@ -168,24 +168,29 @@ def _with_description(data: bytes, model: FrameEncoder | Classifier) -> bytes:
     return graph.SerializeToString()
 
 
-def _compare(data: bytes, model: FrameEncoder | Classifier, raw: bool, size: int) -> float:
-    """The largest difference between ONNX Runtime's and torch's results, over several batch sizes."""
+def _compare(data: bytes, model: FrameEncoder | Classifier, raw: bool, size: int) -> tuple[float, float]:
+    """The largest difference between ONNX Runtime's and torch's results over several batch sizes.
+
+    Returns:
+        The difference itself, and as a share of the batch's largest number, or of 1 where that is less.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     network: nn.Module = _Raw(model) if raw else model
-    worst = 0.0
+    worst = share = 0.0
     for batch in CHECKED_BATCHES:
         images = _sample(model, raw, size, batch)
         with torch.no_grad():
             expected = network(images).numpy()
         found = session.run(None, {"images": images.numpy()})[0]
         difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
-        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        largest = max(1.0, float(np.abs(expected).max()))
+        if not difference <= TOLERANCE * largest:
             raise TceError(
                 f"{model.config.architecture} as ONNX",
                 expected=f"torch's results within {TOLERANCE:g}",
                 found=f"a difference of {difference:.2g} at batch {batch}; nothing was written",
             )
-        worst = max(worst, difference)
-    return worst
+        worst, share = max(worst, difference), max(share, difference / largest)
+    return worst, share

@@ -46,18 +46,24 @@ class WeightsReport:
         return "; ".join(told)
 
 
-def describe_weights(path: str) -> dict[str, Any]:
+def describe_weights(path: str, model: str | None = None) -> dict[str, Any]:
     """What a checkpoint is, as `describe`; nothing of a network that transformers finds by itself.
+
+    Args:
+        path: as for `load_encoder`.
+        model: the network's name; of account for state dicts of other networks (`hf:NAME`).
 
     Raises:
         TceError: no checkpoint, or damaged.
     """
-    return {} if path.startswith("hf:") else describe(path)
+    if huggingface_place(path) is not None:
+        return {}
+    return describe(path, model if model is not None and ":" in model else None)
 
 
-def weights_provenance(path: str) -> dict[str, Any]:
+def weights_provenance(path: str, model: str | None = None) -> dict[str, Any]:
     """What a network's file says of the weights it started from, and of what those came from."""
-    facts = describe_weights(path)
+    facts = describe_weights(path, model)
     return {"path": path, "hash": facts.get("hash"), "provenance": facts.get("provenance")}
 
 

@@ -23,10 +23,12 @@ from tce.evaluate.holdout import hold_out, scarce_labels
 from tce.evaluate.judge import Judge, Outcome
 from tce.evaluate.options import EvaluateOptions, split_names
 from tce.evaluate.subject import Subject
+from tce.model.backbone import same_architecture
 from tce.model.checkpoint import describe, load_classifier, load_encoder, tensors_hash
 from tce.model.classifier import Classifier, classifier_from_encoder
-from tce.model.encoder import build_encoder, seeded
+from tce.model.encoder import FrameEncoder, build_encoder, seeded
 from tce.model.formats import FINETUNED_2020, FINETUNED_LATER
+from tce.model.reading import huggingface_place
 from tce.model.weights import describe_weights, load_backbone_weights, weights_provenance
 from tce.recipes import recipe_text
 from tce.result import Result
@@ -37,6 +39,7 @@ from tce.train.options import require_used_decay
 from tce.train.run import RunFolder, describe_run
 from tce.train.tuning import Finetuning
 from tce.train.world import deterministic, join_world
+from tce.video.sketch import sketch
 
 log = logging.getLogger("tce.train")
 
@@ -120,16 +123,28 @@ def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> Eval
 
 def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
     """A run for each split in a folder of its own, and the mean of their test figures in --savedir."""
-    texts, folder = [], Path(options.run.savedir)
+    if options.data.lists_folder is None:
+        raise OptionError(
+            f"--split {options.data.split}",
+            expected="one split, as there are no lists",
+            found=str(len(splits)),
+            fix="give --lists",
+        )
+    folder = Path(options.run.savedir)
     cache = folder / FOOTAGE  # packed once for all splits
+    runs = []
     for split in splits:
         run = replace(options.run, savedir=str(folder / f"split{split}"))
-        texts.append(
-            _finetune(replace(options, data=replace(options.data, split=split), run=run), cache).text
-        )
+        runs.append(_finetune(replace(options, data=replace(options.data, split=split), run=run), cache))
     model = str(folder / "split{split}" / "model.safetensors")
     mean = command.evaluate(_test_options(options, model), cache)
-    return Result("\n".join([*texts, mean.text]), mean.figures)
+    of_splits = {
+        name: {split: run.figures[name] for split, run in zip(splits, runs, strict=True)}
+        for name in ("model", "chosen", "last", "best_on_test", "training")
+    }
+    result = {**mean.figures, "command": "finetune", **of_splits}
+    report.write_json(folder / "result.json", result)
+    return Result("\n".join([*(run.text for run in runs), mean.text]), result)
 
 
 def _finetune(options: FinetuneOptions, cache: Path) -> Result:
@@ -139,26 +154,32 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
         if world.size > 1:
             raise OptionError("tce finetune", "one process", str(world.size), "start it without a launcher")
         resumed = _resumed(run.resume, run.savedir, options.optim.epochs)
-        with RunFolder(run.savedir, resumed.in_place, run.force) as folder:
+        encoder = starting_encoder(options)  # what is wrong with it is told before footage is packed
+        with RunFolder(run.savedir, resumed.in_place, run.force, "--savedir") as folder:
             clips = open_split(
                 options.data.footage,
                 cache,
                 options.data.lists_folder,
                 options.data.split,
                 options.data.max_missing,
-                run.seed,
             )
             train, held_out, way = divide(clips, options)
-            classifier = make_classifier(options, clips).to(world.device)
+            classifier = make_classifier(options, clips, encoder).to(world.device)
             classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if run.compile:
                 classifier.backbone.compile()
             task = Finetuning(options, clips, train, held_out, classifier, world)
-            data = {"fingerprint": clips.store.fingerprint(), "clips": len(train), "held_out": len(held_out)}
+            data = {
+                "fingerprint": clips.store.fingerprint(),
+                "split": clips.digest,
+                "clips": len(train),
+                "held_out": len(held_out),
+            }
             record = describe_run("finetune", dataclasses.asdict(options), data)
             state = folder.begin(record, task.columns, FREE)
             if state is None and resumed.file is not None:
                 state = resumed.state(task, options)
+                folder.save(state)  # from here on, the run goes on from its own checkpoint
             with seeded(run.seed):  # for networks that draw, such as those with dropout
                 figures = fit(task, options.optim, run, world, folder, state)
             result = _tested(options, task, folder, figures, way)
@@ -215,7 +236,7 @@ def _resumed(resume: str | None, savedir: str, epochs: int) -> Resumed:
     if resume is None:
         return Resumed(False)
     here, there = Path(savedir).resolve(), _run_of(resume or savedir).resolve()
-    if there == here:
+    if (there == here and _command_of(there) != "pretrain") or _began_from(here, resume):
         return Resumed(True)
     if (there / "options.json").exists():
         if _command_of(there) == "pretrain":
@@ -253,10 +274,21 @@ def _resumed(resume: str | None, savedir: str, epochs: int) -> Resumed:
 
 def _command_of(folder: Path) -> str | None:
     """The command that made a run folder; None where its options.json does not tell."""
+    return _options_of(folder).get("command")
+
+
+def _began_from(folder: Path, resume: str) -> bool:
+    """Whether the run in a folder was begun by the same `--resume FILE`: the command is being repeated."""
+    begun = _options_of(folder).get("options", {}).get("run", {}).get("resume")
+    return bool(resume) and begun == resume
+
+
+def _options_of(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "options.json").read_text(encoding="utf-8")).get("command")
-    except (OSError, ValueError, AttributeError):
-        return None
+        content = json.loads((folder / "options.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str]:
@@ -266,45 +298,80 @@ def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str
         rows = rows[scarce_labels(clips.labels[rows], data.labels, options.run.seed)]
     if not data.held_out:
         return rows, np.empty(0, np.int64), "none"
-    held, way = hold_out(clips.labels[rows], clips.recordings[rows].tolist(), data.held_out, options.run.seed)
+    held, way = hold_out(clips.labels[rows], clips.groups[rows].tolist(), data.held_out, options.run.seed)
     if not held.any():
         log.warning("no class has clips to spare: none is held out, the last epoch's network is kept")
-    elif "recordings" not in way:
-        log.warning("too few recordings a class: their last pieces are held out, which resemble the others")
+    elif "groups" not in way:
+        log.warning("too few groups a class: their last pieces are held out, which resemble the others")
     log.info("%d clips train, %d are held out (%s)", (~held).sum(), held.sum(), way)
     return rows[~held], rows[held], way
 
 
-def make_classifier(options: FinetuneOptions, clips: SplitClips) -> Classifier:
-    """The classifier to train: a new last layer on a new backbone, or on one from `--weights`.
+def starting_encoder(options: FinetuneOptions) -> FrameEncoder:
+    """A network like the one to train, from whose configuration the classifier is built.
 
     Raises:
-        TceError: the weights are not of that `--model`, or no checkpoint.
+        TceError: `--weights` is no checkpoint, or not of that `--model`.
+        OptionError: an unknown `--model` or `--freeze`.
     """
-    model, seed = options.model, options.run.seed
-    facts = {} if model.weights is None else describe_weights(model.weights)
-    size = model.image_size or facts.get("image_size")
+    model = options.model
+    facts = {} if model.weights is None else describe_weights(model.weights, model.model)
+    held = facts.get("architecture")
+    if model.model and held and not same_architecture(held, model.model):
+        raise TceError(
+            f"{model.weights}: the file holds a {held}",
+            expected=f"a {model.model}, as --model says",
+            fix=f"use --model {held}, or weights of a {model.model}",
+        )
     if model.weights and model.model is None and facts.get("kind") == "encoder":
         encoder = load_encoder(model.weights)  # the file says all: a foreign network's folder may be gone
     else:
-        fallback = model.weights if model.weights and not facts else "resnet18"
-        encoder = build_encoder(
-            model.model or facts.get("architecture") or fallback, image_size=size, seed=seed
-        )
+        foreign = huggingface_place(model.weights) if model.weights else None
+        size = model.image_size or facts.get("image_size")
+        name = model.model or held or foreign or "resnet18"
+        encoder = build_encoder(name, image_size=size, seed=options.run.seed)
+    encoder.freeze(model.freeze)  # of the classifier, once it is built; here, whether there is such a layer
+    return encoder
+
+
+def make_classifier(options: FinetuneOptions, clips: SplitClips, encoder: FrameEncoder) -> Classifier:
+    """The classifier to train: a new last layer on a new backbone, or on one from `--weights`.
+
+    Args:
+        options: the weights, the input, and what stays frozen.
+        clips: whose classes are told apart.
+        encoder: as `starting_encoder` gives it.
+
+    Raises:
+        TceError: the weights do not fit.
+    """
+    model, seed = options.model, options.run.seed
     classifier = classifier_from_encoder(
         encoder,
         len(clips.classes),
         model.differences,
         tuple(clips.classes),
         model.resize,
-        size,
+        model.image_size,
         model.dropout,
         seed,
     )
-    provenance: dict[str, Any] = {"made": "tce finetune", "split": clips.split, "seed": seed, "weights": None}
+    data = options.data
+    provenance: dict[str, Any] = {
+        "made": "tce finetune",
+        "data": {
+            "path": data.footage,
+            "lists": data.lists_folder,
+            "fingerprint": clips.store.fingerprint(),
+        },
+        "clips": sketch(clips.store.catalog.ids[clips.train]),
+        "split": clips.split,
+        "seed": seed,
+        "weights": None,
+    }
     if model.weights is not None:
         log.info("%s: %s", model.weights, load_backbone_weights(classifier, model.weights))
-        provenance["weights"] = weights_provenance(model.weights)
+        provenance["weights"] = weights_provenance(model.weights, model.model)
     classifier.config = replace(classifier.config, provenance=provenance)
     classifier.freeze(model.freeze)
     return classifier
@@ -321,15 +388,22 @@ def _tested(
     classifier, epochs = task.classifier.eval(), options.optim.epochs
     judged = _test_options(options, str(folder.model_file))
     step = folder.saved_step
-    last = _judge(judged, classifier, task.clips, folder)
+    failed: dict[str, str] = {}
+    last = _judge(judged, classifier, task.clips, folder, failed)
     kept, outcome, chosen = last, last[1], {"by": "last epoch", "epoch": step // task.steps_per_epoch}
     if task.best.weights:
         classifier.load_state_dict(task.best.weights)
-        kept = _judge(judged, classifier, task.clips, folder)
+        kept = _judge(judged, classifier, task.clips, folder, failed)
         outcome = kept[1]
         chosen = {"by": f"held-out {way}", "epoch": task.best.epoch, "held_out_top1": task.best.top1}
     subject = kept[0]
-    result = command.describe(judged, [subject], [task.clips], [outcome], task.failed)
+    result = command.describe(judged, [subject], [task.clips], [outcome], failed)
+    result["data"]["train_clips"] = len(task.train)
+    if task.failed:
+        some = ", ".join(list(task.failed)[:5])
+        result["notes"].append(
+            f"{len(task.failed)} training clips could not be read and were left out: {some}"
+        )
     command.write(folder.path, result, [task.clips], [outcome], options.run.seed)
     result |= {
         "command": "finetune",
@@ -339,6 +413,7 @@ def _tested(
         "best_on_test": None,
         "training": {
             "clips": len(task.train),
+            "failed": dict(task.failed),
             "epochs": epochs,
             "step": step,
             "weights": options.model.weights,
@@ -357,7 +432,11 @@ def _tested(
 
 
 def _judge(
-    judged: EvaluateOptions, classifier: Classifier, clips: SplitClips, folder: RunFolder
+    judged: EvaluateOptions,
+    classifier: Classifier,
+    clips: SplitClips,
+    folder: RunFolder,
+    failed: dict[str, str],
 ) -> tuple[Subject, Outcome]:
     facts = {
         "path": str(folder.model_file),
@@ -368,7 +447,7 @@ def _judge(
         "provenance": classifier.config.provenance,
     }
     subject = Subject(classifier, folder.path.resolve().name, facts)
-    outcome = Judge(subject, judged)(clips)
+    outcome = Judge(subject, judged, failed)(clips)
     subject.require_unchanged()
     return subject, outcome
 

@@ -11,6 +11,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
+from tce.evaluate.options import labels_amount
 from tce.train.options import OptimOptions, RunOptions, at_least, check_choices, check_crops, within
 
 LISTS_FOLDER = "UCF_list"  # the 2020 release's place for the lists
@@ -37,7 +38,7 @@ class FinetuneDataOptions:
     TCE_UCF101 (TCE_ and the name of --dataset)."""
     lists: str | None = None
     """Folder of the dataset's lists; unset: variable TCE_UCF101_LISTS, else the folder UCF_list if it holds
-    any, else classes are folders and 30% of each class's recordings are the test clips."""
+    any, else classes are folders and 30% of each class's clips, whole groups, are the test clips."""
     split: str = "01"
     """Split of the lists; several as 01,02,03, or `all`: a run each in --savedir/splitNN, and their mean."""
     dataset: str = "ucf101"
@@ -45,7 +46,7 @@ class FinetuneDataOptions:
     labels: str | None = None
     """Training labels that may be used: a share of each class as 10%, or a number as 5/class; unset: all."""
     held_out: float = 0.1
-    """Share of the training clips, whole recordings, on which the kept network is chosen; 0: all clips
+    """Share of the training clips, whole groups, on which the kept network is chosen; 0: all clips
     train, and the last epoch's network is kept."""
     balanced: bool = False
     """Draw every class equally often, rather than every clip once an epoch."""
@@ -56,6 +57,8 @@ class FinetuneDataOptions:
         if not 0 <= self.held_out <= 0.5:
             raise OptionError("--held-out", expected="a share from 0 to 0.5", found=f"{self.held_out:g}")
         within("--max-missing", self.max_missing, 0, 1)
+        if self.labels is not None:
+            labels_amount(self.labels)
 
     @property
     def footage(self) -> str:

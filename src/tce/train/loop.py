@@ -202,6 +202,8 @@ class Loop:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.step = state["step"]
+        if self.world.main:
+            log.info("going on from step %d", self.step)
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         lay_out_alike(self.optimizer)

@@ -127,7 +127,12 @@ class Method(nn.Module):
         wanted = self.options.negatives or min(MOST_NEGATIVES, max(1, self.clips // SHARE_OF_CLIPS))
         self.k = min(wanted, self.clips - 1)
         if self.world.main:
-            log.info("memory bank of %d rows, %d negatives an anchor", self.clips, self.k)
+            number = (
+                "all others are negatives"
+                if self.options.mining == "all"
+                else f"{self.k} negatives an anchor"
+            )
+            log.info("memory bank of %d rows, %s", self.clips, number)
         if self.options.loss == "infonce":
             return InfoNCE(temperature)
         return NCELoss(self.k, self.clips, temperature).to(self.world.device)

@@ -14,7 +14,7 @@ import torch
 
 from tce.collection.store import FrameStore, prepare_store
 from tce.errors import OptionError, TceError
-from tce.evaluate.clips import require_packed_split
+from tce.evaluate.clips import require_split
 from tce.evaluate.options import split_names
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import checkpoint_hash, load_encoder
@@ -29,6 +29,7 @@ from tce.train.pretrain_options import DataOptions, PretrainOptions, PretrainRun
 from tce.train.run import RunFolder, describe_run
 from tce.train.task import Pretraining
 from tce.train.world import World, deterministic, join_world
+from tce.video.sketch import sketch
 
 log = logging.getLogger("tce.train")
 
@@ -117,7 +118,7 @@ def open_clips(data: DataOptions, cache: Path, world: World) -> FrameStore:
     """
     split = data.split or "01"
     if data.split is not None:
-        require_packed_split(data.data, data.lists, split)
+        require_split(data.data, data.lists, split)
     if not world.main:
         world.share(None)  # until the main process has packed what there is to pack
     store = prepare_store(data.data, cache, lists=data.lists, split=split)
@@ -156,11 +157,12 @@ def provenance(options: PretrainOptions, store: FrameStore) -> dict[str, Any]:
     return {
         "made": "tce pretrain",
         "data": {"path": data.data, "lists": data.lists, "fingerprint": store.fingerprint()},
+        "clips": sketch(store.catalog.ids),
         "split": split and split_names(split)[0],
         "recipe": options.run.recipe,
         "seed": options.run.seed,
         "epochs": options.optim.epochs,
-        "weights": None if weights is None else weights_provenance(weights),
+        "weights": None if weights is None else weights_provenance(weights, options.model.model),
     }
 
 
@@ -177,7 +179,7 @@ def make_encoder(options: PretrainOptions) -> FrameEncoder:
         encoder = build_encoder(model.model, size, model.head, rotation, model.image_size, seed, resize)
         encoder.freeze(model.freeze)
         return encoder
-    held = describe_weights(model.weights).get("architecture", model.model)
+    held = describe_weights(model.weights, model.model).get("architecture", model.model)
     if not same_architecture(model.model, held):
         raise OptionError(
             f"--weights {model.weights}",

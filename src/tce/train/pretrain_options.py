@@ -87,7 +87,8 @@ class ContrastOptions:
     threshold_by: Literal["similarity", "quantile"] = "similarity"
     """A cosine (paper), or a quantile of each anchor's similarities, which cosines cannot outrun."""
     fill_bank: bool = True
-    """Fill the bank with one pass before training; else it starts random, as released."""
+    """Whether one pass over the clips fills the bank before training; --no-fill-bank starts it random, as
+    released."""
     constant_z: Literal["estimated", "first-step"] = "estimated"
     """NCE's constant Z: estimated on random rows of the filled bank, or set by the first step (released)."""
     bank_momentum: float = 0.0
@@ -257,7 +258,7 @@ class PretrainRunOptions(RunOptions):
     resume: bool = False
     """Go on with the run in --out from its latest checkpoint, or start it where there is none."""
     channels_last: bool = True
-    """Memory order in which convolutions are fastest."""
+    """Whether images lie in the memory order in which convolutions are fastest."""
     bank: Literal["copies", "sharded"] = "copies"
     """With several processes: a whole memory bank in each, or its rows divided among them."""
     sync_bn: bool = False

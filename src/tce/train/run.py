@@ -43,28 +43,35 @@ class RunFolder:
         path: the folder; made where it is missing.
         resume: go on with the run that is there, or begin where there is none.
         force: replace the run that is there.
+        flag: what the folder is given by, for messages.
 
     Raises:
         OptionError: a run is there and neither `resume` nor `force` is given.
         TceError: the folder cannot be written, or another process is using it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], resume: bool = False, force: bool = False):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resume: bool = False,
+        force: bool = False,
+        flag: str = "--out",
+    ):
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise TceError(
-                f"--out {self.path}", expected="a folder", found="a file", fix="choose another name"
+                f"{flag} {self.path}", expected="a folder", found="a file", fix="choose another name"
             )
-        require_writable(self.path / "options.json", "--out")
+        require_writable(self.path / "options.json", flag)
         self._lock = FileLock(self.path / ".lock", timeout=0)
         try:
             self._lock.acquire()
         except Timeout as error:
             raise TceError(
-                f"--out {self.path}",
+                f"{flag} {self.path}",
                 expected="a run folder that nobody is using",
                 found="another process at work in it",
-                fix="wait for it to end or choose another --out",
+                fix=f"wait for it to end or choose another {flag}",
             ) from error
         self.resume, self.force = resume, force
         self.journal: Journal | None = None
@@ -72,7 +79,7 @@ class RunFolder:
         if self.exists() and not (resume or force):
             self.close()
             raise OptionError(
-                f"--out {self.path}",
+                f"{flag} {self.path}",
                 expected="a new folder",
                 found="a run",
                 fix="--resume goes on with it, --force replaces it",
@@ -233,7 +240,8 @@ class RunFolder:
             raise TceError(
                 f"checkpoint {self.latest} cannot be read",
                 found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-                fix="put an earlier one of its folder in its place, or begin anew with --force",
+                fix="put an earlier one of its folder in its place, start a new run from the network with "
+                f"--weights {self.path}, or begin anew with --force",
             ) from error
         return state
 
@@ -323,7 +331,7 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[
             "--resume",
             expected="the data the run was started on",
             found=f"other data (its {' and '.join(changed)} differ)",
-            fix="give the same data, or begin anew in another --out",
+            fix="give the same data and lists, or begin anew in another folder",
         )
 
 

@@ -43,8 +43,8 @@ def read_catalog(
         layout: whose lists they are; "auto" tells by their names and contents, "folders" leaves lists aside.
 
     Raises:
-        TceError: nothing at the path, no footage, lists of no known kind, lists of other clips, or a clip
-            that is listed twice.
+        TceError: nothing at the path, no footage, lists of no known kind, of other clips or at odds with
+            their classes, or a clip that is listed twice.
         OptionError: there is no such split.
     """
     root = os.fspath(data)
@@ -71,7 +71,8 @@ def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01", w
         warn: whether to warn of listed clips that are not there.
 
     Raises:
-        TceError: lists of no known kind, lists of other clips, or a clip that is listed twice.
+        TceError: lists of no known kind, of other clips or at odds with their classes, or a clip that is
+            listed twice.
         OptionError: there is no such split.
     """
     recordings = [re.sub(PIECE_SUFFIX, "", name) for name in catalog.ids]
@@ -81,6 +82,7 @@ def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01", w
     found, missing = _match(footage, listing)
     if not found:
         raise _no_clip_listed(lists, catalog.root or "the collection", listing)
+    listing.require_classes(entry for _, entry in found)
     _require_once(lists, [(place, entry.name) for place, entry in found])
     if warn:
         _warn_missing(missing, listing)
@@ -154,6 +156,7 @@ def _listed_catalog(footage: Footage, listing: Listing, lists: str) -> Catalog:
     found, missing = _match(footage, listing)
     if not found:
         raise _no_clip_listed(lists, footage.root, listing)
+    listing.require_classes(entry for _, entry in found)
     _require_once(lists, [((place, _range(entry)), entry.name) for place, entry in found])
     _warn_missing(missing, listing)
     classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})

@@ -43,7 +43,7 @@ class Decoder:
 
     Raises:
         VideoMissing: nothing is at the path.
-        VideoUnreadable: no video is in the file.
+        VideoUnreadable: no video is in the file, or one of unknown codec.
     """
 
     def __init__(self, path: Path, threads: int = 0):
@@ -189,6 +189,8 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     streams = [stream for stream in container.streams if not stream.disposition & Disposition.attached_pic]
     for stream in streams:
         if isinstance(stream, VideoStream):
+            if stream.codec_context is None:  # its header is damaged, or this FFmpeg lacks the decoder
+                raise VideoUnreadable(str(path), "a video that FFmpeg decodes", "a stream of unknown codec")
             return stream
     kinds = sorted({stream.type for stream in streams})
     if kinds and set(kinds) <= {"audio", "subtitle"}:

@@ -9,7 +9,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -50,12 +50,30 @@ class Listing:
     Attributes:
         entries: the clips that they name.
         classes: class names in the order of their numbers; None for sorted names.
+        classes_file: the file that says so.
         layout: whose lists they are.
     """
 
     entries: list[Entry] = field(default_factory=list)
     classes: list[str] | None = None
+    classes_file: Path | None = None
     layout: Layout = "table"
+
+    def require_classes(self, entries: Iterable[Entry]) -> None:
+        """Check that the classes of these of its entries are among `classes`, where there are any.
+
+        Raises:
+            TceError: one is not; names the file of the classes.
+        """
+        known = set(self.classes or ())
+        for entry in entries:
+            if known and entry.label is not None and entry.label not in known:
+                raise TceError(
+                    str(self.classes_file),
+                    "all classes of the lists",
+                    f"no {entry.label!r}, the class of {entry.name!r}",
+                    "add it, or correct the list",
+                )
 
 
 def read_lists(lists: str | os.PathLike[str], split: str = "01", layout: Layout = "auto") -> Listing:
@@ -67,7 +85,7 @@ def read_lists(lists: str | os.PathLike[str], split: str = "01", layout: Layout 
         layout: whose lists they are; "auto" tells by the names and contents of the files.
 
     Raises:
-        TceError: nothing is there, or lists of no known kind.
+        TceError: nothing is there, lists of no known kind, or numbers of classes that contradict them.
         OptionError: there is no such split.
     """
     folder = Path(lists)
@@ -96,10 +114,11 @@ def _kind(files: Sequence[Path]) -> Layout | None:
         return "ucf101"
     if any(_HMDB_NAME.fullmatch(name) for name in names):
         return "hmdb51"
-    if any(name.endswith(".json") for name in names):
-        return "ssv2"
+    # Before the JSON: Kinetics' archives hold the same clips once more as train.json beside train.csv.
     if any(path.suffix.lower() == ".csv" and "youtube_id" in _header(path) for path in files):
         return "kinetics"
+    if any(name.endswith(".json") for name in names):
+        return "ssv2"
     if any(name.endswith((".csv", ".tsv", ".parquet")) for name in names):
         return "table"
     return None
@@ -119,22 +138,62 @@ def _read_ucf101(files: Sequence[Path], split: str) -> Listing:
         pattern = r"(?:train|test|val)list(\d+)\.txt"
         numbers = sorted({found[1] for name in named if (found := re.fullmatch(pattern, name))})
         raise OptionError("--split", f"one of {', '.join(numbers) or 'the lists'}", repr(split))
-    classes = _ucf_classes(named["classind.txt"]) if "classind.txt" in named else None
-    spelled = {class_key(name): name for name in classes or ()}
+    classes = _UcfClasses(named["classind.txt"]) if "classind.txt" in named else None
     entries = []
     for part, path in chosen.items():
-        for line in _lines(path):
-            name = re.sub(r"\s+\d+$", "", line)
+        for row, line in _numbered_lines(path):
+            found = re.fullmatch(r"(.+?)(?:\s+(\d+))?", line)
+            assert found is not None
+            name = found[1]
             label = name.replace("\\", "/").rpartition("/")[0].rpartition("/")[2] or ucf_label(name)
-            entries.append(Entry(name, spelled.get(class_key(label), label) if label else None, part))
-    return Listing(entries, classes)
+            if classes is not None:
+                label = classes.of(label, found[2], f"{path}, line {row}", line)
+            entries.append(Entry(name, label, part))
+    if classes is None:
+        return Listing(entries)
+    return Listing(entries, classes.names, classes.path)
 
 
-def _ucf_classes(path: Path) -> list[str]:
-    numbered = [line.split(maxsplit=1) for line in _lines(path)]
-    if not all(len(line) == 2 and line[0].isdecimal() for line in numbered):
-        raise TceError(str(path), 'lines such as "1 ApplyEyeMakeup"', "others")
-    return [name for _, name in sorted(numbered, key=lambda line: int(line[0]))]
+class _UcfClasses:
+    """What classInd.txt says.
+
+    Attributes:
+        path: the file.
+        names: the classes in the order of their numbers.
+    """
+
+    def __init__(self, path: Path):
+        numbered = [line.split(maxsplit=1) for line in _lines(path)]
+        if not all(len(line) == 2 and line[0].isdecimal() for line in numbered):
+            raise TceError(str(path), 'lines such as "1 ApplyEyeMakeup"', "others")
+        ordered = sorted(((int(number), name) for number, name in numbered), key=lambda pair: pair[0])
+        self.path = path
+        self.names = [name for _, name in ordered]
+        self._by_number = dict(ordered)
+        self._numbers = {name: number for number, name in ordered}
+        self._spelled = {class_key(name): name for name in self.names}
+
+    def of(self, label: str | None, number: str | None, where: str, line: str) -> str | None:
+        """The class of a clip as classInd.txt spells it; as the list does, where it is not in there.
+
+        Args:
+            label: the class that folder or name tell, if they do.
+            number: the number behind the name, if there is one.
+            where: the list and the line, for errors.
+            line: the line itself.
+
+        Raises:
+            TceError: the number is another class's, or nobody's.
+        """
+        named = self._spelled.get(class_key(label)) if label else None
+        if number is None or (label and named is None):
+            return named or label
+        numbered = self._by_number.get(int(number))
+        if numbered is not None and (named is None or class_key(numbered) == class_key(named)):
+            return named or numbered
+        expected = f"{self._numbers[named]}, the number of {named}" if named else "the number of a class"
+        found = f"{line!r}, and {number} is {numbered or 'no class'} there"
+        raise TceError(where, f"{expected} in {self.path}", found, "correct the line, or that file")
 
 
 def ucf_label(name: str) -> str | None:
@@ -187,13 +246,14 @@ def _read_kinetics(files: Sequence[Path], split: str) -> Listing:
 def _read_ssv2(files: Sequence[Path], split: str) -> Listing:
     """something-something-v2-train.json, ...-validation.json, ...-test.json and ...-labels.json."""
     classes: list[str] | None = None
+    classes_file: Path | None = None
     entries = []
     for path in files:
         if path.suffix.lower() != ".json":
             continue
         content = _json(path)
         if isinstance(content, dict) and all(str(number).isdigit() for number in content.values()):
-            classes = sorted(content, key=lambda name: int(content[name]))
+            classes, classes_file = sorted(content, key=lambda name: int(content[name])), path
             continue
         part = _split_in_name(path)
         if not isinstance(content, list):
@@ -204,7 +264,9 @@ def _read_ssv2(files: Sequence[Path], split: str) -> Listing:
             template = clip.get("template")
             label = re.sub(r"[\[\]]", "", template) if template else None
             entries.append(Entry(str(clip["id"]), label, part))
-    return Listing(entries, [re.sub(r"[\[\]]", "", name) for name in classes] if classes else None)
+    if not classes:
+        return Listing(entries)
+    return Listing(entries, [re.sub(r"[\[\]]", "", name) for name in classes], classes_file)
 
 
 _COLUMNS = {
@@ -302,11 +364,16 @@ def _split_number(split: str) -> int:
 
 
 def _lines(path: Path) -> list[str]:
+    return [line for _, line in _numbered_lines(path)]
+
+
+def _numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, stripped, each with its number in the file, from 1."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TceError(str(path), "a list in UTF-8", str(error)) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [(row, line.strip()) for row, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
 def _json(path: Path) -> object:

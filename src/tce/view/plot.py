@@ -10,13 +10,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.errors import TceError
-from tce.files import atomic
+from tce.errors import OptionError
+from tce.files import atomic, require_writable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 MOST_NAMES = 20  # more lines than this no legend keeps legible
 NAME_LENGTH = 36
 FRAME_COLOUR = "0.6"
+
+
+def require_picture(path: str | os.PathLike[str], what: str = "--output") -> Path:
+    """`path` itself, once it is sure that a picture can be written there; missing parent folders are made.
+
+    Args:
+        path: picture to write, one of `PICTURES` by its suffix.
+        what: the flag that names it, for errors.
+
+    Raises:
+        OptionError: a suffix that is no picture's.
+        TceError: `path` is a folder, or its folder cannot be made or written to.
+    """
+    _require_suffix(path, what)
+    return require_writable(path, what)
+
+
+def _require_suffix(path: str | os.PathLike[str], what: str) -> None:
+    suffix = Path(path).suffix.lower()
+    if suffix not in PICTURES:
+        raise OptionError(f"{what} {path}", f"a name ending in {', '.join(PICTURES)}", suffix or "no suffix")
 
 
 def save_map(
@@ -42,13 +63,10 @@ def save_map(
         What the colours mean: "time", "frame", "video", "folder" or "order".
 
     Raises:
-        TceError: a suffix that is no picture's.
+        OptionError: a suffix that is no picture's.
     """
     path = Path(path)
-    if path.suffix.lower() not in PICTURES:
-        raise TceError(
-            f"picture {path}", f"a name ending in {', '.join(PICTURES)}", path.suffix or "no suffix"
-        )
+    _require_suffix(path, "picture")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

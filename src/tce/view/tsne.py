@@ -19,7 +19,7 @@ from tce.video.source import open_video
 from tce.view.film import FILMS, FRAMES_PER_SECOND, save_film
 from tce.view.gather import counted, find_videos, gather, open_encoder, told_skipped
 from tce.view.options import TsneOptions
-from tce.view.plot import PICTURES, save_map
+from tce.view.plot import PICTURES, require_picture, save_map
 from tce.view.reduce import Floats, fit_tsne
 from tce.view.stored import Embeddings, load_embeddings, save_embeddings
 
@@ -34,8 +34,7 @@ def tsne(options: TsneOptions) -> Result:
     Raises:
         TceError: an output that cannot be written, bad input, or too few frames for a map.
     """
-    output = output_path(options.output, options.vid)
-    require_writable(output)
+    output = require_output(options.output, options.vid)
     if options.save_embeddings is not None:
         require_writable(options.save_embeddings, "--save-embeddings")
     skipped: dict[str, str] = {}
@@ -78,24 +77,25 @@ def tsne(options: TsneOptions) -> Result:
     return Result(text, figures)
 
 
-def output_path(given: str, film: bool) -> Path:
+def require_output(given: str, film: bool) -> Path:
     """Where the picture or film goes; a picture with a film's name becomes a .png, and that is said.
 
     Raises:
         OptionError: a suffix that fits neither.
+        TceError: it cannot be written there.
     """
     path = Path(given)
     suffix = path.suffix.lower()
-    wanted = FILMS if film else PICTURES
-    if suffix in wanted:
-        return path
-    if not film and suffix in VIDEO_SUFFIXES:
-        picture = path.with_suffix(".png")
-        log.warning("without --vid the result is a picture: written to %s", picture)
-        return picture
-    found = suffix or "no suffix"
-    fix = "leave --vid out for a picture" if film and suffix in PICTURES else ""
-    raise OptionError(f"--output {given}", f"a name ending in {', '.join(wanted)}", found, fix)
+    if film and suffix not in FILMS:
+        fix = "leave --vid out for a picture" if suffix in PICTURES else ""
+        expected, found = f"a name ending in {', '.join(FILMS)}", suffix or "no suffix"
+        raise OptionError(f"--output {given}", expected, found, fix)
+    if film:
+        return require_writable(path)
+    if suffix in VIDEO_SUFFIXES:
+        path = path.with_suffix(".png")
+        log.warning("without --vid the result is a picture: written to %s", path)
+    return require_picture(path)
 
 
 def _map(embeddings: Floats, options: TsneOptions) -> NDArray[np.float64]:
