@@ -96,7 +96,8 @@ def load_subject(
     network: FrameEncoder | Classifier
     if ckpt == RANDOM:
         assert model is not None
-        network = build_encoder(model, image_size=image_size, seed=seed)
+        squash = None if ":" in model else "squash"  # as pre-training does, so that the two can be compared
+        network = build_encoder(model, image_size=image_size, seed=seed, resize=squash)
         facts: dict[str, Any] = {"path": RANDOM, "format": "untrained", "seed": seed}
         name = f"random-{model}"
     else:
