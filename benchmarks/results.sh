@@ -56,10 +56,10 @@ for protocol in knn linear retrieval coherence; do
 done
 
 # Side by side, the untrained or randomly initialised one first: differences are to it.
-compare() { # name of the chart, runs by twos
+compare() { # what the first of each two is called, name of the chart, runs by twos
     names=()
-    for ((i = 2; i <= $#; i += 2)); do names+=(random TCE); done
-    tce compare "${@:2}" --names "${names[@]}" --output "$out/$1.png"
+    for ((i = 3; i <= $#; i += 2)); do names+=("$1" TCE); done
+    tce compare "${@:3}" --names "${names[@]}" --output "$out/$2.png"
 }
 frozen=()
 for set in gestures fights; do
@@ -67,11 +67,11 @@ for set in gestures fights; do
         frozen+=("$out"/judged/$set-{untrained,pretrained}-$protocol)
     done
 done
-compare frozen "${frozen[@]}"
-compare coherence "$out"/judged/gestures-{untrained,pretrained}-coherence "$out"/judged/fights-{untrained,pretrained}-coherence
+compare untrained frozen "${frozen[@]}"
+compare untrained coherence "$out"/judged/gestures-{untrained,pretrained}-coherence "$out"/judged/fights-{untrained,pretrained}-coherence
 for kind in long few; do
-    compare finetune-$kind "$out"/judged/gestures-$kind-{random,tce}-frames
+    compare random finetune-$kind "$out"/judged/gestures-$kind-{random,tce}-frames
 done
-compare finetune-short "$out"/judged/gestures-short-{random,tce}-frames "$out"/judged/fights-short-{random,tce}-frames
+compare random finetune-short "$out"/judged/gestures-short-{random,tce}-frames "$out"/judged/fights-short-{random,tce}-frames
 tce compare "$out"/judged/gestures-{short,long,few}-{random,tce}-frames --output "$out/finetune.png" --names \
     "12 epochs, random" "12 epochs, TCE" "60 epochs, random" "60 epochs, TCE" "5 labels a class, random" "5 labels a class, TCE"
