@@ -155,7 +155,8 @@ def test_a_network_tells_what_it_was_trained_on(
     assert (told["made"], told["split"], told["seed"], told["epochs"]) == ("tce pretrain", None, 0, 3)
     assert told["data"]["path"] == str(clips) and len(told["data"]["fingerprint"]) >= 32
     judged = EvaluateOptions(str(tmp_path / "a"), str(clips), "knn", samples=1, out=str(tmp_path / "e"))
-    assert "pre-trained, without labels, on 100% of these test clips" in " ".join(evaluate(judged).figures["notes"])
+    seen = "pre-trained, without labels, on 100% of these test clips"
+    assert seen in " ".join(evaluate(judged).figures["notes"])
     tuning = FinetuneOptions(
         FinetuneDataOptions(str(clips)),
         FinetuneModelOptions(weights=str(tmp_path / "a"), image_size=32),
@@ -163,7 +164,7 @@ def test_a_network_tells_what_it_was_trained_on(
         run=FinetuneRunOptions(savedir=str(tmp_path / "f"), max_steps=1),
     )
     tuned = finetune(tuning)
-    assert "pre-trained, without labels, on 100% of these test clips" in " ".join(tuned.figures["notes"]), "known of what it started from"
+    assert seen in " ".join(tuned.figures["notes"]), "known of what it started from"
     with pytest.raises(OptionError, match=r"expected a resnet18, .*; found a resnet34; add --model resnet34"):
         pretrain(options(clips, tmp_path / "b", model="resnet18", weights=str(tmp_path / "a")))
     one = make_folders(tmp_path / "one", classes=1, people=1)
