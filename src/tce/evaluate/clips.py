@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,6 +142,23 @@ def open_split(
     _require_clips(clips, data, lists, need_train)
     _note_classes(clips)
     return clips
+
+
+def require_splits(data: str, lists: str | None, splits: Sequence[str]) -> None:
+    """Check the same for several splits, which only lists tell apart.
+
+    Raises:
+        OptionError: several splits without lists, or one that the data do not hold.
+    """
+    if len(splits) > 1 and lists is None:
+        raise OptionError(
+            f"--split {','.join(splits)}",
+            expected="one split, as there are no lists",
+            found=str(len(splits)),
+            fix="give --lists",
+        )
+    for split in splits:
+        require_split(data, lists, split)
 
 
 def require_split(data: str, lists: str | None, split: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tce.errors import OptionError
 from tce.evaluate import report
-from tce.evaluate.clips import SplitClips, open_split, require_split
+from tce.evaluate.clips import SplitClips, open_split, require_splits
 from tce.evaluate.judge import Judge, Outcome
 from tce.evaluate.notes import notes
 from tce.evaluate.options import PLACEHOLDER, EvaluateOptions
@@ -50,15 +50,7 @@ def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
     folder = Path(options.out) if options.out else _folder(options, subject)
     require_writable(folder / "result.json", "--out")
     _require_no_run(folder)
-    for split in options.splits:
-        require_split(options.data, options.lists, split)
-    if len(options.splits) > 1 and options.lists is None:
-        raise OptionError(
-            f"--split {options.split}",
-            expected="one split, as there are no lists",
-            found=f"{len(options.splits)}",
-            fix="give --lists",
-        )
+    require_splits(options.data, options.lists, options.splits)
     if cache is None:
         cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
 

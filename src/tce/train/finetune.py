@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -18,24 +17,23 @@ import torch
 from tce.collection.tables import read_options
 from tce.errors import OptionError, TceError
 from tce.evaluate import command, report
-from tce.evaluate.clips import SplitClips, open_split
+from tce.evaluate.clips import SplitClips, open_split, require_splits
 from tce.evaluate.holdout import hold_out, scarce_labels
 from tce.evaluate.judge import Judge, Outcome
 from tce.evaluate.options import EvaluateOptions, split_names
 from tce.evaluate.subject import Subject
 from tce.model.backbone import same_architecture
-from tce.model.checkpoint import describe, load_classifier, load_encoder, tensors_hash
+from tce.model.checkpoint import load_encoder, tensors_hash
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
-from tce.model.formats import FINETUNED_2020, FINETUNED_LATER
 from tce.model.reading import huggingface_place
 from tce.model.weights import describe_weights, load_backbone_weights, weights_provenance
 from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.finetune_options import FinetuneOptions
 from tce.train.loop import fit
-from tce.train.optim import make_optimizer
 from tce.train.options import require_used_decay
+from tce.train.resumed import run_of, what_is_resumed
 from tce.train.run import RunFolder, describe_run
 from tce.train.tuning import Finetuning
 from tce.train.world import deterministic, join_world
@@ -92,14 +90,9 @@ def _evaluate_only(options: FinetuneOptions) -> Result:
     cache = Path(options.run.savedir) / FOOTAGE
     additions = read_options(cache / "collection").get("additions", ())
     packed = any(os.path.abspath(options.data.footage) in addition["footage"] for addition in additions)
-    ckpt = _run_of(options.run.resume or options.run.savedir)
+    ckpt = run_of(options.run.resume or options.run.savedir)
     tested = _test_options(options, str(ckpt), "evaluation")
     return command.evaluate(tested, cache if packed else None)
-
-
-def _run_of(path: str) -> Path:
-    """The run folder of a training state in it; any other path as it is."""
-    return Path(path).parent.parent if Path(path).name == "latest.pt" else Path(path)
 
 
 def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> EvaluateOptions:
@@ -123,13 +116,7 @@ def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> Eval
 
 def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
     """A run for each split in a folder of its own, and the mean of their test figures in --savedir."""
-    if options.data.lists_folder is None:
-        raise OptionError(
-            f"--split {options.data.split}",
-            expected="one split, as there are no lists",
-            found=str(len(splits)),
-            fix="give --lists",
-        )
+    require_splits(options.data.footage, options.data.lists_folder, splits)
     folder = Path(options.run.savedir)
     cache = folder / FOOTAGE  # packed once for all splits
     runs = []
@@ -153,7 +140,7 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
     with join_world(run.device) as world, deterministic(run.deterministic):
         if world.size > 1:
             raise OptionError("tce finetune", "one process", str(world.size), "start it without a launcher")
-        resumed = _resumed(run.resume, run.savedir, options.optim.epochs)
+        resumed = what_is_resumed(run.resume, run.savedir, options.optim.epochs)
         encoder = starting_encoder(options)  # what is wrong with it is told before footage is packed
         with RunFolder(run.savedir, resumed.in_place, run.force, "--savedir") as folder:
             clips = open_split(
@@ -185,110 +172,6 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
             result = _tested(options, task, folder, figures, way)
             folder.write_result(result)
     return Result(_text(result), result)
-
-
-@dataclasses.dataclass(frozen=True)
-class Resumed:
-    """What `--resume` means.
-
-    Attributes:
-        in_place: go on with the run in --savedir.
-        file: a fine-tuning file of the 2020 release or later to go on from, in a new run.
-    """
-
-    in_place: bool
-    file: str | None = None
-
-    def state(self, task: Finetuning, options: FinetuneOptions) -> dict[str, Any]:
-        """A training state made of the file: its network and its epoch; momentum starts anew.
-
-        Raises:
-            TceError: another number of classes or another network.
-        """
-        assert self.file is not None
-        given = load_classifier(self.file, options.model.model)
-        if given.num_classes != task.classifier.num_classes:
-            raise TceError(
-                f"--resume {self.file}",
-                expected=f"{task.classifier.num_classes} classes, as in the data",
-                found=f"{given.num_classes}",
-                fix="give the --data and --lists it was trained on, or start from it with --weights",
-            )
-        epoch = int(given.config.provenance.get("epoch", 0))
-        log.info("going on from epoch %d of %s; the optimiser's momentum starts anew", epoch, self.file)
-        return {
-            "step": epoch * task.steps_per_epoch,
-            "task": {**task.state_dict(), "model": given.state_dict()},
-            "optimizer": make_optimizer(task.parameters(), options.optim).state_dict(),
-            "means": {"sums": {}, "counts": {}},
-            "last": {},
-            "rng": [{"cpu": torch.get_rng_state()}],
-        }
-
-
-def _resumed(resume: str | None, savedir: str, epochs: int) -> Resumed:
-    """What `--resume` and `--savedir` mean together.
-
-    Raises:
-        OptionError: a pre-training file or run, a network without training state, another run's folder, or a
-            file that has been trained for all the epochs already.
-    """
-    if resume is None:
-        return Resumed(False)
-    here, there = Path(savedir).resolve(), _run_of(resume or savedir).resolve()
-    if (there == here and _command_of(there) != "pretrain") or _began_from(here, resume):
-        return Resumed(True)
-    if (there / "options.json").exists():
-        if _command_of(there) == "pretrain":
-            raise OptionError(
-                f"--resume {resume}",
-                expected="a fine-tuning run",
-                found="one of `tce pretrain`",
-                fix=f"start from its network with --weights {there}",
-            )
-        raise OptionError(
-            f"--resume {resume}",
-            expected="the run in --savedir, which goes on in its own folder",
-            found=f"--savedir {savedir}",
-            fix=f"use --savedir {there}, or start a new run from its network with --weights {there}",
-        )
-    facts = describe(resume)
-    if facts["format"] in (FINETUNED_2020, FINETUNED_LATER):
-        done = int(facts["provenance"].get("epoch", 0))
-        if done >= epochs:
-            raise OptionError(
-                "--epochs",
-                expected=f"more than the {done} that {resume} has been trained for",
-                found=str(epochs),
-                fix="raise --epochs, or test it with --evaluate",
-            )
-        return Resumed(False, resume)
-    kind = "a pre-training file" if facts["kind"] != "classifier" else "a network without training state"
-    raise OptionError(
-        f"--resume {resume}",
-        expected="a fine-tuning run's folder, its checkpoints/latest.pt, or a fine-tuning file of 2020",
-        found=f"{kind} ({facts['format']})",
-        fix=f"start from it with --weights {resume}",
-    )
-
-
-def _command_of(folder: Path) -> str | None:
-    """The command that made a run folder; None where its options.json does not tell."""
-    return _options_of(folder).get("command")
-
-
-def _began_from(folder: Path, resume: str) -> bool:
-    """Whether the run in a folder was begun by the same `--resume FILE`: the command is being repeated."""
-    begun = _options_of(folder).get("options", {}).get("run", {}).get("resume")
-    return bool(resume) and begun == resume
-
-
-def _options_of(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / "options.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str]:
