@@ -45,3 +45,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_folders() -> Callable[..., Path]:
     """`write_folders`."""
     return write_folders
+
+
+@pytest.fixture(scope="module")
+def footage(make_folders: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes by five people, two clips of eight frames each."""
+    return make_folders(tmp_path_factory.mktemp("footage"), people=5, frames=8)

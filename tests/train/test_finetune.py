@@ -5,7 +5,6 @@ import json
 import runpy
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,13 @@ from tce.cli import main
 from tce.errors import OptionError, TceError
 from tce.evaluate.compare import compare
 from tce.evaluate.options import CompareOptions
-from tce.model.checkpoint import load_classifier, load_encoder, save_model
-from tce.model.classifier import Classifier, classifier_from_encoder
+from tce.model.checkpoint import load_classifier, save_model
+from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.recipes import apply_recipe
 from tce.train.finetune import finetune
 from tce.train.finetune_options import FinetuneOptions
 from tce.train.options import require_used_decay
-from tce.train.pretrain import pretrain
 from tce.train.tuning import stage_groups
 from tce.video.synthetic import make_clips
 
@@ -43,12 +41,6 @@ def options(data: Path | str, out: Path, **flags: Any) -> FinetuneOptions:
         groups[group.name] = kind(**{name: flags.pop(name) for name in list(flags) if name in names})  # type: ignore[misc,operator]
     assert not flags, flags
     return FinetuneOptions(**groups)
-
-
-@pytest.fixture(scope="module")
-def footage(make_folders: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes by five people, two clips of eight frames each."""
-    return make_folders(tmp_path_factory.mktemp("footage"), people=5, frames=8)
 
 
 def test_a_run_folder_holds_what_it_should(footage: Path, tmp_path: Path) -> None:
@@ -304,35 +296,6 @@ def test_another_schedule_overrides_a_recipes_steps() -> None:
         require_used_decay(asked, "finetune", "paper-2020-diff")
 
 
-def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    finetune(options(footage, run, epochs=1))
-    encoder = save_model(tmp_path / "encoder.safetensors", build_encoder("resnet18", 8, image_size=32))
-    with pytest.raises(OptionError, match=r"found a pre-training file.*start from it with --weights"):
-        finetune(options(footage, tmp_path / "new", resume=str(encoder)))
-    with pytest.raises(OptionError, match=r"network without training state.*--weights"):
-        finetune(options(footage, tmp_path / "new", resume=str(run / "model.safetensors")))
-    with pytest.raises(OptionError, match=r"use --savedir .*run, or start a new run"):
-        finetune(options(footage, tmp_path / "new", resume=str(run)))
-    with pytest.raises(OptionError, match=r"a new folder; found a run; --resume goes on"):
-        finetune(options(footage, run))
-    with pytest.raises(OptionError, match=r"--lr contradicts the run"):
-        finetune(options(footage, run, lr=0.5, resume=""))
-    with pytest.raises(TceError, match=r"no such file"):
-        finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "nothing.pth")))
-    from test_pretrain import options as pretraining
-
-    with pytest.raises(OptionError, match=r"expected a run of `tce pretrain`; found one of `tce finetune`"):
-        pretrain(pretraining(clips, run, resume=True))
-    pretrain(pretraining(clips, tmp_path / "pre", max_steps=1, epochs=1))
-    with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):
-        finetune(options(footage, tmp_path / "pre", resume=""))
-    with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):
-        finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "pre")))
-    with pytest.raises(TceError, match="found a classifier, as fine-tuning writes it"):
-        load_encoder(run, "tinynet:tiny")
-
-
 def test_what_is_wrong_is_told_before_footage_is_packed(tmp_path: Path) -> None:
     made = make_clips(tmp_path, classes=2, per_class=2, frames=7, size=32, groups=2, test_groups=1)
     encoder = str(save_model(tmp_path / "encoder.safetensors", build_encoder("resnet18", 8, image_size=32)))
@@ -345,38 +308,6 @@ def test_what_is_wrong_is_told_before_footage_is_packed(tmp_path: Path) -> None:
         with pytest.raises((TceError, OptionError), match=told):
             finetune(options(made.videos, tmp_path / "run", lists=str(made.lists), **flags))
     assert not list(tmp_path.rglob("collection"))
-
-
-def test_other_lists_are_other_data(footage: Path, tmp_path: Path) -> None:
-    root = jpegs_256(footage, tmp_path)
-    lists = root / "UCF_list"
-    finetune(options(root / "jpegs_256", tmp_path / "run", lists=str(lists), max_steps=1))
-    test, train = lists / "testlist01.txt", lists / "trainlist01.txt"
-    tested, trained = test.read_text().split("\n"), train.read_text().split("\n")
-    train.write_text("\n".join([f"{tested[0]} 1", *trained[1:]]))  # as many, but others
-    test.write_text("\n".join([trained[0].split(" ")[0], *tested[1:]]))
-    with pytest.raises(OptionError, match=r"other data \(its .*split.* differ"):
-        finetune(options(root / "jpegs_256", tmp_path / "run", lists=str(lists), resume=""))
-
-
-def interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_a_run_begun_from_a_file_goes_on_from_its_own_checkpoint(footage: Path, tmp_path: Path) -> None:
-    file = tmp_path / "checkpoint.pth"
-    given = classifier_from_encoder(build_encoder("resnet18", image_size=32, seed=0), 3)
-    torch.save({"epoch": 1, "state_dict": released_classifier(given), "optimizer": {"state": {}}}, file)
-    flags = {"model": "resnet18", "image_size": 32, "epochs": 3, "resume": str(file)}
-    begun = options(footage, tmp_path / "run", **flags)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tce.train.finetune.fit", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            finetune(begun)
-    first = saved(tmp_path / "run")
-    assert first["step"] > 0, "the file's epochs are done"
-    finetune(begun)  # the command as it was
-    assert saved(tmp_path / "run")["step"] == 3 * first["step"]
 
 
 def test_a_broken_clip_is_left_out_and_named(footage: Path, tmp_path: Path) -> None:

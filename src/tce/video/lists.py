@@ -5,8 +5,6 @@ UCF101 (and anything listed alike), HMDB51, Kinetics, Something-Something and pl
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +14,16 @@ from typing import Literal
 
 from tce.errors import OptionError, TceError
 from tce.video.footage import SPLIT_NAMES
+from tce.video.listfile import (
+    header,
+    lines,
+    numbered_lines,
+    read_json,
+    read_table,
+    rows,
+    seconds,
+    text_or_none,
+)
 
 Layout = Literal["auto", "folders", "ucf101", "hmdb51", "kinetics", "ssv2", "table"]
 
@@ -115,7 +123,7 @@ def _kind(files: Sequence[Path]) -> Layout | None:
     if any(_HMDB_NAME.fullmatch(name) for name in names):
         return "hmdb51"
     # Before the JSON: Kinetics' archives hold the same clips once more as train.json beside train.csv.
-    if any(path.suffix.lower() == ".csv" and "youtube_id" in _header(path) for path in files):
+    if any(path.suffix.lower() == ".csv" and "youtube_id" in header(path) for path in files):
         return "kinetics"
     if any(name.endswith(".json") for name in names):
         return "ssv2"
@@ -141,7 +149,7 @@ def _read_ucf101(files: Sequence[Path], split: str) -> Listing:
     classes = _UcfClasses(named["classind.txt"]) if "classind.txt" in named else None
     entries = []
     for part, path in chosen.items():
-        for row, line in _numbered_lines(path):
+        for row, line in numbered_lines(path):
             found = re.fullmatch(r"(.+?)(?:\s+(\d+))?", line)
             assert found is not None
             name = found[1]
@@ -163,7 +171,7 @@ class _UcfClasses:
     """
 
     def __init__(self, path: Path):
-        numbered = [line.split(maxsplit=1) for line in _lines(path)]
+        numbered = [line.split(maxsplit=1) for line in lines(path)]
         if not all(len(line) == 2 and line[0].isdecimal() for line in numbered):
             raise TceError(str(path), 'lines such as "1 ApplyEyeMakeup"', "others")
         ordered = sorted(((int(number), name) for number, name in numbered), key=lambda pair: pair[0])
@@ -217,7 +225,7 @@ def _read_hmdb51(files: Sequence[Path], split: str) -> Listing:
         numbers.add(found["number"])
         if int(found["number"]) != number:
             continue
-        for line in _lines(path):
+        for line in lines(path):
             name, _, flag = line.rpartition(" ")
             part = {"1": "train", "2": "test"}.get(flag)
             source = re.sub(_HMDB_CLIP, "", os.path.splitext(name.strip())[0])
@@ -231,11 +239,11 @@ def _read_kinetics(files: Sequence[Path], split: str) -> Listing:
     """train.csv, val.csv, ...: label, youtube_id, time_start, time_end, split; test lists may lack labels."""
     entries = []
     for path in files:
-        if path.suffix.lower() != ".csv" or "youtube_id" not in _header(path):
+        if path.suffix.lower() != ".csv" or "youtube_id" not in header(path):
             continue
         stated = _split_in_name(path)
-        for row in _rows(path):
-            start, end = _number(row.get("time_start"), path), _number(row.get("time_end"), path)
+        for row in rows(path):
+            start, end = seconds(row.get("time_start"), path), seconds(row.get("time_end"), path)
             label = (row.get("label") or "").replace("_", " ").strip() or None
             part = (row.get("split") or "").strip().lower()
             video = (row.get("youtube_id") or "").strip()
@@ -251,7 +259,7 @@ def _read_ssv2(files: Sequence[Path], split: str) -> Listing:
     for path in files:
         if path.suffix.lower() != ".json":
             continue
-        content = _json(path)
+        content = read_json(path)
         if isinstance(content, dict) and all(str(number).isdigit() for number in content.values()):
             classes, classes_file = sorted(content, key=lambda name: int(content[name])), path
             continue
@@ -290,7 +298,7 @@ def _read_table(files: Sequence[Path], split: str) -> Listing:
 
 
 def _table_entries(path: Path) -> Iterator[Entry]:
-    table = _table(path)
+    table = read_table(path)
     lower = {name.lower(): name for name in table.column_names}
     columns = {
         key: table[lower[name]].to_pylist()
@@ -303,38 +311,16 @@ def _table_entries(path: Path) -> Iterator[Entry]:
         if name is None or not str(name).strip():
             raise TceError(f"{path}, row {row + 2}", "a path", "an empty cell")
         cells = {key: column[row] for key, column in columns.items()}
-        part = _text(cells.get("split"))
+        part = text_or_none(cells.get("split"))
         yield Entry(
             str(name),
-            _text(cells.get("label")),
+            text_or_none(cells.get("label")),
             SPLIT_NAMES.get(part.lower(), part) if part else None,
-            _number(cells.get("start"), path),
-            _number(cells.get("end"), path),
-            _text(cells.get("group")),
-            _text(cells.get("source")),
+            seconds(cells.get("start"), path),
+            seconds(cells.get("end"), path),
+            text_or_none(cells.get("group")),
+            text_or_none(cells.get("source")),
         )
-
-
-def _table(path: Path):  # type: ignore[no-untyped-def]  # pyarrow has no types
-    import pyarrow as pa
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet as pq
-
-            return pq.read_table(path)
-        from pyarrow import csv as arrow_csv
-
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        parse = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        # As text, all of it: a clip named 007 is not number 7.
-        columns = arrow_csv.open_csv(path, parse_options=parse).schema.names
-        convert = arrow_csv.ConvertOptions(
-            column_types={name: pa.string() for name in columns}, strings_can_be_null=True
-        )
-        return arrow_csv.read_csv(path, parse_options=parse, convert_options=convert)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TceError(str(path), "a CSV or Parquet table", str(error).splitlines()[0]) from error
 
 
 _READERS = {
@@ -361,50 +347,3 @@ def _split_number(split: str) -> int:
         return int(split)
     except ValueError:
         raise OptionError("--split", 'the number of a split, as "01"', repr(split)) from None
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for _, line in _numbered_lines(path)]
-
-
-def _numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, stripped, each with its number in the file, from 1."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TceError(str(path), "a list in UTF-8", str(error)) from error
-    return [(row, line.strip()) for row, line in enumerate(text.splitlines(), 1) if line.strip()]
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise TceError(str(path), "JSON", str(error)) from error
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [name.strip().lower() for name in next(csv.reader(file), [])]
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
-            yield {(key or "").strip().lower(): value for key, value in row.items()}
-
-
-def _number(cell: object, path: Path) -> float:
-    if cell is None or cell == "":
-        return float("nan")
-    try:
-        return float(str(cell))
-    except ValueError:
-        raise TceError(str(path), "times in seconds", repr(cell)) from None
-
-
-def _text(cell: object) -> str | None:
-    return None if cell is None or cell == "" else str(cell)
