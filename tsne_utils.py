@@ -8,6 +8,6 @@ try:
 except ImportError:  # a fresh clone in which nothing was installed but what tce needs
     sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from tce.view.reduce import fit_pca, fit_tsne
+from tce.visualize.reduce import fit_pca, fit_tsne
 
 __all__ = ["fit_pca", "fit_tsne"]

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tce.options.pretrain import AugmentOptions
 from tce.train.augment import Augmentation, frames_together
-from tce.train.pretrain_options import AugmentOptions
 
 CLIPS, VIEWS = 64, 2
 COLORS = {"brightness": 0.5, "color_contrast": 0.5, "saturation": 0.5, "hue": 0.25}

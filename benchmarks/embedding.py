@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from costs import cost, in_turn
 
-from tce.embed import embed
-from tce.model.device import autocast, pick_device
+from tce.device import autocast, pick_device
+from tce.embedding.embed import embed
 from tce.model.encoder import FrameEncoder, build_encoder
-from tce.video.source import open_video
+from tce.video.open_video import open_video
 from tce.video.synthetic import draw_clip, write_video
 
 

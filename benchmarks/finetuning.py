@@ -31,27 +31,27 @@ import torch
 from costs import in_turn, median, ratios
 from torch.nn import functional
 
-from tce.collection.image import decode_into
-from tce.collection.loader import Loader
-from tce.collection.options import PackOptions
-from tce.collection.pack import pack
-from tce.collection.store import FrameStore, open_store
-from tce.evaluate import neighbours
-from tce.evaluate.clips import SplitClips, open_split
-from tce.evaluate.neighbours import nearest
-from tce.evaluate.protocol import score_clips
-from tce.evaluate.retrieval import RECALL_AT
-from tce.evaluate.samples import Reader, _frames, _Plan, paper_samples
+from tce.data.frame_store import FrameStore, open_store
+from tce.data.loader import Loader
+from tce.data.pack import pack
+from tce.data.sampling import test_positions
+from tce.device import autocast
+from tce.distributed import join_world
+from tce.evaluation import neighbours
+from tce.evaluation.clip_reader import Reader, _frames, _Plan, paper_samples
+from tce.evaluation.clip_scores import score_clips
+from tce.evaluation.neighbours import nearest
+from tce.evaluation.retrieval import RECALL_AT
+from tce.evaluation.split_clips import SplitClips, open_split
 from tce.model.classifier import Classifier, classifier_from_encoder
-from tce.model.device import autocast
 from tce.model.encoder import build_encoder
+from tce.options.finetune import FinetuneOptions
+from tce.options.pack import PackOptions
 from tce.recipes import apply_recipe
-from tce.train.finetune_options import FinetuneOptions
-from tce.train.loop import Loop
+from tce.train.finetune_task import Finetuning
 from tce.train.optim import make_optimizer
-from tce.train.tuning import Finetuning
-from tce.train.world import join_world
-from tce.video.sampling import test_positions
+from tce.train.trainer import Loop
+from tce.video.image import decode_into
 from tce.video.synthetic import make_clips
 
 

@@ -29,12 +29,12 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from tce.collection.image import decode, decode_into
-from tce.collection.loader import Loader
-from tce.collection.options import PackOptions
-from tce.collection.pack import pack
-from tce.collection.store import FrameStore, open_store
-from tce.video.source import open_video
+from tce.data.frame_store import FrameStore, open_store
+from tce.data.loader import Loader
+from tce.data.pack import pack
+from tce.options.pack import PackOptions
+from tce.video.image import decode, decode_into
+from tce.video.open_video import open_video
 
 SEED = 0
 # Frames a second that a fast GPU may take in training ResNet-18 at 112 px. An assumption, not a measurement:
@@ -313,7 +313,7 @@ def bench_memory(folder: Path, scale: Scale) -> None:
 CATALOG = """
 import re, sys, time
 import numpy as np, pyarrow as pa, pyarrow.compute as pc
-from tce.video.catalog import Catalog
+from tce.data.read_catalog import Catalog
 def used():  # getrusage would also count the parent before this program replaced it
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1000
 n = int(sys.argv[1])

@@ -19,17 +19,17 @@ from pathlib import Path
 import torch
 from costs import in_turn, median, ratios
 
-from tce.collection.options import PackOptions
-from tce.collection.pack import pack
-from tce.collection.store import open_store
-from tce.model.device import autocast
+from tce.data.frame_store import open_store
+from tce.data.pack import pack
+from tce.device import autocast
+from tce.distributed import join_world
+from tce.options.pack import PackOptions
+from tce.options.pretrain import PretrainOptions
 from tce.recipes import apply_recipe
-from tce.train.loop import Loop
 from tce.train.optim import make_optimizer
 from tce.train.pretrain import make_encoder
-from tce.train.pretrain_options import PretrainOptions
-from tce.train.task import Pretraining
-from tce.train.world import join_world
+from tce.train.pretrain_task import Pretraining
+from tce.train.trainer import Loop
 from tce.video.synthetic import make_clips
 
 

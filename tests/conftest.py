@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # A suite that was started in the background ignores Ctrl-C, and so would the processes it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ["SVT_LOG"] = "0"  # the AV1 encoder is talkative
+settings.register_profile("patient", deadline=None)  # other work on the machine is no fault of ours
+settings.load_profile("patient")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -20,3 +26,22 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("no ../shared/data beside the checkout: real clips are kept out of the repository")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def hard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Paths of all hard footage by name."""
+    from tests.helpers import hard_footage
+
+    folder = tmp_path_factory.mktemp("hard")
+    return {piece.name: path for piece, path in hard_footage.make_all(folder)}
+
+
+@pytest.fixture(scope="session")
+def hard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of every kind of hard footage."""
+    from tests.helpers import hard_footage
+
+    folder = tmp_path_factory.mktemp("hard_footage")
+    list(hard_footage.make_all(folder))
+    return folder

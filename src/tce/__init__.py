@@ -12,23 +12,33 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "TceError": "tce.errors",
-    "VideoError": "tce.video.source",
-    "Video": "tce.video.source",
-    "open_video": "tce.video.source",
+    "VideoError": "tce.video.open_video",
+    "Video": "tce.video.open_video",
+    "open_video": "tce.video.open_video",
     "FrameEncoder": "tce.model.encoder",
     "Classifier": "tce.model.classifier",
     "classifier_from_encoder": "tce.model.classifier",
     "load_encoder": "tce.model.checkpoint",
     "load_classifier": "tce.model.checkpoint",
     "embed": "tce.embed",
-    "fit_pca": "tce.view.reduce",
-    "fit_tsne": "tce.view.reduce",
+    "fit_pca": "tce.visualize.reduce",
+    "fit_tsne": "tce.visualize.reduce",
     "pretrain": "tce.train.pretrain",
-    "PretrainOptions": "tce.train.pretrain_options",
+    "PretrainOptions": "tce.options.pretrain",
     "finetune": "tce.train.finetune",
-    "FinetuneOptions": "tce.train.finetune_options",
+    "FinetuneOptions": "tce.options.finetune",
 }
-_SUBPACKAGES = {"contrast", "video", "collection", "model", "train", "evaluate", "view"}
+_SUBPACKAGES = {
+    "contrast",
+    "data",
+    "embedding",
+    "evaluation",
+    "model",
+    "options",
+    "train",
+    "video",
+    "visualize",
+}
 __all__ = ["__version__", *sorted(_HOMES), *sorted(_SUBPACKAGES)]
 
 

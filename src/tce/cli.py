@@ -32,63 +32,67 @@ class Command:
 
 COMMANDS = {
     "demo": Command(
-        "tce.demo:demo", "tce.demo:DemoOptions", "see it work on generated clips, in about two minutes"
+        "tce.commands.demo:demo",
+        "tce.options.demo:DemoOptions",
+        "see it work on generated clips, in about two minutes",
     ),
     "pack": Command(
-        "tce.collection.pack:pack",
-        "tce.collection.pack:PackOptions",
+        "tce.data.pack:pack",
+        "tce.options.pack:PackOptions",
         "videos or frame folders -> a collection",
     ),
     "check": Command(
-        "tce.collection.check:check",
-        "tce.collection.check:CheckOptions",
+        "tce.data.check:check",
+        "tce.options.check:CheckOptions",
         "list unreadable footage or damaged rows",
     ),
     "pretrain": Command(
         "tce.train.pretrain:pretrain",
-        "tce.train.pretrain_options:PretrainOptions",
+        "tce.options.pretrain:PretrainOptions",
         "learn embeddings from unlabelled footage",
         "pretrain",
     ),
     "embed": Command(
-        "tce.embed:embed_inputs",
-        "tce.view.options:EmbedOptions",
+        "tce.embedding.embed:embed_inputs",
+        "tce.options.embed:EmbedOptions",
         "videos -> embeddings with video, frame and time",
     ),
     "tsne": Command(
-        "tce.view.tsne:tsne", "tce.view.options:TsneOptions", "videos -> a t-SNE picture or film"
+        "tce.visualize.tsne:tsne", "tce.options.tsne:TsneOptions", "videos -> a t-SNE picture or film"
     ),
     "finetune": Command(
         "tce.train.finetune:finetune",
-        "tce.train.finetune_options:FinetuneOptions",
+        "tce.options.finetune:FinetuneOptions",
         "train an action classifier",
         "finetune",
     ),
     "evaluate": Command(
-        "tce.evaluate.command:evaluate",
-        "tce.evaluate.options:EvaluateOptions",
+        "tce.evaluation.evaluate:evaluate",
+        "tce.options.evaluate:EvaluateOptions",
         "judge a checkpoint by a protocol",
     ),
     "compare": Command(
-        "tce.evaluate.compare:compare",
-        "tce.evaluate.options:CompareOptions",
+        "tce.evaluation.compare:compare",
+        "tce.options.compare:CompareOptions",
         "several results in one table and chart",
     ),
     "classify": Command(
-        "tce.evaluate.classify:classify",
-        "tce.evaluate.options:ClassifyOptions",
+        "tce.evaluation.classify:classify",
+        "tce.options.classify:ClassifyOptions",
         "a video's top classes over time",
     ),
     "convert": Command(
         "tce.model.convert:convert",
-        "tce.model.options:ConvertOptions",
+        "tce.options.convert:ConvertOptions",
         "any known checkpoint -> model.safetensors",
     ),
     "export": Command(
-        "tce.model.export:export", "tce.model.options:ExportOptions", "a checkpoint -> ONNX, checked"
+        "tce.model.export:export", "tce.options.export:ExportOptions", "a checkpoint -> ONNX, checked"
     ),
     "info": Command(
-        "tce.info:info", "tce.info:InfoOptions", "what a checkpoint, run, collection, dataset or video is"
+        "tce.commands.info:info",
+        "tce.options.info:InfoOptions",
+        "what a checkpoint, run, collection, dataset or video is",
     ),
 }
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tce.contrast.distributed import Processes, ShardedBank, gather_rows, global_mean
-
-sys.path.insert(0, str(Path(__file__).parent))
-import shards
+from tce.contrast.sharded_bank import Processes, ShardedBank, gather_rows, global_mean
+from tests.helpers import shards
 
 WORLD = 4
 

@@ -24,9 +24,9 @@ from tce.contrast import (
     quantile_threshold,
 )
 from tce.contrast import cosines as cosines_module
-from tce.contrast import draw as draw_module
-from tce.contrast import select as select_module
-from tce.contrast.draw import nth_free, random_bits
+from tce.contrast import random_fill as draw_module
+from tce.contrast import topk as select_module
+from tce.contrast.random_fill import nth_free, random_bits
 from tce.errors import OptionError
 
 

@@ -10,7 +10,7 @@ from tce.errors import OptionError, TceError
 from tce.model.checkpoint import checkpoint_hash, describe, load_classifier, load_encoder, save_model
 from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import build_encoder
-from tce.model.weights import load_backbone_weights
+from tce.model.initial_weights import load_backbone_weights
 
 PROCESSOR = {
     "image_mean": [0.4, 0.5, 0.6],

@@ -17,9 +17,9 @@ from tce.model.checkpoint import (
     save_model,
     tensors_hash,
 )
+from tce.model.checkpoint_formats import translate
 from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import RotationHead, build_encoder
-from tce.model.formats import translate
 from tce.model.resnet import resnet
 
 

@@ -11,8 +11,9 @@ from tce.model.classifier import classifier_from_encoder
 from tce.model.convert import convert
 from tce.model.encoder import build_encoder
 from tce.model.export import export
-from tce.model.options import ConvertOptions, ExportOptions
 from tce.model.resnet import resnet
+from tce.options.convert import ConvertOptions
+from tce.options.export import ExportOptions
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

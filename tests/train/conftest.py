@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # for `--model tinynet:tiny`
 
 
 def write_folders(

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageEnhance
 
 from tce.errors import OptionError
+from tce.options.pretrain import AugmentOptions
 from tce.train.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation
 from tce.train.color import LinearJitter, ReleasedJitter, shift_hue
 from tce.train.geometry import Crops, blur, crop_boxes, quarter_turn
-from tce.train.pretrain_options import AugmentOptions
 
 CPU = torch.device("cpu")
 ALL = slice(None)

@@ -11,36 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_loop import rows, same, saved
 
 from tce.cli import main
 from tce.errors import OptionError, TceError
-from tce.evaluate.compare import compare
-from tce.evaluate.options import CompareOptions
+from tce.evaluation.compare import compare
 from tce.model.checkpoint import load_classifier, save_model
-from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder, build_encoder
+from tce.options.compare import CompareOptions
+from tce.options.finetune import FinetuneOptions
+from tce.options.training import require_used_decay
 from tce.recipes import apply_recipe
 from tce.train.finetune import finetune
-from tce.train.finetune_options import FinetuneOptions
-from tce.train.options import require_used_decay
-from tce.train.tuning import stage_groups
+from tce.train.finetune_task import stage_groups
 from tce.video.synthetic import make_clips
+from tests.helpers.run_files import rows, same, saved
+from tests.helpers.training_options import jpegs_256, options, released_classifier
 
 ROOT = Path(__file__).parents[2]
-
-
-def options(data: Path | str, out: Path, **flags: Any) -> FinetuneOptions:
-    """Options by their flags' names, with tiny defaults."""
-    flags = {"data": str(data), "savedir": str(out), "model": "tinynet:tiny", "image_size": 24, "epochs": 2,
-             "batch_size": 4, "log_steps": 1, "device": "cpu", "held_out": 0.25, **flags}  # fmt: skip
-    groups = {}
-    for group in dataclasses.fields(FinetuneOptions):
-        kind = group.default_factory
-        names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        groups[group.name] = kind(**{name: flags.pop(name) for name in list(flags) if name in names})  # type: ignore[misc,operator]
-    assert not flags, flags
-    return FinetuneOptions(**groups)
 
 
 def test_a_run_folder_holds_what_it_should(footage: Path, tmp_path: Path) -> None:
@@ -77,7 +64,13 @@ def test_a_run_folder_holds_what_it_should(footage: Path, tmp_path: Path) -> Non
 
 def test_it_learns_what_differences_show(footage: Path, tmp_path: Path) -> None:
     """Classes are directions of stripes, groups are colours, which cancel out in differences of frames."""
-    flags = {"model": "tinynet:small", "epochs": 40, "lr": 0.1, "batch_size": 8, "image_size": 40}
+    flags = {
+        "model": "tinynet:small",
+        "epochs": 40,
+        "lr": 0.1,
+        "batch_size": 8,
+        "image_size": 40,
+    }
     flags |= {"flip": 0.0, "crop_scale": (1.0, 1.0), "log_steps": 50, "validate_epochs": 20}
     done = finetune(options(footage, tmp_path / "run", **flags))
     assert done.figures["top1"] > 0.9 > 0.4 > done.figures["chance"], done.text
@@ -114,13 +107,6 @@ def released_encoder(encoder: FrameEncoder) -> dict[str, torch.Tensor]:
     """Its tensors by the names of 2020."""
     backbone = {f"module.{n}": v for n, v in encoder.backbone.state_dict().items()}
     return backbone | {f"module.fc.{n}": v for n, v in encoder.head.state_dict().items()}
-
-
-def released_classifier(classifier: Classifier) -> dict[str, torch.Tensor]:
-    """Its tensors by the names of 2020."""
-    backbone = {f"module.{n}": v for n, v in classifier.backbone.state_dict().items()}
-    backbone["module.conv1_custom.weight"] = backbone.pop("module.conv1.weight")
-    return backbone | {f"module.fc_custom.{n}": v for n, v in classifier.fc.state_dict().items()}
 
 
 def test_weights_of_every_kind(footage: Path, tmp_path: Path) -> None:
@@ -166,25 +152,6 @@ def test_frozen_layers_stay_and_stages_have_their_rates(footage: Path, tmp_path:
     assert sum(len(group["params"]) for group in groups) == len(list(classifier.parameters()))
     classifier.freeze("layer3")
     assert [group["lr_scale"] for group in stage_groups(classifier, 0.5, 2.0)] == [1, 2]
-
-
-def jpegs_256(footage: Path, root: Path) -> Path:
-    """The published layout: <root>/v_Class_gNN_cNN/frame000001.jpg, with lists beside it."""
-    split = {True: "train", False: "test"}
-    lists: dict[str, list[str]] = {"trainlist01": [], "testlist01": []}
-    for clip in sorted(footage.glob("*/v_*")):
-        target = root / "jpegs_256" / clip.name
-        target.mkdir(parents=True)
-        for number, frame in enumerate(sorted(clip.iterdir()), 1):
-            shutil.copy(frame, target / f"frame{number:06d}.jpg")
-        label, train = clip.parent.name, "_g05" not in clip.name
-        number = f" {int(label[1:]) + 1}" if train else ""
-        lists[f"{split[train]}list01"].append(f"{label}/{clip.name}.avi{number}")
-    (root / "UCF_list").mkdir()
-    for name, lines in lists.items():
-        (root / "UCF_list" / f"{name}.txt").write_text("\n".join(lines))
-    (root / "UCF_list" / "classInd.txt").write_text("1 C0\n2 C1\n3 C2\n")
-    return root
 
 
 def test_the_commands_of_2020_run_as_written(

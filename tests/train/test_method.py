@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from tce.collection.store import open_store
+from tce.data.frame_store import open_store
+from tce.distributed import World
 from tce.model.encoder import FrameEncoder, build_encoder
-from tce.train.loop import Clock
-from tce.train.pretrain_options import (
+from tce.options.pretrain import (
     AugmentOptions,
     ContrastOptions,
     ModelOptions,
@@ -23,9 +23,9 @@ from tce.train.pretrain_options import (
     PretrainOptions,
     PretrainRunOptions,
 )
-from tce.train.task import Pretraining
+from tce.train.pretrain_task import Pretraining
+from tce.train.trainer import Clock
 from tce.train.views import Views, follow
-from tce.train.world import World
 
 PLAIN = AugmentOptions(crop_scale=(1, 1), flip=0, grey=0, brightness=0, color_contrast=0, saturation=0, hue=0)
 CLOCK = Clock(step=3, steps_per_epoch=2, epochs=5, log_steps=1)

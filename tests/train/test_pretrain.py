@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import os
@@ -14,27 +13,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_journal import events
-from test_loop import rows, same, saved
 
 from tce.cli import run as run_command
-from tce.collection.options import PackOptions
-from tce.collection.pack import pack
+from tce.data.pack import pack
 from tce.errors import OptionError, TceError
-from tce.evaluate.command import evaluate
-from tce.evaluate.options import EvaluateOptions
+from tce.evaluation.evaluate import evaluate
 from tce.model.checkpoint import load_encoder
-from tce.recipes import apply_recipe
-from tce.train.finetune import finetune
-from tce.train.finetune_options import (
+from tce.options.evaluate import EvaluateOptions
+from tce.options.finetune import (
     FinetuneDataOptions,
     FinetuneModelOptions,
     FinetuneOptimOptions,
     FinetuneOptions,
     FinetuneRunOptions,
 )
-from tce.train.pretrain import make_encoder, pretrain
-from tce.train.pretrain_options import (
+from tce.options.pack import PackOptions
+from tce.options.pretrain import (
     AugmentOptions,
     ContrastOptions,
     DataOptions,
@@ -43,23 +37,13 @@ from tce.train.pretrain_options import (
     PretrainOptions,
     PretrainRunOptions,
 )
-from tce.train.run import FILES, FOLDERS
-from tce.train.task import Pretraining
-
-
-def options(clips: Path, out: Path, **flags: Any) -> PretrainOptions:
-    """Options by their flags' names, with tiny defaults."""
-    flags = {"data": str(clips), "out": str(out), "device": "cpu", "log_steps": 2, **flags}
-    flags = {"model": "tinynet:tiny", "image_size": 24, "embedding_size": 8, "window": 3, **flags}
-    flags = {"epochs": 3, "batch_size": 6, **flags}
-    groups = {}
-    for group in dataclasses.fields(PretrainOptions):
-        kind = group.default_factory
-        names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        given = {name: flags.pop(name) for name in list(flags) if name in names}
-        groups[group.name] = kind(**given)  # type: ignore[misc,operator]
-    assert not flags, flags
-    return PretrainOptions(**groups)
+from tce.recipes import apply_recipe
+from tce.train.finetune import finetune
+from tce.train.pretrain import make_encoder, pretrain
+from tce.train.pretrain_task import Pretraining
+from tce.train.run_folder import FILES, FOLDERS
+from tests.helpers.run_files import events, rows, same, saved
+from tests.helpers.training_options import pretrain_options as options
 
 
 def test_a_run_folder_holds_what_it_should(clips: Path, tmp_path: Path) -> None:
@@ -246,7 +230,8 @@ def test_contradictions_on_resume_are_errors_that_name_them(clips: Path, tmp_pat
     pretrain(options(clips, run, loss="nce", max_steps=2))
     before = (run / "checkpoints" / "latest.pt").read_bytes()
     with pytest.raises(
-        OptionError, match=r"--model, --lr contradict .*tinynet:tiny, --lr 0.06; found resnet18, 0.1"
+        OptionError,
+        match=r"--model, --lr contradict .*tinynet:tiny, --lr 0.06; found resnet18, 0.1",
     ):
         pretrain(options(clips, run, loss="nce", model="resnet18", lr=0.1, resume=True))
     with pytest.raises(OptionError, match=r"expected a new folder; found a run; --resume"):
@@ -299,7 +284,15 @@ def test_ctrl_c_on_the_command_line(
         return real(self, batch, clock)
 
     monkeypatch.setattr(Pretraining, "step", step)
-    command = [str(clips), "--out", str(tmp_path / "run"), "--model", "tinynet:tiny", "--image-size", "24"]
+    command = [
+        str(clips),
+        "--out",
+        str(tmp_path / "run"),
+        "--model",
+        "tinynet:tiny",
+        "--image-size",
+        "24",
+    ]
     command += ["--batch-size", "6", "--epochs", "2", "--window", "3"]
     assert run_command("pretrain", command) == 130
     assert "step 3 is saved" in capsys.readouterr().err

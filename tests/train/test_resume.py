@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import torch
-from test_journal import events
-from test_loop import rows, same, saved
+
+from tests.helpers import kill
+from tests.helpers.run_files import events, rows, same, saved
 
 HERE = Path(__file__).parent
 
@@ -16,7 +17,7 @@ def test_twenty_kills_leave_what_an_uninterrupted_run_leaves(clips: Path, tmp_pa
     """SIGKILL at random moments, inside steps and checkpoint writes, with one to three loader threads."""
     out, whole = tmp_path / "run", tmp_path / "run-whole"
     done = subprocess.run(
-        [sys.executable, HERE / "kill.py", clips, out, "20", "1"], capture_output=True, text=True, timeout=200
+        [sys.executable, kill.__file__, clips, out, "20", "1"], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])

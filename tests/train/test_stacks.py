@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tce.errors import TceError
-from tce.model.pixels import normalise
-from tce.train.finetune_options import FinetuneAugmentOptions
+from tce.model.preprocess import normalise
+from tce.options.finetune import FinetuneAugmentOptions
 from tce.train.stacks import StackAugmentation, StackPlan, balance, occurrences
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

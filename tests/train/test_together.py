@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loop import rows, same, saved
-from together import VARIANTS, options
 
 from tce.errors import OptionError
 from tce.train.pretrain import make_encoder, pretrain
+from tests.helpers import together
+from tests.helpers.run_files import rows, same, saved
+from tests.helpers.together import VARIANTS, options
 
 HERE = Path(__file__).parent
 LEARNING = [name for name in VARIANTS if name != "odd"]
@@ -47,7 +48,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory, make_folders: Callable[..., P
     """All jobs, on 24 clips: so many that each of four processes has enough for batch norm to be stable."""
     folder = tmp_path_factory.mktemp("together")
     clips = make_folders(folder / "clips", clips=4)
-    command = [sys.executable, HERE / "together.py", clips, folder, json.dumps(JOBS)]
+    command = [sys.executable, together.__file__, clips, folder, json.dumps(JOBS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return Jobs(str(clips), folder, json.loads(done.stdout.splitlines()[-1]))

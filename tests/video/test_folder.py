@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hard_footage import HEIGHT, WIDTH, jpeg, number, numbers, picture, png
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tce.video.folder import FrameFolder, decode_image, natural_key
-from tce.video.source import FrameError, VideoMissing, VideoUnreadable, open_video
+from tce.video.open_video import FrameError, VideoMissing, VideoUnreadable, open_video
+from tests.helpers.hard_footage import HEIGHT, WIDTH, jpeg, number, numbers, picture, png
 
 
 def test_natural_order() -> None:

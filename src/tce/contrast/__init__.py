@@ -1,8 +1,8 @@
 """Memory bank, negative mining and the contrastive losses."""
 
-from tce.contrast.bank import MemoryBank
+from tce.contrast.embedding_stats import alignment, effective_rank, uniformity
 from tce.contrast.loss import InfoNCE, NCELoss, NTXent
-from tce.contrast.metrics import alignment, effective_rank, uniformity
+from tce.contrast.memory_bank import MemoryBank
 from tce.contrast.mining import (
     Mined,
     Sources,

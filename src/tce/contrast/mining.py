@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tce.contrast.cosines import Cosines, Matrix, Product, rows_in_block
-from tce.contrast.draw import draw_seed, fill
-from tce.contrast.select import best_below
+from tce.contrast.random_fill import draw_seed, fill
+from tce.contrast.topk import best_below
 from tce.errors import OptionError
 
 QUANTILE_ROWS = 4096  # the quantile's error is then under 1 % of the rows

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tce.errors import OptionError, TceError
 from tce.model.huggingface import build_from_configuration, configuration_of, fetch_model, image_features
-from tce.model.pixels import IMAGENET_MEAN, IMAGENET_STD
+from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tce.model.resnet import DEPTHS, ResNet, canonical_name, resnet
 
 

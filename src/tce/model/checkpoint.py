@@ -16,12 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tce.errors import TceError
-from tce.files import atomic
+from tce.io import atomic
 from tce.model.backbone import build_backbone
-from tce.model.classifier import Classifier, ClassifierConfig, build_classifier
-from tce.model.encoder import EncoderConfig, FrameEncoder, build_encoder
-from tce.model.formats import OURS, Contents
-from tce.model.reading import (
+from tce.model.checkpoint_formats import OURS, Contents
+from tce.model.checkpoint_reader import (
     CONFIG_NAME,
     FILE_NAME,
     KEY,
@@ -30,6 +28,8 @@ from tce.model.reading import (
     huggingface_place,
     read_contents,
 )
+from tce.model.classifier import Classifier, ClassifierConfig, build_classifier
+from tce.model.encoder import EncoderConfig, FrameEncoder, build_encoder
 from tce.model.resnet import DEPTHS
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tce.errors import OptionError, TceError
 from tce.model.backbone import build_backbone, freeze_until
 from tce.model.encoder import FrameEncoder, seeded
-from tce.model.pixels import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
+from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
 from tce.model.resnet import DEPTHS
 
 

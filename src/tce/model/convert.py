@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tce.errors import TceError
-from tce.files import require_writable
+from tce.io import require_writable
 from tce.model.checkpoint import describe, load_classifier, load_encoder, save_model
-from tce.model.options import ConvertOptions
-from tce.model.reading import FILE_NAME, checkpoint_file, huggingface_place, read_contents
+from tce.model.checkpoint_reader import FILE_NAME, checkpoint_file, huggingface_place, read_contents
+from tce.options.convert import ConvertOptions
 from tce.result import Result
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tce.errors import OptionError, TceError
 from tce.model.backbone import build_backbone, freeze_until, own_network, own_pixels
-from tce.model.pixels import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
+from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
 from tce.model.resnet import canonical_name
 
 HEADS = ("linear", "mlp", "none")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tce.errors import TceError
-from tce.files import atomic, require_writable
+from tce.io import atomic, require_writable
 from tce.model.checkpoint import describe_model, load_classifier, load_encoder
+from tce.model.checkpoint_reader import huggingface_place, read_contents
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
-from tce.model.options import ExportOptions
-from tce.model.reading import huggingface_place, read_contents
+from tce.options.export import ExportOptions
 from tce.result import Result
 
 TOLERANCE = 1e-3  # of the largest output; float32 kernels of two makers differ by about 1e-6

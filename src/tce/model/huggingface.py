@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tce.errors import TceError
-from tce.model.pixels import IMAGENET_MEAN, IMAGENET_STD
+from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 log = logging.getLogger("tce.model")
 

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tce.data.sampling import uniform
+from tce.options.pretrain import AugmentOptions
 from tce.train.color import LinearJitter, ReleasedJitter
 from tce.train.geometry import Crops, blur, crop_boxes, quarter_turn
-from tce.train.pretrain_options import AugmentOptions
-from tce.video.sampling import uniform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -14,30 +14,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tce.collection.tables import read_options
+from tce.data.clip_sketch import sketch
+from tce.data.collection import read_options
+from tce.distributed import deterministic, join_world
 from tce.errors import OptionError, TceError
-from tce.evaluate import command, report
-from tce.evaluate.clips import SplitClips, open_split, require_splits
-from tce.evaluate.holdout import hold_out, scarce_labels
-from tce.evaluate.judge import Judge, Outcome
-from tce.evaluate.options import EvaluateOptions, split_names
-from tce.evaluate.subject import Subject
+from tce.evaluation import evaluate as evaluation
+from tce.evaluation import report
+from tce.evaluation.frozen_network import Subject
+from tce.evaluation.protocols import Judge, Outcome
+from tce.evaluation.split_clips import SplitClips, open_split, require_splits
+from tce.evaluation.splits import hold_out, scarce_labels
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import load_encoder, tensors_hash
+from tce.model.checkpoint_reader import huggingface_place
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
-from tce.model.reading import huggingface_place
-from tce.model.weights import describe_weights, load_backbone_weights, weights_provenance
+from tce.model.initial_weights import describe_weights, load_backbone_weights, weights_provenance
+from tce.options.checks import split_names
+from tce.options.evaluate import EvaluateOptions
+from tce.options.finetune import FinetuneOptions
+from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.result import Result
-from tce.train.finetune_options import FinetuneOptions
-from tce.train.loop import fit
-from tce.train.options import require_used_decay
-from tce.train.resumed import run_of, what_is_resumed
-from tce.train.run import RunFolder, describe_run
-from tce.train.tuning import Finetuning
-from tce.train.world import deterministic, join_world
-from tce.video.sketch import sketch
+from tce.train.finetune_resume import run_of, what_is_resumed
+from tce.train.finetune_task import Finetuning
+from tce.train.run_folder import RunFolder, describe_run
+from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
 
@@ -92,7 +94,7 @@ def _evaluate_only(options: FinetuneOptions) -> Result:
     packed = any(os.path.abspath(options.data.footage) in addition["footage"] for addition in additions)
     ckpt = run_of(options.run.resume or options.run.savedir)
     tested = _test_options(options, str(ckpt), "evaluation")
-    return command.evaluate(tested, cache if packed else None)
+    return evaluation.evaluate(tested, cache if packed else None)
 
 
 def _test_options(options: FinetuneOptions, ckpt: str, folder: str = "") -> EvaluateOptions:
@@ -124,7 +126,7 @@ def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
         run = replace(options.run, savedir=str(folder / f"split{split}"))
         runs.append(_finetune(replace(options, data=replace(options.data, split=split), run=run), cache))
     model = str(folder / "split{split}" / "model.safetensors")
-    mean = command.evaluate(_test_options(options, model), cache)
+    mean = evaluation.evaluate(_test_options(options, model), cache)
     of_splits = {
         name: {split: run.figures[name] for split, run in zip(splits, runs, strict=True)}
         for name in ("model", "chosen", "last", "best_on_test", "training")
@@ -280,14 +282,14 @@ def _tested(
         outcome = kept[1]
         chosen = {"by": f"held-out {way}", "epoch": task.best.epoch, "held_out_top1": task.best.top1}
     subject = kept[0]
-    result = command.describe(judged, [subject], [task.clips], [outcome], failed)
+    result = evaluation.describe(judged, [subject], [task.clips], [outcome], failed)
     result["data"]["train_clips"] = len(task.train)
     if task.failed:
         some = ", ".join(list(task.failed)[:5])
         result["notes"].append(
             f"{len(task.failed)} training clips could not be read and were left out: {some}"
         )
-    command.write(folder.path, result, [task.clips], [outcome], options.run.seed)
+    evaluation.write(folder.path, result, [task.clips], [outcome], options.run.seed)
     result |= {
         "command": "finetune",
         "model": str(folder.model_file),

@@ -24,14 +24,14 @@ from tce.contrast import (
     effective_rank,
     uniformity,
 )
-from tce.contrast.distributed import ShardedBank, global_mean
+from tce.contrast.sharded_bank import ShardedBank, global_mean
+from tce.device import autocast
+from tce.distributed import World
 from tce.errors import OptionError
 from tce.model.backbone import Wrapped
-from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
-from tce.train.pretrain_options import PretrainOptions
+from tce.options.pretrain import PretrainOptions
 from tce.train.views import Views, follow
-from tce.train.world import World
 
 log = logging.getLogger("tce.train")
 

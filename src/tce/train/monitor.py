@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tce.collection.image import Resize
-from tce.collection.loader import Loader
-from tce.collection.store import FrameStore
 from tce.contrast import effective_rank, uniformity
+from tce.data.frame_store import FrameStore
+from tce.data.loader import Loader
+from tce.data.sampling import spread
+from tce.device import autocast
 from tce.errors import TceError
-from tce.model.device import autocast
 from tce.model.encoder import FrameEncoder
-from tce.video.sampling import spread
+from tce.video.image import Resize
 
 log = logging.getLogger("tce.train")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tce.train.options import OptimOptions
+from tce.options.training import OptimOptions
 
 ONE_CYCLE_RISE = 0.3  # share of the steps in which the rate rises
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1e-4  # of the highest rate

@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from tce.collection.store import FrameStore, prepare_store
+from tce.data.clip_sketch import sketch
+from tce.data.frame_store import FrameStore, prepare_store
+from tce.distributed import World, deterministic, join_world
 from tce.errors import OptionError, TceError
-from tce.evaluate.clips import require_split
-from tce.evaluate.options import split_names
+from tce.evaluation.split_clips import require_split
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import checkpoint_hash, load_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
-from tce.model.weights import describe_weights, weights_provenance
+from tce.model.initial_weights import describe_weights, weights_provenance
+from tce.options.checks import split_names
+from tce.options.pretrain import DataOptions, PretrainOptions, PretrainRunOptions
+from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.result import Result
-from tce.train.loop import fit
 from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
-from tce.train.options import require_used_decay
-from tce.train.pretrain_options import DataOptions, PretrainOptions, PretrainRunOptions
-from tce.train.run import RunFolder, describe_run
-from tce.train.task import Pretraining
-from tce.train.world import World, deterministic, join_world
-from tce.video.sketch import sketch
+from tce.train.pretrain_task import Pretraining
+from tce.train.run_folder import RunFolder, describe_run
+from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
 

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tce.data.sampling import permutation, segments, stack_at, stacks, uniform
 from tce.errors import TceError
-from tce.model.pixels import normalise
+from tce.model.preprocess import normalise
+from tce.options.finetune import FinetuneAugmentOptions
+from tce.options.pretrain import AugmentOptions
 from tce.train.augment import Augmentation, Draws
-from tce.train.finetune_options import FinetuneAugmentOptions
 from tce.train.geometry import crop_boxes
-from tce.train.pretrain_options import AugmentOptions
-from tce.video.sampling import permutation, segments, stack_at, stacks, uniform
 
 Ints = npt.NDArray[np.int64]
 

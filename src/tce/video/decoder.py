@@ -17,8 +17,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from tce.video.base import VideoMissing, VideoUnreadable
 from tce.video.ending import is_cut_short
-from tce.video.errors import VideoMissing, VideoUnreadable
 from tce.video.index import packets_tell, stated_rate
 
 MAX_THREADS = 8  # more gain nothing below 4K, and each holds a frame in flight

@@ -14,13 +14,13 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from tce.video.base import VideoMissing, VideoTruncated, VideoUnreadable
 from tce.video.decoder import Decoder
-from tce.video.errors import VideoMissing, VideoTruncated, VideoUnreadable
 from tce.video.index import FrameIndex, Ledger
-from tce.video.pixels import Painter
+from tce.video.open_video import Frames, Image, Video
+from tce.video.pool_worker import alive
 from tce.video.seek import Seeker
-from tce.video.source import Frames, Image, Video
-from tce.video.worker import alive
+from tce.video.to_rgb import Painter
 
 log = logging.getLogger("tce.video")
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.video.errors import FrameError, VideoMissing, VideoTruncated, VideoUnreadable
-from tce.video.footage import is_image
-from tce.video.source import DEFAULT_FPS, Frames, Image, Video
+from tce.data.find_clips import is_image
+from tce.video.base import FrameError, VideoMissing, VideoTruncated, VideoUnreadable
+from tce.video.open_video import DEFAULT_FPS, Frames, Image, Video
 
 _DIGITS = re.compile(r"(\d+)")
 

@@ -20,7 +20,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from tce.video.source import DEFAULT_FPS
+from tce.video.open_video import DEFAULT_FPS
 
 # Containers whose packets hold one frame each and carry its true presentation time.
 _HONEST_CONTAINERS = ("mov,mp4", "matroska", "flv", "gif", "nut")

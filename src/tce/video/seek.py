@@ -10,8 +10,8 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
+from tce.video.base import FrameError
 from tce.video.decoder import Decoder
-from tce.video.errors import FrameError
 from tce.video.index import FrameIndex, checksum
 
 _WORTH_SEEKING = 8  # frames; a seek empties the decoder, so a shorter way is decoded through

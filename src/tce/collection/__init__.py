@@ -1,1 +1,0 @@
-"""The collection: footage packed into Lance tables, and batches out of them."""

@@ -1,0 +1,1 @@
+"""Datasets: finding clips, packing them, and batches out of them."""

@@ -1,0 +1,217 @@
+"""`tce pack`: footage into a collection, continuable at any moment, with nothing lost to a bad file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tce.errors import OptionError, TceError
+from tce.options.pack import PackOptions
+from tce.progress import Progress
+from tce.result import Result
+
+if TYPE_CHECKING:
+    from tce.data.encode import Encoding
+    from tce.data.read_catalog import Catalog
+    from tce.data.writer import CollectionWriter
+    from tce.video.pool import DecodePool
+
+__all__ = ["PackOptions", "pack"]
+
+log = logging.getLogger("tce.data")
+
+FIRST = 20  # clips after which packing stops if most of them failed: the decoder or the path is wrong then
+
+
+def pack(options: PackOptions, catalog: Catalog | None = None) -> Result:
+    """Pack footage into a collection, or go on with one that was interrupted.
+
+    Clips are committed in the catalog's order, in batches; footage that fails is named in `report.json` and
+    in the table, and not tried again unless `replace` asks for it.
+
+    Args:
+        options: footage, collection and how to encode.
+        catalog: the clips of the footage, where they are known already; read if not given.
+
+    Raises:
+        OptionError: options that contradict those the collection was made with.
+        TceError: no footage, most of it undecodable, a place that cannot be written, another writer at work.
+    """
+    from tce.data.collection import is_remote
+    from tce.data.manifest import open_pins
+    from tce.data.pack_report import dry_run, report
+    from tce.data.segment import cut_catalog, read_footage
+    from tce.data.writer import CollectionWriter
+    from tce.video.pool import DecodePool
+
+    if is_remote(options.out):
+        fix = "pack into a folder and copy it there"
+        raise OptionError("--out", expected="a folder of this machine", found=options.out, fix=fix)
+    out = Path(options.out)
+    if catalog is None:
+        catalog = read_footage(options.footage, options.lists, options.split)
+    pins = open_pins(out, options, catalog)
+    with DecodePool(options.workers or 0, options.timeout) as pool:
+        if options.dry_run:
+            return dry_run(catalog, options, pool)
+        if pins.complete and not options.replace and not _anything_new(catalog, out, options):
+            return report(catalog, out)
+        with CollectionWriter(out) as writer:
+            pins.write(complete=False)
+            try:
+                catalog = cut_catalog(catalog, options, out, pool)
+                _pack_rows(catalog, options, writer, pool)
+                writer.finish(keep_old=pins.was_complete)
+            except KeyboardInterrupt:
+                done = sum(name in writer.known and name not in writer.waiting for name in catalog.ids)
+                raise KeyboardInterrupt(
+                    f"interrupted: {done} of {len(catalog)} clips are done; the same command goes on"
+                ) from None
+            pins.write(complete=True)
+    return report(catalog, out)
+
+
+def encoding_of(options: PackOptions) -> Encoding:
+    """The part of the options that a decoding process needs."""
+    from tce.data.encode import Encoding
+
+    return Encoding(options.short_side, options.quality, options.every, options.fps, options.keep_damaged)
+
+
+def _anything_new(catalog: Catalog, out: Path, options: PackOptions) -> bool:
+    """Whether there is footage of which the collection holds nothing."""
+    from tce.data.writer import known_clips
+
+    known = set(known_clips(out))
+    if options.clip_seconds is not None or options.split_scenes:
+        known |= {name.rpartition("#")[0] for name in known}
+    return any(name not in known for name in catalog.ids)
+
+
+def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWriter) -> list[int]:
+    """Rows of the catalog to pack: new clips, and those to pack again.
+
+    Of these, clips of which nothing good is stored lose their rows here, others once they are packed anew.
+
+    Raises:
+        OptionError: `only` names a clip that is not there, or an id is taken by other footage.
+    """
+    ids, paths = catalog.ids.tolist(), catalog.paths.tolist()
+    unknown = sorted(set(options.only) - set(ids)) if options.only else []
+    if unknown:
+        raise OptionError(
+            "--only",
+            expected=f"ids of clips, such as {ids[0]!r}",
+            found=repr(unknown[0]),
+            fix="check the spelling",
+        )
+    only = set(options.only)
+    rows = [row for row, name in enumerate(ids) if not only or name in only]
+    if options.replace:
+        damaged = writer.damaged()
+        again = [
+            ids[row]
+            for row in rows
+            if options.only or ids[row] in damaged or _stale(writer, ids[row], paths[row])
+        ]
+        useless = [name for name in again if name in damaged or writer.failed(name)]
+        writer.remove(useless)
+        writer.replace(set(again) - set(useless))
+    for row in rows:
+        known = writer.known.get(ids[row])
+        if known is not None and known.path != paths[row] and ids[row] not in writer.waiting:
+            raise OptionError(
+                "--add" if options.add else f"--out {options.out}",
+                expected="clips with ids of their own",
+                found=f"{ids[row]!r} for {known.path} and for {paths[row]}",
+                fix="pack from a folder above both, or --replace the old one",
+            )
+    return [row for row in rows if ids[row] not in writer.known or ids[row] in writer.waiting]
+
+
+def _stale(writer: CollectionWriter, name: str, path: str) -> bool:
+    """Whether a clip failed when it was packed, or its footage has changed since."""
+    from tce.data.encode import modified_at
+
+    known = writer.known.get(name)
+    if known is None:
+        return False
+    if writer.failed(name) or known.path != path:
+        return True
+    try:
+        return modified_at(path) != known.modified
+    except OSError:
+        return False  # it is gone: what was packed is the better copy
+
+
+def _pack_rows(catalog: Catalog, options: PackOptions, writer: CollectionWriter, pool: DecodePool) -> None:
+    """Encode the clips wanted and add them to the collection, in order."""
+    from tce.data.encode import Job, encode_clip
+
+    fresh = all(map(writer.failed, writer.known))  # nothing that was packed speaks for decoder and path
+    rows = _wanted_rows(catalog, options, writer)
+    encoding = encoding_of(options)
+    jobs = (Job(clip.path, encoding, clip.start, clip.end) for clip in map(catalog.__getitem__, rows))
+    done = 0 if options.only else len(catalog) - len(rows)
+    if done and rows:
+        log.info("%d of %d clips are there already", done, len(catalog))
+    failures: list[TceError] = []
+    with Progress(done + len(rows), "packing", "clip", done=done) as progress:
+        for count, (row, (_, parts)) in enumerate(zip(rows, pool.stream(encode_clip, jobs), strict=True), 1):
+            error = _add_clip(_columns(catalog, row), parts, writer)
+            if error is not None:
+                failures.append(error)
+            if fresh and count == min(FIRST, len(rows)) and 2 * len(failures) > count:
+                _stop_hopeless(failures, count, catalog, writer)
+            if not fresh or count >= FIRST or not failures:
+                writer.commit_if_due()
+            progress.update(1, **({"failed": len(failures)} if failures else {}))
+
+
+def _add_clip(row: dict[str, Any], parts: Any, writer: CollectionWriter) -> TceError | None:
+    """Add one clip out of its parts; the error if it failed."""
+    from tce.data.encode import Summary
+
+    try:
+        for part in parts:
+            if isinstance(part, Summary):
+                writer.add_clip(row, part, part.damage)
+                return None
+            writer.add_frames(row["id"], part)
+    except TceError as error:
+        if not _of_footage(error):
+            raise
+        log.warning("skipped %s: %s", row["id"], error)
+        writer.add_clip(row, None, str(error))
+        return error
+    raise AssertionError("a clip's parts end with its summary")
+
+
+def _of_footage(error: TceError) -> bool:
+    """Whether the footage is at fault, rather than the options or the disk."""
+    from tce.video.base import VideoError
+
+    return isinstance(error, VideoError)
+
+
+def _columns(catalog: Catalog, row: int) -> dict[str, Any]:
+    clip = catalog[row]
+    names = ("id", "path", "label", "split", "group", "source", "start", "end")
+    return {name: getattr(clip, name) for name in names}
+
+
+def _stop_hopeless(failures: list[TceError], count: int, catalog: Catalog, writer: CollectionWriter) -> None:
+    """Stop: most of the first clips failed. They are forgotten, so that the same command tries them again."""
+    from tce.data.pack_report import write_report
+
+    write_report(catalog, writer.folder, writer.known)
+    writer.discard()
+    if count == 1:
+        raise failures[0]
+    raise TceError(
+        f"{len(failures)} of the first {count} clips cannot be decoded",
+        expected="footage most of which decodes",
+        found=f"{failures[0]}",
+        fix=f"check the path and the files ({writer.folder / 'report.json'} names them)",
+    )

@@ -1,0 +1,304 @@
+"""The clips of a dataset in whatever layout it comes: folders, lists of the known datasets, tables."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tce.data.annotations import Entry, Layout, Listing, class_key, read_lists, ucf_label
+from tce.data.catalog import PIECE_SUFFIX, Catalog, Clip
+from tce.data.find_clips import VIDEO_SUFFIXES, Footage, find_footage, label_folders
+from tce.errors import TceError
+
+__all__ = ["Catalog", "Clip", "Layout", "read_catalog", "relist"]
+
+log = logging.getLogger("tce.video")
+
+_TABLES = (".csv", ".tsv", ".parquet")
+
+
+def read_catalog(
+    data: str | os.PathLike[str],
+    lists: str | os.PathLike[str] | None = None,
+    split: str = "01",
+    layout: Layout = "auto",
+) -> Catalog:
+    """Every clip of a dataset, with label and split where folders or lists tell them.
+
+    Without lists, the label is the first folder that not all clips share (after one named train, val or test,
+    which gives the split); clips named in UCF101's way in one flat folder carry it in the name. With lists,
+    clips are found by name in any folder, as files or as frame folders; clips that no list names stay in the
+    catalog without a split.
+
+    Args:
+        data: a folder of videos or frame folders at any depth, one video, or a table of clips.
+        lists: the dataset's lists: a folder or a file.
+        split: which of the numbered splits of UCF101 or HMDB51.
+        layout: whose lists they are; "auto" tells by their names and contents, "folders" leaves lists aside.
+
+    Raises:
+        TceError: nothing at the path, no footage, lists of no known kind, of other clips or at odds with
+            their classes, or a clip that is listed twice.
+        OptionError: there is no such split.
+    """
+    root = os.fspath(data)
+    if lists is None and layout != "folders" and root.lower().endswith(_TABLES):
+        return _table_catalog(root, read_lists(root, split, "table"))
+    footage = find_footage(root)
+    if lists is None or layout == "folders":
+        if layout not in ("auto", "folders"):
+            raise TceError(f"layout {layout}", "the lists of that dataset", "none", "give --lists")
+        return _folder_catalog(footage)
+    return _listed_catalog(footage, read_lists(lists, split, layout), os.fspath(lists))
+
+
+def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01", warn: bool = True) -> Catalog:
+    """The same clips in the same order, with labels and splits from a dataset's lists.
+
+    For footage that was packed once and is used with several splits. Pieces of a cut recording take what the
+    lists say of the recording, or of that piece where the lists cut it.
+
+    Args:
+        catalog: clips whose ids are their names in the dataset.
+        lists: the dataset's lists: a folder or a file.
+        split: which of the numbered splits of UCF101 or HMDB51.
+        warn: whether to warn of listed clips that are not there.
+
+    Raises:
+        TceError: lists of no known kind, of other clips or at odds with their classes, or a clip that is
+            listed twice.
+        OptionError: there is no such split.
+    """
+    recordings = [re.sub(PIECE_SUFFIX, "", name) for name in catalog.ids]
+    footage = Footage(catalog.root, list(dict.fromkeys(recordings)))
+    footage.folders.update(footage.paths)  # none has a suffix to take off
+    listing = read_lists(lists, split)
+    found, missing = _match(footage, listing)
+    if not found:
+        raise _no_clip_listed(lists, catalog.root or "the collection", listing)
+    listing.require_classes(entry for _, entry in found)
+    _require_once(lists, [(place, entry.name) for place, entry in found])
+    if warn:
+        _warn_missing(missing, listing)
+    classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
+    entries = dict(_unlisted(footage, {place for place, _ in found}, classes))
+    entries.update(found)
+    by_name = {name: entries[place] for place, name in enumerate(footage.paths)}
+    return Catalog(
+        catalog.ids,
+        catalog.paths,
+        labels=[by_name[name].label for name in recordings],
+        splits=[by_name[name].split for name in recordings],
+        sources=catalog.sources,
+        groups=catalog.groups,
+        starts=catalog.starts,
+        ends=catalog.ends,
+        classes=classes,
+        root=catalog.root,
+        missing=missing,
+        skipped=catalog.skipped,
+    )
+
+
+def _no_clip_listed(lists: str | os.PathLike[str], where: str, listing: Listing) -> TceError:
+    count, example = len(listing.entries), listing.entries[0].name
+    return TceError(
+        f"--lists {lists}",
+        f"lists of the clips in {where}",
+        f"none of the {count} listed clips there, such as {example}",
+    )
+
+
+def _require_once(lists: str | os.PathLike[str], clips: Sequence[tuple[Hashable, str]]) -> None:
+    """Raise if a list names a clip twice: its label and split would be a matter of chance.
+
+    Args:
+        lists: the lists.
+        clips: what tells each clip from the others, and its name.
+    """
+    counts = Counter(key for key, _ in clips)
+    if len(counts) < len(clips):
+        name = next(name for key, name in clips if counts[key] > 1)
+        raise TceError(f"--lists {lists}", "each clip once", f"{name!r} twice", "remove one of its lines")
+
+
+def _warn_missing(missing: list[str], listing: Listing) -> None:
+    if missing:
+        log.warning(
+            "%d of %d listed clips (%.1f%%) have no footage, such as %s",
+            len(missing),
+            len(listing.entries),
+            100 * len(missing) / len(listing.entries),
+            missing[0],
+        )
+
+
+def _folder_catalog(footage: Footage) -> Catalog:
+    labels, splits = label_folders(footage.paths)
+    labels = [label or ucf_label(footage.stem(path)) for label, path in zip(labels, footage.paths)]
+    return Catalog(
+        _ids(footage, footage.paths),
+        footage.paths,
+        labels=labels,
+        splits=splits,
+        root=footage.root,
+        skipped=footage.skipped,
+    )
+
+
+def _listed_catalog(footage: Footage, listing: Listing, lists: str) -> Catalog:
+    found, missing = _match(footage, listing)
+    if not found:
+        raise _no_clip_listed(lists, footage.root, listing)
+    listing.require_classes(entry for _, entry in found)
+    _require_once(lists, [((place, _range(entry)), entry.name) for place, entry in found])
+    _warn_missing(missing, listing)
+    classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
+    listed = {place for place, _ in found}
+    rows = sorted([*found, *_unlisted(footage, listed, classes)], key=lambda row: (row[0], _start(row[1])))
+    return _catalog(footage, [place for place, _ in rows], [entry for _, entry in rows], classes, missing)
+
+
+def _table_catalog(table: str, listing: Listing) -> Catalog:
+    """Clips named by a table with their paths, relative to the table's folder; nothing else is looked at."""
+    footage = Footage(os.path.dirname(table) or ".")
+    entries, missing = [], []
+    for entry in listing.entries:
+        path = os.path.join(footage.root, entry.name)
+        if not os.path.exists(path):
+            missing.append(entry.name)
+            continue
+        footage.paths.append(entry.name)
+        if os.path.isdir(path):
+            footage.folders.add(entry.name)
+        entries.append(entry)
+    if not entries:
+        found = f"none of the {len(missing)} clips that it names, such as {missing[0]}"
+        raise TceError(table, f"paths of clips, absolute or below {footage.root}", found)
+    _require_once(table, [((entry.name, _range(entry)), entry.name) for entry in entries])
+    _warn_missing(missing, listing)
+    classes = sorted({entry.label for entry in entries if entry.label})
+    return _catalog(footage, range(len(entries)), entries, classes, missing)
+
+
+def _catalog(
+    footage: Footage, places: Sequence[int], entries: list[Entry], classes: list[str], missing: list[str]
+) -> Catalog:
+    paths = [footage.paths[place] for place in places]
+    ids = _ids(footage, paths)
+    ids = [name + _range(entry) for name, entry in zip(ids, entries)]
+    given = any(entry.source for entry in entries), any(entry.group for entry in entries)
+    return Catalog(
+        ids,
+        paths,
+        labels=[entry.label for entry in entries],
+        splits=[entry.split for entry in entries],
+        sources=[entry.source for entry in entries] if given[0] else None,
+        groups=[entry.group for entry in entries] if given[1] else None,
+        starts=np.array([entry.start for entry in entries]),
+        ends=np.array([entry.end for entry in entries]),
+        classes=classes,
+        root=footage.root,
+        missing=missing,
+        skipped=footage.skipped,
+    )
+
+
+def _match(footage: Footage, listing: Listing) -> tuple[list[tuple[int, Entry]], list[str]]:
+    """The listed clips with the place of their footage in `footage.paths`; names of those without any."""
+    names = _Names(footage)
+    found: list[tuple[int, Entry]] = []
+    missing: list[str] = []
+    for entry in listing.entries:
+        place = None
+        if not np.isnan(entry.start):
+            # Clips that are cut already carry their range in the name; a recording is cut at it.
+            if listing.layout == "kinetics":
+                place = names.find(entry.name, f"_{int(entry.start):06d}_{int(entry.end):06d}")
+            if place is None:
+                place = names.find(entry.name, _range(entry))
+            if place is not None:
+                entry = replace(entry, start=float("nan"), end=float("nan"))
+        if place is None:
+            place = names.find(entry.name)
+        if place is None:
+            missing.append(entry.name)
+        else:
+            found.append((place, entry))
+    return found, missing
+
+
+class _Names:
+    """Finds footage by the name that a list gives it.
+
+    Lists and folders spell classes differently, and the same file name may lie in several class folders: so
+    the name is looked up with its folder first, then alone, then alone without regard to case (UCF101's lists
+    write HandStandPushups where its files write HandstandPushups).
+    """
+
+    def __init__(self, footage: Footage):
+        self._by_folder: dict[tuple[str, str], int] = {}
+        self._by_name: dict[str, list[int]] = defaultdict(list)
+        self._by_caseless: dict[str, list[int]] = defaultdict(list)
+        for place, path in enumerate(footage.paths):
+            folder, name = os.path.split(footage.stem(path))
+            self._by_folder.setdefault((class_key(os.path.basename(folder)), name.lower()), place)
+            self._by_name[name].append(place)
+            self._by_caseless[name.lower()].append(place)
+
+    def find(self, listed: str, piece: str = "") -> int | None:
+        """The place of the footage; None where there is none, or several with nothing to tell them apart.
+
+        Args:
+            listed: the name, with or without folder and suffix.
+            piece: what the footage's name says in addition, at its end, where it is a piece of a recording.
+        """
+        stem, suffix = os.path.splitext(listed.replace("\\", "/"))
+        if suffix.lower() not in VIDEO_SUFFIXES:
+            stem = stem + suffix
+        folder, _, name = (stem + piece).rpartition("/")
+        place = self._by_folder.get((class_key(folder.rpartition("/")[2]), name.lower())) if folder else None
+        if place is not None:
+            return place
+        for places in (self._by_name.get(name, ()), self._by_caseless.get(name.lower(), ())):
+            if len(places) == 1:
+                return places[0]
+        return None
+
+
+def _unlisted(footage: Footage, listed: set[int], classes: list[str]) -> list[tuple[int, Entry]]:
+    spelled = {class_key(name): name for name in classes}
+    folders, _ = label_folders(footage.paths)
+    rest = []
+    for place, path in enumerate(footage.paths):
+        if place not in listed:
+            label = folders[place] or ucf_label(footage.stem(path))
+            rest.append((place, Entry(path, spelled.get(class_key(label)) if label else None)))
+    return rest
+
+
+def _ids(footage: Footage, paths: Sequence[str]) -> list[str]:
+    """Paths without suffix where those are unique, else with it."""
+    stems = [footage.stem(path).replace(os.sep, "/") for path in paths]
+    files: dict[str, set[str]] = defaultdict(set)
+    for stem, path in zip(stems, paths):
+        files[stem].add(path)
+    return [stem if len(files[stem]) == 1 else path.replace(os.sep, "/") for stem, path in zip(stems, paths)]
+
+
+def _range(entry: Entry) -> str:
+    """What the id of a piece cut by a list has behind the recording's name; empty for a whole file."""
+    if np.isnan(entry.start):
+        return ""
+    end = "" if np.isnan(entry.end) else f"{entry.end:g}"
+    return f"#{entry.start:g}-{end}"
+
+
+def _start(entry: Entry) -> float:
+    return -1.0 if np.isnan(entry.start) else entry.start

@@ -1,0 +1,117 @@
+"""Long footage cut into clips: at changes of scene, into pieces of a length, or both."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+
+import numpy as np
+
+from tce.errors import OptionError, TceError
+from tce.video.base import FrameError, VideoTruncated
+from tce.video.open_video import DEFAULT_FPS, Video, open_video
+from tce.video.pool_worker import alive
+
+Range = tuple[float, float]  # start and end in seconds since the first frame; the end is not included
+
+_DETECTION_WIDTH = 256  # pixels; PySceneDetect itself scales down to about this before it compares frames
+_SHORTEST_SCENE = 1.0  # seconds
+_ROUNDING = 1e-6  # seconds; far below any frame's duration, far above float64's error over days
+
+
+def cut(
+    path: str | os.PathLike[str],
+    clip_seconds: float | None = None,
+    scenes: bool = False,
+    threads: int = 0,
+) -> list[Range]:
+    """Where to cut a recording into clips.
+
+    Scenes are cut first and no clip goes over a scene's end. Pieces have `clip_seconds` each; what is left at
+    the end becomes a piece of its own if it is at least half as long, and else belongs to the piece before.
+    Without either option the whole recording is one clip.
+
+    Args:
+        path: a video or frame folder.
+        clip_seconds: length of the pieces.
+        scenes: cut at changes of scene (PySceneDetect's content detector); decodes the whole recording.
+        threads: decoding threads; 0 for one a core.
+
+    Returns:
+        start and end of each clip in seconds since the first frame, in order and without gaps.
+
+    Raises:
+        VideoError: the footage cannot be read.
+        OptionError: `clip_seconds` is not above 0.
+        TceError: PySceneDetect is not installed.
+    """
+    if clip_seconds is not None and not clip_seconds > 0:
+        raise OptionError("--clip-seconds", "a length above 0", str(clip_seconds))
+    with open_video(path, threads) as video:
+        starts = _scene_starts(video) if scenes else []
+        times = video.times()
+        edges = [0.0, *(float(times[frame]) for frame in starts), _end(times)]
+    return [piece for start, end in pairwise(edges) for piece in _pieces(start, end, clip_seconds)]
+
+
+def frame_range(video: Video, start: float | None, end: float | None) -> tuple[int, int]:
+    """The frames shown from `start` on and before `end`: the first, and the one after the last.
+
+    Args:
+        video: the recording.
+        start: seconds since its first frame; None or NaN for the beginning.
+        end: seconds; None or NaN for the end.
+
+    Raises:
+        FrameError: no frame is shown in that time.
+    """
+    times = video.times()
+    first = 0 if start is None or np.isnan(start) else int(np.searchsorted(times, start - _ROUNDING))
+    stop = len(times) if end is None or np.isnan(end) else int(np.searchsorted(times, end - _ROUNDING))
+    if first >= stop:
+        raise FrameError(
+            str(video.path),
+            f"frames between {start or 0:g} and {'the end' if end is None else f'{end:g}'} s",
+            f"none; it lasts {_end(times):g} s",
+        )
+    return first, stop
+
+
+def _end(times: np.ndarray) -> float:
+    """When the last frame ceases to be shown, if it is shown as long as the median one."""
+    shown = float(np.median(np.diff(times))) if len(times) > 1 else 1 / DEFAULT_FPS
+    return float(times[-1]) + shown
+
+
+def _pieces(start: float, end: float, seconds: float | None) -> list[Range]:
+    if seconds is None:
+        return [(start, end)]
+    count = max(1, int((end - start + _ROUNDING) / seconds + 0.5))
+    edges = [start + piece * seconds for piece in range(count)] + [end]
+    return list(pairwise(edges))
+
+
+def _scene_starts(video: Video) -> list[int]:
+    """The first frames of all scenes but the first."""
+    try:
+        from scenedetect import ContentDetector, FrameTimecode
+    except ImportError as error:
+        fix = "install the extra: pip install 'tce-video[scenes]'"
+        raise TceError("cutting by scenes", "PySceneDetect", "not installed", fix) from error
+    import cv2
+
+    detector = ContentDetector(min_scene_len=max(1, round(_SHORTEST_SCENE * video.fps)))
+    height, width = video.size
+    size = (min(width, _DETECTION_WIDTH), max(1, height * min(width, _DETECTION_WIDTH) // width))
+    cuts: list[int] = []
+    try:
+        for indices, frames in video.stream():
+            alive()
+            for index, frame in zip(indices, frames):
+                small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+                # PySceneDetect counts frames; true times come from the video, whose rate may vary.
+                at = FrameTimecode(int(index), video.fps)
+                cuts += [cut.frame_num for cut in detector.process_frame(at, small[..., ::-1])]
+    except VideoTruncated:
+        pass  # whoever packs the clips reports it; what decodes is cut
+    return sorted({frame for frame in cuts if 0 < frame < len(video)})

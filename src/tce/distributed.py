@@ -1,0 +1,197 @@
+"""The processes of one run: which this is, and what they agree on. One process is a world of its own.
+
+A launcher (`torchrun`, `accelerate launch`) starts the same command in every process and numbers them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tce.contrast.sharded_bank import gather_rows
+from tce.device import pick_device
+from tce.errors import OptionError, TceError
+
+PATIENCE = timedelta(
+    days=2
+)  # the others wait while the main process packs footage or looks at the embeddings
+
+
+log = logging.getLogger("tce.train")
+
+
+class World:
+    """The processes that train together.
+
+    Args:
+        device: where this process computes.
+        rank: this process's number.
+        size: processes in all.
+        control: group for decisions; on the CPU, so that agreeing never waits for a GPU.
+    """
+
+    def __init__(self, device: torch.device, rank: int = 0, size: int = 1, control: Any = None):
+        self.device, self.rank, self.size = device, rank, size
+        self._control = control
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.rank == 0
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether some process raised it; all processes get the same answer."""
+        if self.size == 1:
+            return flags
+        raised = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self._control)
+        return tuple(bool(value) for value in raised.tolist())
+
+    def share(self, value: Any) -> Any:
+        """The main process's value, in every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._control)
+        return box[0]
+
+    def collect(self, value: Any) -> list[Any]:
+        """Every process's value, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows [b, ...] of all processes in order of rank, with gradient; see `gather_rows`."""
+        if self.size == 1:
+            return rows
+        return gather_rows(rows.byte()).bool() if rows.dtype == torch.bool else gather_rows(rows)
+
+    def mean(self, parts: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+        """Each figure's mean over the processes, which all have the same names."""
+        if self.size == 1:
+            return dict(parts)
+        values = [torch.as_tensor(value).detach().double().to(self.device) for value in parts.values()]
+        total = torch.stack(values)
+        dist.all_reduce(total)
+        return dict(zip(parts, (total / self.size).unbind(), strict=True))
+
+    @torch.no_grad()
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by their means over the processes: batch norm's running statistics."""
+        kept = [tensor for tensor in tensors if tensor.is_floating_point()]
+        if self.size == 1 or not kept:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in kept])
+        dist.all_reduce(flat)
+        for tensor, mean in zip(kept, (flat / self.size).split([t.numel() for t in kept]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """The world a launcher started this process in, or this process alone.
+
+    Args:
+        device: as `--device`; with several GPUs each process takes its own.
+
+    Raises:
+        OptionError: a device this machine lacks, or `cuda:N` with several processes.
+        TceError: another process of the run ended.
+        SystemExit: in the other processes, where the main one raises a TceError: it is told once.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(pick_device(device))
+        return
+    if "RANK" not in os.environ:
+        raise OptionError(
+            "WORLD_SIZE",
+            expected="torchrun or accelerate launch, which also number the processes",
+            found=f"{size}, and no RANK",
+            fix="start the command by one of them, or unset WORLD_SIZE",
+        )
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    if ":" in device:
+        raise OptionError("--device", expected="cuda: each of several processes takes its own", found=device)
+    here = pick_device(device)
+    if here.type == "cuda":
+        here = torch.device("cuda", local % torch.cuda.device_count())
+        torch.cuda.set_device(here)
+    if not dist.is_initialized():  # a second run of the same processes: they know each other already
+        dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
+    atexit.unregister(dist.destroy_process_group)
+    try:
+        yield World(here, rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+    except TceError as error:
+        if rank == 0:
+            _store().set(TOLD, str(error))
+            raise
+        if not isinstance(error, OptionError) and not _told_by_main(error):  # all have the same options
+            log.error("process %d of %d: %s", rank, size, error)
+        raise SystemExit(1) from None
+    except RuntimeError as error:
+        if not _lost_a_process(error):
+            raise
+        raise TceError(
+            f"process {rank} of {size} lost another one",
+            expected="all to run until the end",
+            found=str(error).strip().splitlines()[0][:200],
+            fix="its own message says why; the same command with --resume goes on from the last checkpoint",
+        ) from error
+    atexit.register(dist.destroy_process_group)  # not where it failed: the others shall notice
+
+
+TOLD = "tce: what the main process says"
+TELLS_WITHIN = timedelta(seconds=5)
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+def _told_by_main(error: TceError) -> bool:
+    """Whether the main process says the same, as where options or data are at fault: once is enough."""
+    try:
+        _store().wait([TOLD], TELLS_WITHIN)
+        return bool(_store().get(TOLD).decode() == str(error))
+    except RuntimeError:  # it is well, or gone
+        return False
+
+
+SIGNS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "ocket",
+    "NCCL",
+    "store->get",
+)
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in SIGNS)
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Only kernels that repeat bit for bit inside the block, where `on`."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+    torch.use_deterministic_algorithms(on or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,1 @@
+"""From videos to embeddings, and embeddings on disk."""

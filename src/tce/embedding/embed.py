@@ -1,0 +1,320 @@
+"""Bulk embeddings: videos are decoded in one thread while the network works in another."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tce.embedding.embedding_file import save_embeddings
+from tce.errors import OptionError, TceError
+from tce.io import require_writable
+from tce.options.embed import EmbedOptions
+from tce.progress import Progress
+from tce.result import Result
+from tce.video.open_video import Video, open_video
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tce.model.encoder import FrameEncoder
+
+CHUNK_BYTES = 32 << 20  # of decoded frames; three such chunks are alive at a time
+CHUNKS_AHEAD = 2
+
+Frames = NDArray[np.uint8]  # [n, H, W, 3] RGB
+Item = TypeVar("Item")
+
+
+@dataclass
+class Embedded:
+    """One video's embeddings.
+
+    Attributes:
+        embeddings: float32 [N, D].
+        frame: int64 [N], frame numbers.
+        time: float64 [N], seconds since the first frame.
+    """
+
+    embeddings: NDArray[np.float32]
+    frame: NDArray[np.int64]
+    time: NDArray[np.float64]
+
+
+def embed(
+    source: str | os.PathLike[str] | Video | Frames,
+    encoder: FrameEncoder,
+    batch_size: int = 64,
+    image_size: int | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    every: int = 1,
+) -> NDArray[np.float32]:
+    """Embeddings of a video's frames, in order, in memory that does not grow with its pixels.
+
+    Args:
+        source: video file, folder of images, opened video, or frames uint8 [N, H, W, 3], RGB.
+        encoder: see `tce.load_encoder`; it is moved to `device`.
+        batch_size: frames a forward pass.
+        image_size: side of the network's input in pixels; None: the encoder's own.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "float32" or "bf16".
+        every: take every n-th frame.
+
+    Returns:
+        float32 [N, D], a unit vector a frame.
+
+    Raises:
+        VideoError: the footage is missing, unreadable or truncated.
+        TceError: frames of another shape or type, or an option out of range.
+    """
+    video: Any
+    if isinstance(source, str | os.PathLike):
+        video = open_video(source)
+    elif isinstance(source, Video):
+        video = source
+    else:
+        video = _Array(np.asarray(source))
+    ((_, outcome),) = embed_videos([video], encoder, batch_size, image_size, device, precision, every)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome.embeddings
+
+
+def embed_videos(
+    videos: Sequence[Video],
+    encoder: FrameEncoder,
+    batch_size: int = 64,
+    image_size: int | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    every: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[tuple[int, Embedded | Exception]]:
+    """Embed videos one after the other; a batch may hold frames of several, so short ones cost no more.
+
+    Args:
+        videos: what to embed.
+        encoder: see `tce.load_encoder`; it is moved to `device`.
+        batch_size: frames a forward pass.
+        image_size: side of the network's input in pixels; None: the encoder's own.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "float32" or "bf16".
+        every: take every n-th frame.
+        progress: counts frames.
+
+    Yields:
+        position in `videos` and its embeddings, or why there are none (VideoError, OSError); in order.
+    """
+    import torch
+
+    from tce.device import autocast, pick_device
+
+    for name, value in (("batch_size", batch_size), ("every", every)):
+        if value < 1:
+            raise OptionError(name, "1 or more", str(value))
+    place = pick_device(device)
+    training = encoder.training
+    encoder.to(place).eval()
+    waiting = _Waiting()
+    try:
+        for part in ahead(_decode(videos, every, batch_size), CHUNKS_AHEAD):
+            if part.frames is not None:
+                with torch.inference_mode():
+                    waiting.add(part, encoder.preprocess(part.frames, image_size))
+            else:
+                waiting.ended.append(part)
+            if waiting.count >= batch_size:
+                with torch.inference_mode(), autocast(place, precision):
+                    count = waiting.embed(encoder)
+                if progress is not None:
+                    progress.update(count)
+                yield from waiting.finished()
+        with torch.inference_mode(), autocast(place, precision):
+            count = waiting.embed(encoder)
+        if progress is not None:
+            progress.update(count)
+        yield from waiting.finished()
+    finally:
+        encoder.train(training)
+
+
+@dataclass
+class _Part:
+    """Some frames of a video, or its end: times, or an error."""
+
+    video: int
+    index: NDArray[np.int64] | None = None  # [n]
+    frames: Frames | None = None
+    time: NDArray[np.float64] | None = None  # [N], at the end
+    error: Exception | None = None
+
+
+@dataclass
+class _Waiting:
+    """Frames that wait for a full batch, and videos that wait for their last vectors."""
+
+    owners: list[int] = field(default_factory=list)
+    images: list[Tensor] = field(default_factory=list)  # [n, 3, h, w] each
+    vectors: dict[int, list[Tensor]] = field(default_factory=dict)  # video -> [n, D] each
+    index: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict)
+    ended: list[_Part] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.images))
+
+    def add(self, part: _Part, images: Tensor) -> None:
+        assert part.index is not None
+        self.owners.append(part.video)
+        self.images.append(images)
+        self.index.setdefault(part.video, []).append(part.index)
+
+    def embed(self, encoder: FrameEncoder) -> int:
+        """Run the network on what waits; how many frames that were."""
+        import torch
+
+        if not self.images:
+            return 0
+        counts = [len(images) for images in self.images]
+        batch = self.images[0] if len(counts) == 1 else torch.cat(self.images)
+        for owner, vectors in zip(self.owners, encoder(batch).split(counts)):
+            self.vectors.setdefault(owner, []).append(vectors)
+        self.owners, self.images = [], []
+        return sum(counts)
+
+    def finished(self) -> Iterator[tuple[int, Embedded | Exception]]:
+        """The videos whose end was seen; all their frames have been embedded by now."""
+        import torch
+
+        for end in self.ended:
+            vectors, index = self.vectors.pop(end.video, None), self.index.pop(end.video, None)
+            if end.error is not None:
+                yield end.video, end.error
+                continue
+            assert vectors is not None and index is not None and end.time is not None
+            found = torch.cat(vectors).float().cpu().numpy()
+            yield end.video, Embedded(found, np.concatenate(index), end.time)
+        self.ended = []
+
+
+def _decode(videos: Sequence[Any], every: int, batch_size: int) -> Iterator[_Part]:
+    """All frames of all videos in chunks of bounded size, and each video's end. Runs in its own thread."""
+    for number, video in enumerate(videos):
+        try:
+            with video:
+                height, width = video.size
+                chunk = int(np.clip(CHUNK_BYTES // (height * width * 3), 1, batch_size))
+                seen = []
+                for index, frames in video.stream(batch=chunk, step=every):
+                    seen.append(index)
+                    yield _Part(number, index, frames)
+                end = _Part(number, time=video.times(np.concatenate(seen)))
+        except (TceError, OSError) as error:
+            end = _Part(number, error=error)
+        yield end
+
+
+class _Array:
+    """Frames in memory behind the part of `Video` that is used here."""
+
+    def __init__(self, frames: Frames):
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or frames.size == 0:
+            raise TceError(
+                "frames", "uint8 [N, H, W, 3], RGB, N at least 1", f"{frames.dtype} {list(frames.shape)}"
+            )
+        self.pixels, self.size = frames, frames.shape[1:3]
+
+    def stream(self, batch: int, step: int) -> Iterator[tuple[NDArray[np.int64], Frames]]:
+        index = np.arange(0, len(self.pixels), step)
+        for start in range(0, len(index), batch):
+            rows = index[start : start + batch]
+            yield rows, self.pixels[rows]
+
+    def times(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        return indices.astype(np.float64)
+
+    def __enter__(self) -> _Array:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """Make `items` in a thread, at most `depth` of them ahead of whoever iterates.
+
+    An error of the thread is raised at its place; when the iteration ends early, so does the thread.
+    """
+    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: Item | None, error: BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put((item, error), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(item, None):
+                    return
+            put(None, None)
+        except BaseException as error:  # handed over, not hidden
+            put(None, error)
+
+    thread = threading.Thread(target=work, name="tce-decode", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def embed_inputs(options: EmbedOptions) -> Result:
+    """Embed videos and write embeddings with video, frame and time (`tce embed`).
+
+    Raises:
+        TceError: an output that cannot be written, a network that cannot be read, no good video.
+    """
+    from tce.embedding.gather import counted, find_videos, gather, open_encoder, told_skipped
+
+    require_writable(options.output)
+    names = find_videos(options.input)
+    encoder, weights = open_encoder(options.network)
+    gathered = gather(names, encoder, options.network, options.every, partial=options.output)
+    save_embeddings(options.output, gathered.stored)
+    count, size = gathered.stored.embeddings.shape
+    text = (
+        f"{options.output}: {count} embeddings of {size} numbers from {counted(gathered.videos)} ({weights})"
+    )
+    return Result(
+        text + told_skipped(gathered.skipped),
+        {
+            "output": options.output,
+            "frames": count,
+            "size": size,
+            "videos": len(gathered.videos),
+            "skipped": gathered.skipped,
+            "weights": weights,
+            "network": dataclasses.asdict(options.network),
+            "every": options.every,
+        },
+    )

@@ -1,0 +1,185 @@
+"""From what a user names to embeddings: finding videos, opening the network, skipping what is bad."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tce.embedding.embed import Embedded, embed_videos
+from tce.embedding.embedding_file import Embeddings, save_embeddings
+from tce.errors import OptionError, TceError
+from tce.options.network import RANDOM_MODEL, RANDOM_SIZE, NetworkOptions
+from tce.progress import Progress
+from tce.video.open_video import Video, open_video
+
+if TYPE_CHECKING:
+    from tce.model.encoder import FrameEncoder
+
+log = logging.getLogger("tce.embed")
+
+
+def find_videos(inputs: Sequence[str]) -> list[str]:
+    """The videos named by `--input`: files and frame folders themselves, and those in other folders.
+
+    Raises:
+        TceError: a path with nothing there, or a folder without footage.
+    """
+    from tce.data.find_clips import find_footage
+
+    found: list[str] = []
+    for given in inputs:
+        if os.path.isdir(given):
+            footage = find_footage(given)
+            here = os.path.abspath(given)
+            paths = [os.path.join(footage.root, path) for path in footage.paths]
+            # A frame folder keeps the name it was given by.
+            found += [given if os.path.abspath(path) == here else path for path in paths]
+            for reason in footage.skipped:
+                log.warning("left out: %s", reason)
+        else:
+            open_video(given)  # tells a missing one before any work
+            found.append(given)
+    return list(dict.fromkeys(found))
+
+
+def open_encoder(options: NetworkOptions) -> tuple[FrameEncoder, str]:
+    """The network of the options, and a few words on where its weights come from.
+
+    Raises:
+        TceError: a checkpoint or model that cannot be read or does not fit the other options.
+    """
+    from tce.model.checkpoint import load_encoder
+    from tce.model.encoder import build_encoder
+
+    model = options.model
+    if options.ckpt is not None:
+        encoder = load_encoder(options.ckpt, model)
+        size = encoder.embedding_size
+        if options.output_size not in (None, size):
+            raise OptionError("--output-size", f"{size}, which {options.ckpt} has", str(options.output_size))
+        place = Path(options.ckpt).absolute()
+        # Every run's network has the same file name; the run's tells more.
+        name = place.parent.name if place.name == "model.safetensors" else place.name
+        return encoder, f"{encoder.config.architecture}, {name}"
+    if model is not None and ":" in model:  # such networks bring their own weights
+        encoder = build_encoder(model, head="none", image_size=options.image_size, seed=options.seed)
+        return encoder, model
+    encoder = build_encoder(
+        model or RANDOM_MODEL, embedding_size=options.output_size or RANDOM_SIZE, seed=options.seed
+    )
+    name = encoder.config.architecture
+    log.warning("no --ckpt: %s has random weights (seed %d)", name, options.seed)
+    return encoder.eval(), f"{name}, random weights"
+
+
+@dataclass
+class Gathered:
+    """What `gather` found.
+
+    Attributes:
+        stored: embeddings of all good videos, in order.
+        videos: their names.
+        skipped: name and reason of each bad one.
+        seconds: that it took.
+    """
+
+    stored: Embeddings
+    videos: list[str]
+    skipped: dict[str, str]
+
+
+def gather(
+    names: Sequence[str],
+    encoder: FrameEncoder,
+    network: NetworkOptions,
+    every: int,
+    partial: str | None = None,
+) -> Gathered:
+    """Embed the named videos; bad ones among several are skipped and named in the log.
+
+    Args:
+        names: paths of videos.
+        encoder: the network.
+        network: how it runs.
+        every: take every n-th frame.
+        partial: file that gets the finished videos' embeddings when the work is interrupted.
+
+    Raises:
+        TceError: the only video is bad, or all are.
+        KeyboardInterrupt: interrupted; its text says what was kept.
+    """
+    found: list[Embedded] = []
+    owners: list[str] = []
+    skipped: dict[str, str] = {}
+    error: Exception | None = None
+    videos = [open_video(name) for name in names]
+    total = -(-_length(videos[0]) // every) if len(videos) == 1 else None
+    try:
+        with Progress(total, "embedding", "frame") as progress:
+            outcomes = embed_videos(
+                videos,
+                encoder,
+                network.batch_size,
+                network.image_size,
+                network.device,
+                network.precision,
+                every,
+                progress,
+            )
+            for number, outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    error = outcome
+                    skipped[names[number]] = str(outcome)
+                else:
+                    found.append(outcome)
+                    owners.append(names[number])
+    except KeyboardInterrupt:
+        if found and partial is not None:
+            save_embeddings(partial, _joined(found, owners))
+            kept = f"{partial} holds {len(found)} of {len(names)} videos"
+            raise KeyboardInterrupt(f"interrupted: {kept}") from None
+        raise
+    if error is not None and not found:
+        if len(names) == 1:
+            raise error
+        reason = next(iter(skipped.values()))
+        raise TceError(f"none of {len(names)} videos could be read; the first: {reason}")
+    for reason in skipped.values():
+        log.warning("skipped: %s", reason)
+    return Gathered(_joined(found, owners), owners, skipped)
+
+
+def _length(video: Video) -> int:
+    """Number of frames for the progress bar; 0 where that fails, since decoding will say why."""
+    try:
+        return len(video)
+    except (TceError, OSError):
+        return 0
+
+
+def _joined(found: Sequence[Embedded], owners: Sequence[str]) -> Embeddings:
+    counts = [len(one.frame) for one in found]
+    return Embeddings(
+        np.concatenate([one.embeddings for one in found]),
+        np.repeat(np.array(owners), counts),
+        np.concatenate([one.frame for one in found]),
+        np.concatenate([one.time for one in found]),
+    )
+
+
+def counted(videos: Sequence[str]) -> str:
+    """`1 video` or `3 videos`."""
+    return f"{len(videos)} video" + ("s" if len(videos) != 1 else "")
+
+
+def told_skipped(skipped: dict[str, str]) -> str:
+    """A line that counts and names the skipped videos; nothing where there are none."""
+    if not skipped:
+        return ""
+    return f"\nskipped {counted(list(skipped))}: {', '.join(skipped)} (reasons above)"

@@ -1,1 +1,0 @@
-"""The protocols by which embeddings and classifiers are judged."""

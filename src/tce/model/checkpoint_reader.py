@@ -1,0 +1,254 @@
+"""From a path to a checkpoint's tensors in our names; no code of the file's choice runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from tce.errors import OptionError, TceError
+from tce.model.backbone import same_architecture
+from tce.model.checkpoint_formats import (
+    OTHER,
+    OURS,
+    Contents,
+    find_state,
+    infer_architecture,
+    name_some,
+    strip_prefix,
+    translate,
+)
+from tce.model.classifier import ClassifierConfig
+from tce.model.encoder import EncoderConfig, build_encoder
+from tce.model.resnet import DEPTHS, canonical_name
+from tce.model.unpickle import load_pickle
+
+log = logging.getLogger("tce.model")
+
+FILE_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+KEY = "tce"  # of the description in a file's header, and in training states
+VERSION = 1
+Place = str | os.PathLike[str]
+Config = TypeVar("Config", EncoderConfig, ClassifierConfig)
+
+
+def read_contents(path: Place, model: str | None = None, building: bool = True) -> Contents:
+    """A checkpoint's tensors in our names, and what to build for them.
+
+    Args:
+        path: the file, or a folder with model.safetensors in it.
+        model: the network's name, checked against the file, or `hf:...` and `package.module:callable` for a
+            state dict of another network.
+        building: the network will be built: ask for `model` where that would import code which only the file
+            names.
+
+    Raises:
+        TceError: not a checkpoint, damaged, or not of that `model`.
+    """
+    content, description = _read(checkpoint_file(path))
+    if description is not None:
+        contents = _ours(content, description, str(path))
+        _check_model(contents, model, path, building)
+    elif model is not None and canonical_name(model) not in DEPTHS:
+        contents = _foreign(content, model, str(path))
+    else:
+        contents = translate(content, str(path))
+        _check_model(contents, model, path, building)
+    contents.state = _plain_tensors(contents.state, str(path))
+    return contents
+
+
+def checkpoint_file(path: Place) -> Path:
+    """The file meant by a path: itself, or the model in that folder.
+
+    Raises:
+        TceError: there is none.
+    """
+    target = Path(path).expanduser()
+    if target.is_dir():
+        inside = target / FILE_NAME
+        if inside.is_file():
+            return inside
+        raise TceError(
+            str(path),
+            expected=f"a checkpoint, or a folder with {FILE_NAME} in it",
+            found=f"a folder without {FILE_NAME}",
+            fix="name the checkpoint file in it",
+        )
+    if not target.exists():
+        raise TceError(str(path), expected="a checkpoint", found="no such file", fix="check the path")
+    return target
+
+
+def huggingface_place(path: Place) -> str | None:
+    """`hf:...` where the path is that, or a folder written by transformers' `save_pretrained`; else None."""
+    if isinstance(path, str) and path.startswith("hf:"):
+        return path
+    description = Path(path).expanduser() / CONFIG_NAME
+    if not description.is_file():
+        return None
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return f"hf:{path}" if isinstance(content, dict) and "model_type" in content else None
+
+
+def _read(file: Path) -> tuple[Any, dict[str, Any] | None]:
+    """A file's content, and its description where it is one of ours."""
+    if _is_safetensors(file):
+        return _read_safetensors(file)
+    content = load_pickle(file)
+    if isinstance(content, Mapping) and KEY in content:
+        return content.get("model"), _parse(content[KEY], str(file))
+    return content, None
+
+
+def _is_safetensors(file: Path) -> bool:
+    """By its first bytes: the length of a JSON header, and its brace."""
+    if file.suffix == ".safetensors":
+        return True
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    if len(start) < 9 or start[8:] != b"{":
+        return False
+    return struct.unpack("<Q", start[:8])[0] <= file.stat().st_size - 8
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    from safetensors import SafetensorError, safe_open
+
+    if file.stat().st_size == 0:
+        raise TceError(str(file), expected="a safetensors file", found="an empty file")
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            # Copies: the tensors as given are windows on the file, and change with it.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise TceError(
+            str(file),
+            expected="a safetensors file",
+            found=f"something else, or a damaged file ({error})",
+            fix="fetch or copy it again",
+        ) from error
+    return tensors, _parse(metadata[KEY], str(file)) if KEY in metadata else None
+
+
+def _parse(header: Any, path: str) -> dict[str, Any]:
+    try:
+        description = json.loads(header) if isinstance(header, str) else header
+    except ValueError as error:
+        raise TceError(path, expected="a description in JSON", found=str(error)) from error
+    if not isinstance(description, dict) or description.get("format") != OURS:
+        raise TceError(path, expected="a description of a tce model", found=str(description)[:80])
+    version = description.get("version")
+    if version != VERSION:
+        fix = "update tce" if isinstance(version, int) and version > VERSION else ""
+        raise TceError(path, expected=f"version {VERSION} of the format", found=repr(version), fix=fix)
+    return description
+
+
+def _ours(content: Any, description: dict[str, Any], path: str) -> Contents:
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise TceError(path, expected="a model's tensors", found=type(content).__name__)
+    kind = description.get("kind")
+    config: EncoderConfig | ClassifierConfig
+    if kind == "encoder":
+        config = _config(EncoderConfig, description, path)
+    elif kind == "classifier":
+        config = _config(ClassifierConfig, description, path)
+    else:
+        raise TceError(path, expected="a model of kind encoder or classifier", found=repr(kind))
+    if config.architecture in DEPTHS:
+        backbone = {n.removeprefix("backbone."): v for n, v in content.items() if n.startswith("backbone.")}
+        held = infer_architecture(backbone, path)
+        if held != config.architecture:
+            raise TceError(
+                path, expected=f"the tensors of a {config.architecture}", found=f"those of a {held}"
+            )
+    return Contents(OURS, kind, config, dict(content))
+
+
+def _config(kind: type[Config], description: dict[str, Any], path: str) -> Config:
+    """A configuration out of a file's description, its types checked: they size what is built."""
+    values: dict[str, Any] = {}
+    for entry in dataclasses.fields(kind):
+        if entry.name not in description:
+            continue
+        value: Any = description[entry.name]
+        default: Any = {} if entry.default is dataclasses.MISSING else entry.default
+        value = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, wanted):
+            raise TceError(
+                path, expected=f"{entry.name} of type {type(default).__name__}", found=repr(value)[:80]
+            )
+        values[entry.name] = value
+    try:
+        return kind(**values)
+    except OptionError as error:
+        raise TceError(path, f"{error.what} {error.expected}", error.found) from error
+
+
+def _check_model(contents: Contents, model: str | None, path: Place, building: bool) -> None:
+    held = contents.config.architecture
+    if model is not None and not same_architecture(model, held):
+        raise TceError(
+            f"{path}: the file holds a {held}",
+            expected=f"{model}, as --model says",
+            fix=f"use --model {held}, or leave --model out",
+        )
+    foreign = held not in DEPTHS and not held.startswith("hf:")
+    if foreign and model is None and building:
+        raise TceError(
+            f"{path}: its network is made by {held}",
+            expected="your consent, because loading it imports that code",
+            fix=f"if you trust it, add --model {held}",
+        )
+
+
+def _foreign(content: Any, model: str, path: str) -> Contents:
+    """A state dict of another network, which `model` names: its features; heads in the file are left out."""
+    encoder = build_encoder(model, head="none")
+    wanted = encoder.state_dict()
+    tensors = strip_prefix(find_state(content, path)[1], "module.")
+    # In the file the network may be a part of a larger one, as in "vit.encoder..." or "backbone.stem...".
+    prefixes = sorted({"", *(f"{name.split('.')[0]}." for name in tensors)})
+    readings = [
+        {f"backbone.model.{n.removeprefix(p)}": n for n in tensors if n.startswith(p)} for p in prefixes
+    ]
+    best = max(readings, key=lambda names: len(names.keys() & wanted.keys()))
+    state = {name: tensors[n] for name, n in best.items() if name in wanted}
+    used = {n for name, n in best.items() if name in wanted}
+    ignored = [n for n in tensors if n not in used]
+    if ignored:
+        log.warning("%s: %s has no use for %s", path, model, name_some(ignored))
+    config = dataclasses.replace(encoder.config, provenance={"format": OTHER})
+    return Contents(OTHER, "encoder", config, state, ignored)
+
+
+def _plain_tensors(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Dense finite float32; batch norm's counters, which files before torch 0.4.1 lack, are zero."""
+    plain = {}
+    for name, value in state.items():
+        value = value.detach()
+        if value.is_floating_point():
+            value = value.to(torch.float32)
+            if not torch.isfinite(value).all():
+                raise TceError(path, expected="weights that are numbers", found=f"NaN or infinity in {name}")
+        plain[name] = value.contiguous()
+    for name in list(plain):
+        stem, _, last = name.rpartition(".")
+        if last == "running_mean":
+            plain.setdefault(f"{stem}.num_batches_tracked", torch.tensor(0))
+    return plain

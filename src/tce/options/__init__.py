@@ -1,0 +1,1 @@
+"""Options of every command; importing them loads neither torch nor numpy."""

@@ -1,0 +1,29 @@
+"""The options of `tce embed` and `tce tsne`. Importing them costs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tce.errors import OptionError
+from tce.options.checks import at_least, some_input
+from tce.options.network import NetworkOptions
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Videos to embeddings."""
+
+    input: tuple[str, ...]
+    """Video files, folders of frames, and folders of such at any depth."""
+    output: str
+    """File to write, ending in .npz: embeddings [N, D]; video, frame and time in seconds, [N] each."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """The network and how it runs."""
+    every: int = 1
+    """Embed every n-th frame; neighbouring frames hardly differ."""
+
+    def __post_init__(self) -> None:
+        some_input(self.input)
+        at_least("--every", self.every, 1)
+        if isinstance(self.output, str) and not self.output.lower().endswith(".npz"):
+            raise OptionError("--output", "a name ending in .npz", repr(self.output))

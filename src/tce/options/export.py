@@ -1,0 +1,33 @@
+"""Options of the commands that take a checkpoint to another format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tce.errors import OptionError
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write an encoder or a classifier as ONNX, and check it against ONNX Runtime."""
+
+    ckpt: str
+    """The checkpoint, of any known format."""
+    output: str
+    """The file to write, ending in .onnx."""
+    model: str | None = None
+    """The network, checked against the file; needed where its tensors are another network's."""
+    image_size: int | None = None
+    """Side of the square input in pixels; unset: the checkpoint's own."""
+    raw: bool = False
+    """Take bytes 0-255 as decoded, [batch, size, size, 3], and normalise them inside the graph."""
+    opset: int = 17
+    """Version of ONNX' operators; 17 is read by every runtime since 2022."""
+
+    def __post_init__(self) -> None:
+        if not self.output.endswith(".onnx"):
+            raise OptionError("--output", expected="a file ending in .onnx", found=repr(self.output))
+        if self.image_size is not None and self.image_size < 8:
+            raise OptionError("--image-size", expected="at least 8 pixels", found=str(self.image_size))
+        if not 14 <= self.opset <= 20:
+            raise OptionError("--opset", expected="14 to 20", found=str(self.opset))

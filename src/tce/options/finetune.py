@@ -1,0 +1,216 @@
+"""The options of fine-tuning: clips, network, augmentation, optimiser, run. Importing them costs no torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from tce.errors import OptionError
+from tce.options.checks import at_least, check_choices, check_crops, labels_amount, within
+from tce.options.training import OptimOptions, RunOptions
+
+LISTS_FOLDER = "UCF_list"  # the 2020 release's place for the lists
+
+# `--resume` alone means the run in --savedir; with a path, the checkpoint there.
+Resume = Annotated[
+    str | None,
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[CHECKPOINT]",
+        instance_from_str=lambda words: words[0] if words else "",
+        is_instance=lambda value: value is None or isinstance(value, str),
+        str_from_instance=lambda value: [value] if value else [],
+    ),
+]
+
+
+@dataclass(frozen=True)
+class FinetuneDataOptions:
+    """Which clips, and which of them for what."""
+
+    data: str | None = None
+    """Folder of videos or frame folders (any depth), or a collection; unset: environment variable
+    TCE_UCF101 (TCE_ and the name of --dataset)."""
+    lists: str | None = None
+    """Folder of the dataset's lists; unset: variable TCE_UCF101_LISTS, else the folder UCF_list if it holds
+    any, else classes are folders and 30% of each class's clips, whole groups, are the test clips."""
+    split: str = "01"
+    """Split of the lists; several as 01,02,03, or `all`: a run each in --savedir/splitNN, and their mean."""
+    dataset: str = "ucf101"
+    """Whose environment variables are read."""
+    labels: str | None = None
+    """Training labels that may be used: a share of each class as 10%, or a number as 5/class; unset: all."""
+    held_out: float = 0.1
+    """Share of the training clips, whole groups, on which the kept network is chosen; 0: all clips
+    train, and the last epoch's network is kept."""
+    balanced: bool = False
+    """Draw every class equally often, rather than every clip once an epoch."""
+    max_missing: float = 0.05
+    """Largest share of the listed clips that may be without footage."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out <= 0.5:
+            raise OptionError("--held-out", expected="a share from 0 to 0.5", found=f"{self.held_out:g}")
+        within("--max-missing", self.max_missing, 0, 1)
+        if self.labels is not None:
+            labels_amount(self.labels)
+
+    @property
+    def footage(self) -> str:
+        """Where the footage is.
+
+        Raises:
+            OptionError: neither the flag nor the environment says.
+        """
+        variable = f"TCE_{self.dataset.upper()}"
+        found = self.data or os.environ.get(variable)
+        if not found:
+            raise OptionError("--data", expected=f"a folder, or the variable {variable}", found="neither")
+        return found
+
+    @property
+    def lists_folder(self) -> str | None:
+        """Where the lists are, or None for a dataset without any."""
+        found = self.lists or os.environ.get(f"TCE_{self.dataset.upper()}_LISTS")
+        if not found and self.dataset == "ucf101" and any(Path(LISTS_FOLDER).glob("trainlist*.txt")):
+            return LISTS_FOLDER
+        return found
+
+
+@dataclass(frozen=True)
+class FinetuneModelOptions:
+    """The classifier."""
+
+    model: str | None = None
+    """resnet18, 34, 50, 101 or 152; hf:FOLDER_OR_NAME; package.module:callable. Unset: as --weights, or
+    resnet18."""
+    weights: str | None = None
+    """Checkpoint to start from, in any known format; unset: random weights."""
+    input: Literal["differences", "rgb"] = "differences"
+    """Stacks of five frame differences (paper), or RGB frames."""
+    segments: int = 1
+    """Samples of a clip in a training step, one from each part of it; their scores are summed."""
+    image_size: int | None = None
+    """Side of the network's input in pixels; unset: as --weights, or 224 (paper)."""
+    resize: Literal["squash", "center-crop"] = "squash"
+    """How frames become square: the whole frame squashed (paper), or its centre."""
+    freeze: str | None = None
+    """Parameters up to and including this layer stay as they are: layer2, or `all` but the classifier."""
+    dropout: float = 0.0
+    """Share of the features dropped before the classifier while training."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        at_least("--segments", self.segments, 1)
+        at_least("--image-size", self.image_size, 8)
+        within("--dropout", self.dropout, 0, 0.99)
+
+    @property
+    def differences(self) -> int:
+        """Frame differences in a stack; 0 for RGB."""
+        return 5 if self.input == "differences" else 0
+
+
+@dataclass(frozen=True)
+class FinetuneAugmentOptions:
+    """How training samples are varied; one draw for all frames of a sample, so that motion stays motion."""
+
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    """Smallest and largest share of the frame's area in a crop; 1 1 takes the whole frame (paper)."""
+    crop_ratio: tuple[float, float] = (0.75, 1.333)
+    """Narrowest and widest crop, width over height."""
+    flip: float = 0.5
+    """Probability of mirroring; 0 where left and right tell classes apart."""
+    color: float = 0.0
+    """Largest relative change of brightness, contrast and saturation; the hue shifts by half of it."""
+
+    def __post_init__(self) -> None:
+        within("--flip", self.flip, 0, 1)
+        within("--color", self.color, 0, 1)
+        check_crops(self.crop_scale, self.crop_ratio)
+
+    @property
+    def crops(self) -> bool:
+        """Whether frames are cropped at all."""
+        return self.crop_scale != (1.0, 1.0)
+
+    @property
+    def none(self) -> bool:
+        """Whether samples stay as they are."""
+        return not self.crops and not self.flip and not self.color
+
+
+@dataclass(frozen=True)
+class FinetuneOptimOptions(OptimOptions):
+    """How the weights are moved."""
+
+    epochs: int = 60
+    """Passes over the training clips."""
+    batch_size: int = 32
+    """Clips per batch; an epoch's last batch may be smaller."""
+    lr: float = 0.05
+    """Highest learning rate; not scaled with the batch size."""
+    layer_decay: float = 1.0
+    """Factor of the rate from each stage of the backbone to the stage before it; below 1 spares what was
+    pre-trained."""
+    head_lr: float = 1.0
+    """Factor of the classifier's rate; it starts anew, so it may take a larger one."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes; above 0 it holds overconfidence back."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("--layer-decay", self.layer_decay, 1e-3, 1)
+        at_least("--head-lr", self.head_lr, 0)
+        within("--label-smoothing", self.label_smoothing, 0, 0.9)
+
+
+@dataclass(frozen=True)
+class FinetuneRunOptions(RunOptions):
+    """Where and how it runs; none of these changes what is learned, except --seed."""
+
+    savedir: Annotated[str, arg(aliases=["--out"])] = ""
+    """The run folder: options, logs, checkpoints, model.safetensors, result.json and predictions."""
+    recipe: str = "default"
+    """Named defaults that flags override: default, paper-2020-diff or paper-2021-rgb."""
+    evaluate: bool = False
+    """Only test, at the network's own image size: the checkpoint of --resume, or the one in --savedir."""
+    resume: Resume = None
+    """Alone: go on with the run in --savedir. With a path: that run's folder or training state, or a
+    fine-tuning file of 2020."""
+    validate_epochs: int | None = None
+    """Epochs between looks at the held-out clips; unset: twenty looks a run."""
+    test_looks: bool = False
+    """Test at every look too, and report the best figure apart, as optimistic (the paper's best epoch)."""
+    seed: int = 0
+    """Fixes every frame choice, augmentation, held-out clip and initial weight."""
+    workers: int = 2
+    """Threads that read and decode frames; the results do not depend on it."""
+    progress: bool = False
+    """Accepted from 2020 command lines: progress is always shown."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("--validate-epochs", self.validate_epochs, 1)
+        if self.resume is not None and self.force:
+            raise OptionError("--resume and --force", expected="one of them", found="both")
+
+    def look_epochs(self, epochs: int) -> int:
+        """Epochs between looks at the held-out clips in a run of `epochs`."""
+        return self.validate_epochs or max(1, epochs // 20)
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Everything `tce finetune` can be told."""
+
+    data: FinetuneDataOptions = field(default_factory=FinetuneDataOptions)
+    model: FinetuneModelOptions = field(default_factory=FinetuneModelOptions)
+    augment: FinetuneAugmentOptions = field(default_factory=FinetuneAugmentOptions)
+    optim: FinetuneOptimOptions = field(default_factory=FinetuneOptimOptions)
+    run: FinetuneRunOptions = field(default_factory=FinetuneRunOptions)

@@ -1,0 +1,43 @@
+"""Which network embeds the frames, and how it runs: shared by the commands that embed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tce.options.checks import at_least
+
+RANDOM_MODEL = "resnet50"  # the 2020 release's default network
+
+
+RANDOM_SIZE = 128  # numbers in the paper's embeddings
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network embeds the frames, and how it runs."""
+
+    ckpt: str | None = None
+    """Checkpoint in any known format, or a run folder; unset: random weights, which is said."""
+    model: str | None = None
+    """resnet18, 34, 50, 101, 152, hf:FOLDER_OR_NAME or package.module:callable; unset: what --ckpt says."""
+    output_size: int | None = None
+    """Numbers in an embedding of a network with random weights; unset: 128, as in the paper."""
+    image_size: int | None = None
+    """Side of the network's input in pixels; unset: the size it was trained for."""
+    batch_size: int = 64
+    """Frames a forward pass; bounds the memory, hardly changes the speed."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:1."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16 halves the time where the processor knows it, and changes the third digit."""
+    seed: int = 0
+    """Decides random weights, and the map of `tce tsne`."""
+
+    def __post_init__(self) -> None:
+        for flag, value in (
+            ("--batch-size", self.batch_size),
+            ("--image-size", self.image_size),
+            ("--output-size", self.output_size),
+        ):
+            at_least(flag, value, 1)

@@ -1,0 +1,157 @@
+"""The options that all training shares: optimiser and schedule, where and how a run goes, and their checks.
+
+Flags, `--help`, recipes and `options.json` all come from the dataclasses here and in `pretrain_options` and
+`finetune_options`, which extend them. Importing them costs no torch.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from tce.errors import OptionError
+from tce.options.checks import at_least, check_choices, within
+from tce.recipes import recipe_text
+
+# Several epochs as words, or as the 2020 release wrote them: 350,400.
+Epochs = Annotated[
+    tuple[int, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[INT ...]",
+        instance_from_str=lambda words: tuple(int(epoch) for word in words for epoch in word.split(",")),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(epoch, int) for epoch in value),
+        str_from_instance=lambda value: [str(epoch) for epoch in value],
+    ),
+]
+
+
+@dataclass(frozen=True)
+class OptimOptions:
+    """How the weights are moved."""
+
+    epochs: int = 100
+    """Passes over the clips."""
+    batch_size: int = 64
+    """Clips per batch."""
+    accumulate: int = 1
+    """Batches whose gradients are summed before the weights move: a larger batch in the same memory."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum (paper), or adamw, which transformers need."""
+    lr: float = 0.06
+    """Highest learning rate; not scaled with the batch size."""
+    schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
+    """The rate rises and falls (one-cycle), falls (cosine), drops at --lr-decay-epochs (step), or stays."""
+    warm_up: float = 0.0
+    """Epochs over which the rate rises from 0 before a cosine, step or constant schedule."""
+    lr_decay_epochs: Epochs = ()
+    """Epochs at which a step schedule lowers the rate; others have no use for it."""
+    lr_decay_rate: float = 0.1
+    """Factor of a step schedule."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """Pull of the weights towards 0."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        at_least("--epochs", self.epochs, 1)
+        at_least("--batch-size", self.batch_size, 2)
+        at_least("--accumulate", self.accumulate, 1)
+        at_least("--lr", self.lr, 0)
+        at_least("--warm-up", self.warm_up, 0)
+        at_least("--weight-decay", self.weight_decay, 0)
+        within("--momentum", self.momentum, 0, 0.999999)
+        if self.schedule == "step" and not self.lr_decay_epochs:
+            raise OptionError(
+                "--lr-decay-epochs", expected="one epoch or more for --schedule step", found="none"
+            )
+        if self.schedule == "one-cycle" and self.warm_up:
+            raise OptionError(
+                "--warm-up",
+                expected="0 for --schedule one-cycle, which warms up itself",
+                found=f"{self.warm_up:g}",
+            )
+        if self.warm_up >= self.epochs:
+            raise OptionError(
+                "--warm-up", expected=f"fewer than --epochs {self.epochs}", found=f"{self.warm_up:g}"
+            )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how it runs; none of these changes what is learned, except --seed."""
+
+    recipe: str = "default"
+    """Named defaults that flags override."""
+    show: bool = False
+    """Print the recipe, every value with its reason, and do nothing."""
+    force: bool = False
+    """Replace the run in the run folder."""
+    seed: int = 0
+    """Fixes every frame choice, augmentation, draw and initial weight."""
+    workers: int = 1
+    """Threads that read and decode frames; the results do not depend on it."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16 is about twice as fast where the processor has it; weights and losses stay float32."""
+    compile: bool = False
+    """torch.compile the network: slower to start, faster steps on GPUs."""
+    deterministic: bool = False
+    """Only bit-for-bit repeatable GPU kernels, slower; the CPU's are repeatable anyway."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints, the most that a power cut can cost; 0: after every step."""
+    keep: int = 1
+    """Checkpoints kept, the latest included."""
+    max_steps: int | None = None
+    """Stop, saved and resumable, at this step of the whole run; the schedules still run to --epochs."""
+    log_steps: int = 10
+    """Steps between rows of log.csv, which hold the means since the row before."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        at_least("--seed", self.seed, 0)
+        at_least("--workers", self.workers, 1)
+        at_least("--checkpoint-minutes", self.checkpoint_minutes, 0)
+        at_least("--keep", self.keep, 1)
+        at_least("--max-steps", self.max_steps, 1)
+        at_least("--log-steps", self.log_steps, 1)
+
+    @property
+    def stops_on_warning(self) -> bool:
+        """Whether what the task warns of ends the run."""
+        return False
+
+    def look_epochs(self, epochs: int) -> int:
+        """Epochs between looks at the network in a run of `epochs`; 0: none."""
+        return max(1, epochs // 10)
+
+
+def require_used_decay(options: OptimOptions, command: str, recipe: str) -> None:
+    """Refuse a decay that was asked for and that the schedule has no use for.
+
+    Args:
+        options: how the weights are moved.
+        command: the command's name.
+        recipe: the named recipe, whose own decay may be overridden by another schedule.
+
+    Raises:
+        OptionError: the decay is neither the recipe's nor that of a step schedule.
+    """
+    if options.schedule == "step":
+        return
+    own = tomllib.loads(recipe_text(command, recipe)).get("optim", {})
+    for name in ("lr_decay_epochs", "lr_decay_rate"):
+        value, default = getattr(options, name), getattr(OptimOptions, name)
+        usual = own.get(name, default)
+        if value not in (default, tuple(usual) if isinstance(usual, list) else usual):
+            raise OptionError(
+                "--" + name.replace("_", "-"),
+                expected="--schedule step, which alone has a use for it",
+                found=f"--schedule {options.schedule}",
+                fix="add --schedule step",
+            )

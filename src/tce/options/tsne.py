@@ -1,0 +1,62 @@
+"""Options of `tce tsne`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tce.errors import OptionError
+from tce.options.checks import at_least, some_input
+from tce.options.network import NetworkOptions
+
+
+@dataclass(frozen=True)
+class TsneOptions:
+    """Videos, or embeddings, to a t-SNE picture or film."""
+
+    output: str
+    """Picture (.png, .jpg, .pdf, .svg, .webp) or, with --vid, film (.mp4, .mov, .mkv); replaced if there."""
+    input: tuple[str, ...] = ()
+    """Video files, folders of frames, and folders of such at any depth."""
+    embeddings: str | None = None
+    """Embeddings instead of --input: .npz of tce embed, .npy or a pickled array; [N, D] in order of time."""
+    vid: bool = False
+    """Write a film: the map on the left with the current frame in red, the one input video on the right."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """The network and how it runs."""
+    every: int = 1
+    """Take every n-th frame; neighbouring frames hardly differ."""
+    perplexity: float | None = None
+    """How many neighbours each frame tries to keep; unset: 30, fewer for less than 91 frames."""
+    iterations: int = 500
+    """Gradient steps of t-SNE; a map that still looks like a ball of wool wants more."""
+    pca_threshold: float = 0.85
+    """Share of the variance that PCA keeps before t-SNE."""
+    save_embeddings: str | None = None
+    """Also keep the embeddings, in a file ending in .npz."""
+
+    def __post_init__(self) -> None:
+        if self.embeddings is None:
+            some_input(self.input)
+        elif self.input:
+            raise OptionError("--embeddings", "no --input beside it", " ".join(self.input))
+        elif self.vid:
+            raise OptionError("--vid", "--input, since a film shows the video", "--embeddings")
+        elif self.save_embeddings is not None:
+            raise OptionError("--save-embeddings", "--input", "--embeddings")
+        if self.vid and len(self.input) > 1:
+            raise OptionError(
+                "--vid",
+                "one input video",
+                f"{len(self.input)}",
+                "leave --vid out to draw them in one picture",
+            )
+        if self.save_embeddings is not None and not self.save_embeddings.lower().endswith(".npz"):
+            raise OptionError("--save-embeddings", "a name ending in .npz", repr(self.save_embeddings))
+        at_least("--every", self.every, 1)
+        at_least("--iterations", self.iterations, 1)
+        if self.perplexity is not None and self.perplexity < 1:
+            raise OptionError("--perplexity", "at least 1", f"{self.perplexity:g}")
+        if not 0 < self.pca_threshold <= 1:
+            raise OptionError(
+                "--pca-threshold", "a share of the variance in (0, 1]", f"{self.pca_threshold:g}"
+            )

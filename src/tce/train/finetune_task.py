@@ -1,0 +1,279 @@
+"""Fine-tuning as a task of the training loop: a classifier on stacks of differences or RGB frames."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tce.data.loader import Batch, Loader
+from tce.device import autocast
+from tce.distributed import World
+from tce.errors import TceError
+from tce.evaluation.clip_reader import Reader
+from tce.evaluation.clip_scores import TEST_SAMPLES, score_clips
+from tce.evaluation.metrics import top_k
+from tce.evaluation.split_clips import SplitClips
+from tce.io import atomic
+from tce.model.backbone import Wrapped
+from tce.model.checkpoint import describe_model, save_model
+from tce.model.classifier import Classifier
+from tce.options.finetune import FinetuneOptions
+from tce.train.run_folder import RunFolder
+from tce.train.stacks import StackAugmentation, StackPlan
+from tce.train.trainer import Clock
+from tce.video.image import CROP_MARGIN
+
+log = logging.getLogger("tce.train")
+
+Ints = npt.NDArray[np.int64]
+HELD_OUT_SAMPLES = 5  # a look's samples a clip: enough to choose by, a quarter of the test's work
+
+
+@dataclass
+class Best:
+    """The best network so far by some clips.
+
+    Attributes:
+        top1: its accuracy on them; -1 before the first look.
+        epoch: epochs done when it was judged.
+        weights: its state dict, on the CPU.
+    """
+
+    top1: float = -1.0
+    epoch: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def see(self, top1: float, epoch: int, network: nn.Module) -> None:
+        """Take a look's figure in; of equals the later network is kept, which has learned longer."""
+        if top1 >= self.top1:
+            weights = {
+                name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()
+            }
+            self.top1, self.epoch, self.weights = top1, epoch, weights
+
+
+class Finetuning:
+    """Cross-entropy of the classes of clips, as a task of the training loop.
+
+    Shapes: B clips a batch, P samples of a clip whose scores are summed, C classes.
+
+    Args:
+        options: everything.
+        clips: the split.
+        train: rows of the store that are trained on.
+        held_out: rows on which the kept network is chosen; may be empty.
+        classifier: on the world's device.
+        world: the processes at work.
+
+    Raises:
+        TceError: fewer than two training clips.
+    """
+
+    name = "fine-tuning"
+
+    def __init__(
+        self,
+        options: FinetuneOptions,
+        clips: SplitClips,
+        train: Ints,
+        held_out: Ints,
+        classifier: Classifier,
+        world: World,
+    ):
+        self.options, self.clips, self.classifier, self.world = options, clips, classifier, world
+        self.train, self.held_out = train, held_out
+        optim, run, config = options.optim, options.run, classifier.config
+        self.plan = StackPlan(
+            train,
+            clips.labels[train],
+            clips.store.lengths[train],
+            optim.batch_size,
+            optim.epochs,
+            classifier.frames_per_sample,
+            options.model.segments,
+            options.data.balanced,
+            optim.accumulate,
+            run.seed,
+        )
+        self.steps_per_epoch = self.plan.per_epoch // optim.accumulate
+        self.images_per_step = optim.batch_size * optim.accumulate * options.model.segments
+        size = round(config.image_size * CROP_MARGIN) if options.augment.crops else config.image_size
+        resize = options.model.resize
+        self.loader = Loader(clips.store, self.plan, (size, size), resize, run.workers, pin=True)
+        self.augment = StackAugmentation(options.augment, config.image_size, config.mean, config.std)
+        self.labels = torch.tensor(clips.labels, device=world.device)  # [clips]
+        self.best, self.best_on_test = Best(), Best()
+        self.failed: dict[str, str] = {}
+        self._epochs_done: int | None = None  # unknown before the first step
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the figures it logs."""
+        held_out = ("held_out_top1",) if len(self.held_out) else ()
+        tested = ("test_top1", "test_top5") if self.options.run.test_looks else ()
+        return ("loss", "train_top1", "lr", *held_out, *tested)
+
+    @property
+    def seconds_waiting(self) -> float:
+        """Seconds spent waiting for data so far."""
+        return self.loader.seconds_waiting
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """What is trained, by stage, each with its factor of the learning rate."""
+        optim = self.options.optim
+        return stage_groups(self.classifier, optim.layer_decay, optim.head_lr)
+
+    def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """The batches of the run from number `start` on, with their numbers."""
+        self.classifier.train()
+        yield from enumerate(self.loader.iterate(start), start)
+
+    def step(self, batch: tuple[int, Batch], clock: Clock) -> dict[str, Tensor | float]:
+        """One forward pass: the samples' scores, summed for each clip, against the clips' classes."""
+        number, loaded = batch
+        epoch = number // self.plan.per_epoch
+        frames, ok = self._receive(loaded)  # [B, P span, H, W, 3]
+        images = self.augment(frames, self.plan.samples(number), epoch, self.options.run.seed)
+        with autocast(self.world.device, self.options.run.precision):
+            logits = self.classifier(self.classifier.to_input(images))  # [B P, C]
+        scores = logits.float().unflatten(0, (len(frames), -1)).sum(dim=1)  # [B, C]
+        labels = self.labels[torch.from_numpy(loaded.clips).to(self.labels.device)]
+        if ok is not None:
+            scores, labels = scores[ok], labels[ok]
+        loss = functional.cross_entropy(scores, labels, label_smoothing=self.options.optim.label_smoothing)
+        self._epochs_done = (clock.step + 1) // clock.steps_per_epoch
+        return {"loss": loss, "train_top1": (scores.argmax(dim=1) == labels).float().mean()}
+
+    def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Frames on the device, and which samples are good; None where all are."""
+        for clip, error in zip(batch.clips[~batch.ok], batch.errors, strict=True):
+            name = str(self.clips.store.catalog.ids[clip])
+            if name not in self.failed:
+                log.warning("left out: %s", error)
+            self.failed.setdefault(name, error)
+        if not batch.ok.any():
+            raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
+        frames = torch.as_tensor(batch.frames).to(self.world.device, non_blocking=True)
+        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.world.device)
+
+    def after_step(self) -> None:
+        """Nothing."""
+
+    def look(self) -> dict[str, float]:
+        """Accuracy on the held-out clips, and on the test clips where that is wanted; the best are kept."""
+        if self._epochs_done is None:  # an untrained classifier knows nothing
+            return {}
+        figures = {}
+        if len(self.held_out):
+            figures["held_out_top1"] = self.accuracy(self.held_out, HELD_OUT_SAMPLES, "held-out clips")[0]
+            self.best.see(figures["held_out_top1"], self._epochs_done, self.classifier)
+        if self.options.run.test_looks:
+            top1, top5 = self.accuracy(self.clips.test, TEST_SAMPLES, "testing")
+            figures |= {"test_top1": top1, "test_top5": top5}
+            self.best_on_test.see(top1, self._epochs_done, self.classifier)
+        return figures
+
+    def accuracy(self, rows: Ints, samples: int, what: str) -> tuple[float, float]:
+        """Top-1 and top-5 of clips by the test protocol with so many samples; training goes on after it."""
+        self.classifier.eval()
+        options, config = self.options, self.classifier.config
+        reader = Reader(
+            self.clips.store,
+            config.image_size,
+            options.model.resize,
+            max(options.optim.batch_size, 32),
+            options.run.workers,
+            options.run.precision,
+        )
+        found = score_clips(self.classifier, reader, rows, samples, what)
+        self.classifier.train()
+        labels = self.clips.labels[found.rows]
+        if len(labels) == 0:
+            raise TceError(what, expected="clips that can be read", found="none", fix="run `tce check`")
+        return float(top_k(found.scores, labels, 1).mean()), float(top_k(found.scores, labels, 5).mean())
+
+    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
+        """Nothing to warn of: a diverged loss stops the loop by itself."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network and the best ones; with its description, so that the file can be loaded as a checkpoint."""
+        return {
+            "model": self.classifier.state_dict(),
+            "best": vars(self.best).copy(),
+            "best_on_test": vars(self.best_on_test).copy(),
+            "failed": dict(self.failed),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put that back.
+
+        Raises:
+            TceError: the state is another network's.
+        """
+        try:
+            self.classifier.load_state_dict(state["model"])
+            self.best, self.best_on_test = Best(**state["best"]), Best(**state["best_on_test"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            config = self.classifier.config
+            raise TceError(
+                "the training state to resume from",
+                expected=f"one of a {config.architecture} of {config.num_classes} classes",
+                found=str(error).strip().splitlines()[-1].strip(),
+                fix="resume the run that wrote it, or start from its network with --weights",
+            ) from error
+        self.failed = dict(state["failed"])
+
+    def save_model(self, folder: RunFolder) -> None:
+        """Write the network to keep as model.safetensors, and the best ones beside the training state."""
+        for best, name in ((self.best, "best.pt"), (self.best_on_test, "best-on-test.pt")):
+            if best.weights:
+                content = {"tce": describe_model(self.classifier), "model": best.weights, "epoch": best.epoch}
+                with atomic(folder.checkpoints / name) as file:
+                    torch.save(content, file)
+        if not self.best.weights:
+            save_model(folder.model_file, self.classifier)
+            return
+        latest = {name: value.clone() for name, value in self.classifier.state_dict().items()}
+        self.classifier.load_state_dict(self.best.weights)
+        save_model(folder.model_file, self.classifier)
+        self.classifier.load_state_dict(latest)
+
+
+def stage_groups(classifier: Classifier, layer_decay: float, head_lr: float) -> list[dict[str, Any]]:
+    """The trained parameters by stage of the backbone, with "lr_scale", their factor of the learning rate.
+
+    The last stage has factor 1, each one before it `layer_decay` times the next one's; the classifier has
+    `head_lr`. Stages are the backbone's children (of our ResNets: conv1 and bn1, layer1 to layer4).
+
+    Args:
+        classifier: whose parameters.
+        layer_decay: factor from stage to stage.
+        head_lr: factor of the classifier.
+    """
+    network: nn.Module = classifier.backbone
+    network = network.model if isinstance(network, Wrapped) else network
+    stages: list[list[nn.Parameter]] = []
+    for name, child in network.named_children():
+        if name == "bn1" and stages:
+            stages[-1] += child.parameters()  # the stem's own
+        elif any(True for _ in child.parameters()):
+            stages.append(list(child.parameters()))
+    own = list(network.parameters(recurse=False))
+    if own:
+        stages.insert(0, own)
+    scales = [layer_decay ** (len(stages) - 1 - place) for place in range(len(stages))]
+    groups = [
+        {"params": [p for p in stage if p.requires_grad], "lr_scale": scale}
+        for stage, scale in zip(stages, scales, strict=True)
+    ]
+    groups.append({"params": list(classifier.fc.parameters()), "lr_scale": head_lr})
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,191 @@
+"""Pre-training as a task of the training loop: batches in, the method's losses out, and what is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tce.data.frame_store import FrameStore
+from tce.data.loader import Batch, Loader, Plan
+from tce.distributed import World
+from tce.errors import TceError
+from tce.model.checkpoint import save_model
+from tce.model.encoder import FrameEncoder
+from tce.options.pretrain import PretrainOptions
+from tce.train.augment import Augmentation
+from tce.train.method import Method, Moment, Parts
+from tce.train.monitor import CollapseWatch, Monitor
+from tce.train.pair_plan import FILL_EPOCH, FillPlan, PairPlan
+from tce.train.run_folder import RunFolder
+from tce.train.trainer import Clock
+
+log = logging.getLogger("tce.train")
+
+
+class Pretraining:
+    """Loads and augments pairs of frames, gives them to the method, and watches what comes of it.
+
+    Args:
+        options: everything.
+        store: the clips, N of them; row numbers are the bank's.
+        encoder: the network, on the world's device.
+        world: the processes at work.
+
+    Raises:
+        OptionError: the batch, K or the positives do not fit the clips.
+    """
+
+    name = "pre-training"
+
+    def __init__(self, options: PretrainOptions, store: FrameStore, encoder: FrameEncoder, world: World):
+        self.options, self.store, self.world = options, store, world
+        run, optim = options.run, options.optim
+        self.plan = PairPlan(
+            store.lengths, store.fps, options.contrast, optim, run.seed, world.rank, world.size
+        )
+        self.steps_per_epoch = self.plan.per_epoch // optim.accumulate
+        self.loader = self._loader(self.plan)
+        size, config = options.model.image_size, encoder.config
+        self.augment = Augmentation(options.augment, size, config.mean, config.std)
+        self.method = Method(options, encoder, store.catalog.source_numbers, world)
+        self.views = 1 if self.method.anchors_only else 2
+        passes = self.views + (options.contrast.rotation > 0)
+        self.images_per_step = passes * optim.batch_size * optim.accumulate
+        self.monitor: Monitor | None = None
+        if run.monitor_epochs != 0:
+            frames = options.frame_size
+            self.monitor = Monitor(
+                store, frames, run.monitor_clips, run.workers, run.precision, options.data.resize
+            )
+        self.watch = CollapseWatch()
+        self.failed: dict[str, str] = {}
+
+    @property
+    def encoder(self) -> FrameEncoder:
+        """The network that is trained."""
+        return self.method.encoder
+
+    def _loader(self, plan: Plan) -> Loader:
+        size, options = self.options.frame_size, self.options
+        return Loader(
+            self.store, plan, (size, size), options.data.resize, threads=options.run.workers, pin=True
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the figures it logs."""
+        return (*self.method.columns, "lr", *(self.monitor.columns if self.monitor is not None else ()))
+
+    @property
+    def seconds_waiting(self) -> float:
+        """Seconds spent waiting for data so far."""
+        return self.loader.seconds_waiting
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained: all that is not frozen."""
+        return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+
+    def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """The batches of the run from number `start` on, with their numbers."""
+        self.method.train()
+        yield from enumerate(self.loader.iterate(start), start)
+
+    def step(self, batch: tuple[int, Batch], clock: Clock) -> Parts:
+        """Augment a batch and take the method's step on it; see `Method.step`."""
+        number, loaded = batch
+        epoch, seed = number // self.plan.per_epoch, self.options.run.seed
+        frames, ok = self._receive(loaded)  # [b, F, H, W, 3]
+        if frames.shape[1] < self.views:
+            frames = frames.expand(-1, self.views, -1, -1, -1)  # anchor and positive are the same frame
+        turned = None
+        if self.options.contrast.rotation:
+            views, images, turns = self.augment.with_rotated(frames, loaded.clips, epoch, seed)
+            turned = (images, turns)
+        else:
+            views = self.augment(frames, loaded.clips, epoch, seed)  # [b, V, 3, h, w]
+        ids = torch.from_numpy(loaded.clips).to(self.world.device)  # [b]
+        return self.method.step(views, turned, ids, ok, Moment(number, clock.share, clock.logs))
+
+    def after_step(self) -> None:
+        """See `Method.after_step`."""
+        self.method.after_step()
+
+    def fill_bank(self) -> None:
+        """Replace the bank's random rows by one pass over the clips, and set NCE's constant by them."""
+        contrast = self.options.contrast
+        if self.method.bank is None:
+            return
+        if contrast.fill_bank:
+            if self.world.main:
+                log.info("filling the memory bank by one pass over %d clips", len(self.store))
+            self.method.train()  # batch statistics: an untrained network has no others
+            for loaded in self._loader(FillPlan(self.plan, self.world.rank, self.world.size)):
+                frames, ok = self._receive(loaded)
+                views = self.augment(frames, loaded.clips, FILL_EPOCH, self.options.run.seed)
+                self.method.fill(views, torch.from_numpy(loaded.clips).to(self.world.device), ok)
+        if contrast.constant_z == "estimated":
+            self.method.estimate_z()
+
+    def failed_anywhere(self) -> dict[str, str]:
+        """Clips that could not be read in any of the processes, with the reasons."""
+        failed: dict[str, str] = {}
+        for each in self.world.collect(self.failed):
+            failed |= each
+        return failed
+
+    def look(self) -> dict[str, float]:
+        """The monitor's figures, see `Monitor`; the other processes wait for the main one's."""
+        if self.monitor is None:
+            return {}
+        return self.world.share(self.monitor(self.encoder) if self.world.main else None)
+
+    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
+        """Whether the embeddings are collapsing."""
+        return self.watch.see(figures["rank"], clock.share)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The method's state, and what the watch and the list of failures have seen."""
+        return {
+            **self.method.whole_state(),
+            "watch": self.watch.state_dict(),
+            "failed": self.failed_anywhere(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put that back.
+
+        Raises:
+            TceError: the state is another network's or another bank's.
+        """
+        try:
+            self.method.load_whole_state(state)
+        except (KeyError, RuntimeError) as error:
+            network = self.encoder.config.architecture
+            raise TceError(
+                "the checkpoint to resume from",
+                expected=f"the state of a {network} and {len(self.store)} clips, trained by these options",
+                found=str(error).strip().splitlines()[-1].strip(),
+                fix="put the run's own checkpoint back, or begin anew with --force",
+            ) from error
+        self.watch.load_state_dict(state["watch"])
+        self.failed = dict(state["failed"])
+
+    def save_model(self, folder: RunFolder) -> None:
+        """Write model.safetensors."""
+        save_model(folder.model_file, self.encoder)
+
+    def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Frames on the device, and which samples are good; None where all are."""
+        for row, error in zip(batch.clips[~batch.ok], batch.errors, strict=True):
+            clip = str(self.store.catalog.ids[row])
+            if clip not in self.failed:
+                log.warning("left out: %s", error)
+                self.failed[clip] = error.removeprefix(f"{clip}, ")
+        if not batch.ok.any() and self.world.size == 1:  # of several processes, the others may have good ones
+            raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
+        frames = torch.as_tensor(batch.frames).to(self.world.device, non_blocking=True)
+        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.world.device)

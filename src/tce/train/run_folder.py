@@ -1,0 +1,341 @@
+"""The run folder: options, logs, checkpoints and results; used by one process at a time, never half a file.
+
+options.json        all options, versions, git commit, data fingerprint
+log.csv             one row per logged step
+tensorboard/        the same figures as curves
+checkpoints/        latest.pt: the training state, and earlier ones with --keep
+model.safetensors   the network, with config.json
+result.json         the figures at the end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tce.errors import OptionError, TceError
+from tce.io import atomic, require_writable
+from tce.result import plain
+from tce.train.run_log import Journal, read_log
+
+log = logging.getLogger("tce.train")
+
+FILES = ("options.json", "log.csv", "model.safetensors", "config.json", "result.json")
+FOLDERS = ("tensorboard", "checkpoints")
+STATE_FORMAT = "tce training state 1"
+
+
+class RunFolder:
+    """A run's folder, locked from construction to `close`.
+
+    Args:
+        path: the folder; made where it is missing.
+        resume: go on with the run that is there, or begin where there is none.
+        force: replace the run that is there.
+        flag: what the folder is given by, for messages.
+
+    Raises:
+        OptionError: a run is there and neither `resume` nor `force` is given.
+        TceError: the folder cannot be written, or another process is using it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resume: bool = False,
+        force: bool = False,
+        flag: str = "--out",
+    ):
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise TceError(
+                f"{flag} {self.path}", expected="a folder", found="a file", fix="choose another name"
+            )
+        require_writable(self.path / "options.json", flag)
+        self._lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise TceError(
+                f"{flag} {self.path}",
+                expected="a run folder that nobody is using",
+                found="another process at work in it",
+                fix=f"wait for it to end or choose another {flag}",
+            ) from error
+        self.resume, self.force = resume, force
+        self.journal: Journal | None = None
+        self._saved_step = -1
+        if self.exists() and not (resume or force):
+            self.close()
+            raise OptionError(
+                f"{flag} {self.path}",
+                expected="a new folder",
+                found="a run",
+                fix="--resume goes on with it, --force replaces it",
+            )
+        for leftover in [*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")]:
+            leftover.unlink()  # files that a killed process was still writing
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the logs and unlock the folder."""
+        journal, self.journal = self.journal, None
+        try:
+            if journal is not None:
+                journal.close()
+        except OSError as error:  # rows that a full disk refused once more; the loop has told it
+            log.debug("%s: %s", self.path, error)
+        finally:
+            self._lock.release()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the training states."""
+        return self.path / "checkpoints"
+
+    @property
+    def latest(self) -> Path:
+        """The newest training state."""
+        return self.checkpoints / "latest.pt"
+
+    @property
+    def model_file(self) -> Path:
+        """The network."""
+        return self.path / "model.safetensors"
+
+    def exists(self) -> bool:
+        """Whether a run has been started in the folder."""
+        return any((self.path / name).exists() for name in (*FILES, *FOLDERS))
+
+    def begin(
+        self, record: Mapping[str, Any], columns: Sequence[str], free: Sequence[str] = ()
+    ) -> dict[str, Any] | None:
+        """Write options.json and open the logs, or go on with the run that is there.
+
+        Args:
+            record: what `describe_run` gave.
+            columns: what the run logs.
+            free: options that may differ when it is resumed.
+
+        Returns:
+            The training state to go on from, or None at the start of a run.
+
+        Raises:
+            OptionError: an option differs from the run's, naming every one that does.
+            TceError: the run's checkpoint cannot be read.
+        """
+        state = None
+        if self.resume and (self.path / "options.json").exists():
+            require_same(self._read_options(), record, free)
+            state = self.load() if self.latest.exists() else None
+            if state is None:
+                self._require_no_checkpoint()
+                log.info("%s has no checkpoint yet: beginning from its first step", self.path)
+        elif self.resume:
+            log.info("%s holds no run to resume: beginning one", self.path)
+        if self.force:
+            self._clear()
+        with atomic(self.path / "options.json", "w") as file:
+            json.dump(plain(dict(record)), file, indent=2)
+        step = state["step"] if state else 0
+        for later in self.checkpoints.glob("step-*.pt"):
+            if int(later.stem.removeprefix("step-")) > step:
+                later.unlink()  # of a course that was given up for an earlier checkpoint
+        self._saved_step = step if state else -1
+        self.journal = Journal(self.path, columns, step, state["journal"] if state else None)
+        return state
+
+    def _require_no_checkpoint(self) -> None:
+        """Beginning from the first step would give up the checkpoints that --keep left."""
+        kept = sorted(self.checkpoints.glob("step-*.pt"))
+        if kept:
+            raise TceError(
+                f"--resume: {self.latest}",
+                expected="the newest training state",
+                found=f"none, but {len(kept)} earlier ones",
+                fix=f"copy {kept[-1].name} to {self.latest.name} and go on, or begin anew with --force",
+            )
+
+    def _read_options(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "options.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise TceError(f"{self.path / 'options.json'} cannot be read", found=str(error)) from error
+
+    def _clear(self) -> None:
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for name in FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def save(self, state: Mapping[str, Any], keep: int = 1) -> None:
+        """Write a training state as `checkpoints/latest.pt`, whole or not at all.
+
+        Args:
+            state: plain values and tensors, with "step"; the logs' position is added.
+            keep: checkpoints to keep, this one included, as `step-N.pt`.
+        """
+        import torch
+
+        assert self.journal is not None, "begin comes first"
+        whole = {"format": STATE_FORMAT, **state, "journal": self.journal.state()}
+        try:
+            with atomic(self.latest) as file:
+                torch.save(whole, file)
+        except RuntimeError as error:  # torch.save hides a full disk behind an error of its own
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        self._saved_step = state["step"]
+        if keep > 1:
+            self._link(self.checkpoints / f"step-{state['step']:09d}.pt")
+            for old in sorted(self.checkpoints.glob("step-*.pt"))[:-keep]:
+                old.unlink()
+
+    def _link(self, target: Path) -> None:
+        """Give the latest state a second name; where links are unknown, a copy."""
+        target.unlink(missing_ok=True)
+        try:
+            os.link(self.latest, target)
+        except OSError:
+            with open(self.latest, "rb") as source, atomic(target) as copy:
+                shutil.copyfileobj(source, copy)
+
+    @property
+    def saved_step(self) -> int:
+        """Step of the newest training state, or -1."""
+        return self._saved_step
+
+    def load(self) -> dict[str, Any]:
+        """The newest training state, its tensors on the CPU.
+
+        Raises:
+            TceError: it cannot be read.
+        """
+        import torch
+
+        try:
+            state = torch.load(self.latest, map_location="cpu", weights_only=True)
+            if state["format"] != STATE_FORMAT:
+                raise ValueError(f"format {state['format']!r}")
+        except Exception as error:
+            raise TceError(
+                f"checkpoint {self.latest} cannot be read",
+                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                fix="put an earlier one of its folder in its place, start a new run from the network with "
+                f"--weights {self.path}, or begin anew with --force",
+            ) from error
+        return state
+
+    def first_row(self) -> dict[str, float]:
+        """The first row of log.csv: the untrained network's figures; empty if there is none."""
+        rows = read_log(self.path / "log.csv")
+        return rows[0] if rows else {}
+
+    def write_result(self, figures: Mapping[str, Any]) -> None:
+        """Write result.json."""
+        with atomic(self.path / "result.json", "w") as file:
+            json.dump(plain(dict(figures)), file, indent=2)
+
+
+def describe_run(command: str, options: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What options.json holds.
+
+    Args:
+        command: the command's name.
+        options: the option groups as nested mappings.
+        data: the data's fingerprint and sizes.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version()}
+    for name in ("tce-video", "torch", "numpy", "pylance", "simplejpeg", "opencv-python-headless"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    record = {"command": command, "options": options, "data": data, "versions": versions, "git": git_commit()}
+    return json.loads(json.dumps(plain(record)))
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this package runs from, with "+changes" where files differ; else None."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # else it is the checkout of something around us
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str]) -> None:
+    """Check that a resumed run is asked for what it was started with.
+
+    Args:
+        old: the run's options.json.
+        new: the same for what is asked now.
+        free: field names that may differ.
+
+    Raises:
+        OptionError: it is another command's run, other data, or some option differs; every one is named.
+    """
+    if old.get("command") != new["command"]:
+        raise OptionError(
+            "--resume",
+            expected=f"a run of `tce {new['command']}`",
+            found=f"one of `tce {old.get('command')}`",
+        )
+    differing = []
+    for group, fields in new["options"].items():
+        before = old["options"].get(group, {})
+        for name, value in fields.items():
+            shortened = name == "epochs" and value < before.get(name, value)  # a run may only be extended
+            if shortened or (name not in free and name in before and before[name] != value):
+                differing.append((f"--{name.replace('_', '-')}", _word(before[name]), _word(value)))
+    if differing:
+        verb = "contradicts" if len(differing) == 1 else "contradict"
+        raise OptionError(
+            f"{', '.join(flag for flag, _, _ in differing)} {verb} the run that is resumed",
+            expected=", ".join(f"{flag} {was}" for flag, was, _ in differing),
+            found=", ".join(now for _, _, now in differing),
+            fix="repeat the command as it was started, plus --resume",
+        )
+    if old["data"] != new["data"]:
+        changed = [name for name in new["data"] if old["data"].get(name) != new["data"][name]]
+        raise OptionError(
+            "--resume",
+            expected="the data the run was started on",
+            found=f"other data (its {' and '.join(changed)} differ)",
+            fix="give the same data and lists, or begin anew in another folder",
+        )
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_word, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

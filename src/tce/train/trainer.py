@@ -1,0 +1,394 @@
+"""The one training loop: steps, schedule, accumulation, logs, checkpoints, interruption, and exact resume.
+
+What is trained is a `Task`; pre-training and fine-tuning are two of them. The loop's position is one number,
+the steps done: epoch, place in the epoch, learning rate and what is logged when all follow from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tce.distributed import World
+from tce.errors import TceError
+from tce.options.training import OptimOptions, RunOptions
+from tce.progress import Progress
+from tce.train.optim import lay_out_alike, learning_rate, make_optimizer
+from tce.train.run_folder import RunFolder
+from tce.train.run_log import TIMING_COLUMNS
+from tce.train.signals import StopSignals
+
+log = logging.getLogger("tce.train")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a run is.
+
+    Attributes:
+        step: steps done before the one at hand.
+        steps_per_epoch: steps in an epoch.
+        epochs: epochs in all.
+        log_steps: steps between rows of the log.
+        look_epochs: epochs between looks, 0 for none.
+    """
+
+    step: int
+    steps_per_epoch: int
+    epochs: int
+    log_steps: int = 10
+    look_epochs: int = 0
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch of the step at hand, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def share(self) -> float:
+        """Share of the training done, t in [0, 1)."""
+        return self.step / self.total
+
+    @property
+    def looks(self) -> bool:
+        """Whether the embeddings are looked at once the step at hand is done."""
+        done = self.step + 1
+        if not self.look_epochs:
+            return False
+        return done == self.total or done % (self.steps_per_epoch * self.look_epochs) == 0
+
+    @property
+    def logs(self) -> bool:
+        """Whether a row is logged once the step at hand is done."""
+        return (self.step + 1) % self.log_steps == 0 or self.step + 1 == self.total or self.looks
+
+
+class Task(Protocol):
+    """What is trained.
+
+    Attributes:
+        name: what the progress line says, e.g. "pre-training".
+        steps_per_epoch: optimiser steps in an epoch.
+        images_per_step: images that pass the network in a step.
+    """
+
+    name: str
+    steps_per_epoch: int
+    images_per_step: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all the figures it logs."""
+        ...
+
+    @property
+    def seconds_waiting(self) -> float:
+        """Seconds spent waiting for data so far."""
+        ...
+
+    def parameters(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
+        """What the optimiser moves, or groups of it; a group's "lr_scale" multiplies the rate."""
+        ...
+
+    def batches(self, start: int) -> Iterator[Any]:
+        """The batches of the whole run in order, from number `start` on."""
+        ...
+
+    def step(self, batch: Any, clock: Clock) -> Mapping[str, Tensor | float]:
+        """Forward pass: "loss", a scalar to be lowered, and whatever else is logged."""
+        ...
+
+    def after_step(self) -> None:
+        """What follows once the weights have moved."""
+        ...
+
+    def look(self) -> dict[str, float]:
+        """Judge the network as it is now: figures for the log."""
+        ...
+
+    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
+        """What is going wrong by a logged row's figures, in one line; None where nothing is."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that must be kept beside optimiser and step; called by every process."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        ...
+
+    def save_model(self, folder: RunFolder) -> None:
+        """Write the network as it is now."""
+        ...
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and did after a whole step, with everything saved."""
+
+
+class Means:
+    """Sums of figures since the last logged row, kept on the device so that no step waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, parts: Mapping[str, Tensor | float]) -> None:
+        """Take one step's figures in."""
+        for name, value in parts.items():
+            value = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None).detach()
+            before = self._sums.get(name)
+            self._sums[name] = value.double() if before is None else before + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means, and begin anew; the only place where the device is waited for."""
+        means = self.peek()
+        self._sums, self._counts = {}, {}
+        return means
+
+    def peek(self) -> dict[str, float]:
+        """The means so far."""
+        return {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts."""
+        return {
+            "sums": {name: float(value) for name, value in self._sums.items()},
+            "counts": dict(self._counts),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put them back."""
+        self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+        self._counts = dict(state["counts"])
+
+
+class Loop:
+    """One run of a task; see `fit`."""
+
+    def __init__(
+        self, task: Task, optim: OptimOptions, run: RunOptions, world: World, folder: RunFolder | None
+    ):
+        self.task, self.optim, self.run, self.world, self.folder = task, optim, run, world, folder
+        self.optimizer = make_optimizer(task.parameters(), optim)
+        self.step = 0
+        self.means = Means()
+        self.last: dict[str, float] = {}
+        self._look_epochs = run.look_epochs(optim.epochs)
+        self._saved_at = time.monotonic()
+
+    @property
+    def clock(self) -> Clock:
+        """Where the run is."""
+        return Clock(
+            self.step, self.task.steps_per_epoch, self.optim.epochs, self.run.log_steps, self._look_epochs
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.step = state["step"]
+        if self.world.main:
+            log.info("going on from step %d", self.step)
+        self.task.load_state_dict(state["task"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_alike(self.optimizer)
+        self.means.load_state_dict(state["means"])
+        self.last = dict(state["last"])
+        own = state["rng"][self.world.rank % len(state["rng"])]  # with more processes than before: any
+        torch.set_rng_state(own["cpu"])
+        if "cuda" in own and self.world.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda"], self.world.device)
+
+    def train(self) -> dict[str, float]:
+        """Run to the end, or to `--max-steps`; the last figures of every column."""
+        end = min(self.clock.total, self.run.max_steps or self.clock.total)
+        self.begin_rows()
+        if self.step == 0 and self._look_epochs:
+            self._write({}, self.task.look())
+        batches = self.task.batches(self.step * self.optim.accumulate)
+        with StopSignals() as signals, Progress(end, self.task.name, "step", self.step) as progress:
+            while self.step < end:
+                self.one_step(batches)
+                progress.update(1, **self._brief())
+                wished, due = self.world.any(signals.wish is not None, self._checkpoint_due())
+                if wished or due or self.step == end:
+                    self.save()
+                if wished and self.step < end:
+                    raise Interrupted(self._how_to_go_on(signals.wish or "another process's signal"))
+        return self.last
+
+    def begin_rows(self) -> None:
+        """Time the rows of the log from now on."""
+        self._row_started, self._waited = time.monotonic(), self.task.seconds_waiting
+        self._row_step = self.step
+
+    def one_step(self, batches: Iterator[Any]) -> None:
+        """One step of the optimiser on the next batches, and what is logged once it is done."""
+        clock = self.clock
+        rate = learning_rate(self.step, clock.total, clock.steps_per_epoch, self.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        for _ in range(self.optim.accumulate):
+            parts = dict(self.task.step(next(batches), clock))
+            (parts["loss"] / self.optim.accumulate).backward()  # type: ignore[union-attr]
+            self.means.add(self.world.mean(parts))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_step()
+        self.step += 1
+        if clock.logs:
+            self._log_row(clock, rate)
+
+    def _log_row(self, clock: Clock, rate: float) -> None:
+        means = self.means.take()
+        self._require_finite(means)
+        row = {"epoch": clock.epoch, **means, "lr": rate}
+        self._write(row, self.task.look() if clock.looks else {})
+        warning = self.task.warning(self.last, clock)
+        if warning:
+            log.warning("step %d: %s", self.step, warning)
+            if self.run.stops_on_warning:
+                self.save()
+                raise TceError(f"stopped at step {self.step}", found=warning, fix=self._where_saved())
+
+    def _write(self, row: Mapping[str, float], look: Mapping[str, float]) -> None:
+        """Log a row with its timing; what a look costs is not counted as training."""
+        steps = self.step - self._row_step
+        now = time.monotonic()
+        seconds, waited = now - self._row_started, self.task.seconds_waiting
+        figures = {"epoch": float(self.clock.epoch), **row, **look}
+        if steps:
+            figures["images_per_s"] = steps * self.task.images_per_step / seconds
+            figures["waiting"] = min((waited - self._waited) / seconds, 1.0)
+            figures["seconds"] = seconds
+        self.last.update(figures)
+        if self.folder is not None:
+            assert self.folder.journal is not None
+            with self._disk():
+                self.folder.journal.write(self.step, figures)
+        self._row_started, self._row_step, self._waited = time.monotonic(), self.step, waited
+
+    def save(self) -> None:
+        """Write training state and network; every process takes part, the main one writes.
+
+        Raises:
+            TceError: the weights are not finite (nothing is written then), or the disk refuses.
+        """
+        state = {
+            "step": self.step,
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "means": self.means.state_dict(),
+            "last": {name: value for name, value in self.last.items() if name not in TIMING_COLUMNS},
+            "rng": self.world.collect(self._random_state()),
+        }
+        self._require_finite(self.means.peek())
+        self._require_finite_weights()
+        if self.folder is not None and self.folder.saved_step != self.step:
+            with self._disk():
+                # The network first: a power cut in between leaves a state whose resumption writes it anew.
+                self.task.save_model(self.folder)
+                self.folder.save(state, self.run.keep)
+        self._saved_at = time.monotonic()
+
+    def _random_state(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        if self.world.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.world.device)
+        return state
+
+    def _checkpoint_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.run.checkpoint_minutes * 60
+
+    def _require_finite(self, means: Mapping[str, float]) -> None:
+        broken = [name for name, value in means.items() if not math.isfinite(value)]
+        if broken:
+            raise self._diverged(f"{' and '.join(broken)} became {means[broken[0]]}")
+
+    def _require_finite_weights(self) -> None:
+        weights = [p.detach() for group in self.optimizer.param_groups for p in group["params"]]
+        if not all(math.isfinite(float(norm)) for norm in torch._foreach_norm(weights)):
+            raise self._diverged("a weight is no longer finite")
+
+    def _diverged(self, found: str) -> TceError:
+        return TceError(
+            f"training diverged by step {self.step}",
+            expected="finite figures",
+            found=found,
+            fix=f"{self._where_saved()}; try a lower --lr or --precision float32, "
+            "in a new --out, from the start or from that network with --weights",
+        )
+
+    def _where_saved(self) -> str:
+        if self.folder is None or self.folder.saved_step < 0:
+            return "nothing was saved yet"
+        return f"the network of step {self.folder.saved_step} is in {self.folder.model_file}"
+
+    def _how_to_go_on(self, why: str) -> str:
+        where = self.folder.path if self.folder is not None else "the run folder"
+        return f"{why}: step {self.step} is saved in {where}; repeat the command with --resume to go on"
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Turn a full or vanished disk into one line that says what is safe."""
+        assert self.folder is not None
+        try:
+            yield
+        except OSError as error:
+            saved = self.folder.saved_step
+            kept = f"the checkpoint of step {saved} is whole" if saved >= 0 else "nothing was saved before"
+            raise TceError(
+                f"{self.folder.path} cannot be written at step {self.step}",
+                found=error.strerror or str(error),
+                fix=f"{kept}; make room, then repeat the command with --resume",
+            ) from error
+
+    def _brief(self) -> dict[str, str]:
+        shown = ("loss", "knn", "images_per_s", "waiting")
+        return {name: f"{self.last[name]:.3g}" for name in shown if name in self.last}
+
+
+def fit(
+    task: Task,
+    optim: OptimOptions,
+    run: RunOptions,
+    world: World,
+    folder: RunFolder | None,
+    state: dict[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train a task to the end of its epochs.
+
+    Args:
+        task: what is trained.
+        optim: optimiser, schedule and length.
+        run: checkpoints, logs, and when to stop.
+        world: the processes at work.
+        folder: the run folder in the main process, begun; None in the others.
+        state: the training state to go on from.
+
+    Returns:
+        The last logged figure of every column.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
+        TceError: the training diverged or collapsed, or the disk is full; the last good state is kept.
+    """
+    loop = Loop(task, optim, run, world, folder)
+    if state is not None:
+        loop.restore(state)
+    return loop.train()

@@ -1,0 +1,342 @@
+"""Functions run on untrusted footage in child processes: a crash or a hang costs its own item and no more."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tce.errors import TceError
+from tce.video.base import DecoderCrashed, VideoTimeout
+from tce.video.pool_worker import ALIVE, DONE, ERROR, PART, READY, alive
+
+__all__ = ["DecodePool", "alive"]
+
+log = logging.getLogger("tce.video")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_STARTUP_SECONDS = 120.0  # a child imports its modules; on a busy machine that takes a while
+_PARTS_AHEAD = 4  # parts of one item that wait for the consumer; then its child waits too
+_START = "import sys; from tce.video.pool_worker import serve; serve({path!r}, {memory})"
+
+
+class DecodePool:
+    """Child processes that run functions on footage which may crash, hang or exhaust the decoder.
+
+    A child works on one item at a time. If it dies, that item's outcome is `DecoderCrashed`; if it gives no
+    sign for `timeout` seconds, it is killed and the outcome is `VideoTimeout`; a fresh child takes its place.
+    Children are started anew rather than forked (Lance and torch do not survive a fork), import nothing of
+    the caller's main module, use one thread each for numerics, and die with the parent.
+
+    Args:
+        workers: child processes; 0 for one a core.
+        timeout: seconds without a sign of life after which an item is given up: a part handed over, a call of
+            `alive()`, or the end.
+        memory: address space that a child may take, in bytes; 0 for no limit.
+
+    Example:
+        with DecodePool(workers=2, timeout=60) as pool:
+            for path, outcome in pool.map(count_frames, paths):
+                ...
+    """
+
+    def __init__(self, workers: int = 0, timeout: float = 60.0, memory: int = 8 << 30):
+        self.workers = workers or os.cpu_count() or 1
+        self.timeout = timeout
+        self._memory = memory
+        self._changed = threading.Condition()
+        self._queue: deque[_Task] = deque()
+        self._children: list[_Child] = []
+        self._woken, self._wake = Pipe(duplex=False)
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._closed = False
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[tuple[Item, Result | TceError]]:
+        """Each item with the function's result for it, or the error that it cost, in the order of the items.
+
+        Args:
+            function: importable (not from the main module), takes one item.
+            items: what to work on; taken as workers become free, with a few ahead.
+
+        Yields:
+            the item, and its result or error: a `VideoError`, or another `TceError` that the function raised.
+        """
+        for item, parts in self.stream(function, items):
+            try:
+                (result,) = parts
+            except TceError as error:
+                yield item, error
+            else:
+                yield item, result
+
+    def stream(
+        self, function: Callable[[Item], Any], items: Iterable[Item]
+    ) -> Iterator[tuple[Item, Iterator[Any]]]:
+        """Each item with the parts that a generator function yields for it, in the order of the items.
+
+        A few parts wait for the consumer; then the child waits, so memory stays bounded however long an item
+        is. Use up an item's parts before taking the next item.
+
+        Args:
+            function: as for `map`, but a generator function.
+            items: what to work on.
+
+        Yields:
+            the item, and an iterator of its parts, which raises the item's error in its place.
+        """
+        source = iter(items)
+        pending: deque[_Task] = deque()
+        try:
+            while True:
+                while len(pending) < 2 * self.workers + 1:
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        break
+                    pending.append(self._submit(function, item))
+                if not pending:
+                    return
+                yield pending[0].item, self._parts(pending[0])
+                self._cancel(pending.popleft())
+        finally:
+            for task in pending:
+                self._cancel(task)
+
+    def close(self) -> None:
+        """End all children, at once."""
+        with self._changed:
+            self._closed = True
+        self._nudge()
+        if self._thread is not None:
+            self._thread.join()
+        for child in self._children:
+            child.end()
+        self._children.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, function: Callable[[Any], Any], item: Any) -> _Task:
+        if function.__module__ == "__main__":
+            raise ValueError(
+                f"{function.__qualname__} lies in the main module, which child processes do not import"
+            )
+        task = _Task(item, pickle.dumps((function, item)))
+        with self._changed:
+            assert not self._closed, "the pool is closed"
+            self._queue.append(task)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="tce-decode-pool", daemon=True)
+                self._thread.start()
+        self._nudge()
+        return task
+
+    def _parts(self, task: _Task) -> Iterator[Any]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: task.parts or task.done or self._failure or self._closed)
+                if self._failure is not None:
+                    raise RuntimeError("the pool of decoding processes failed") from self._failure
+                if task.parts:
+                    part = task.parts.popleft()
+                elif task.error is not None:
+                    raise task.error
+                elif task.done:
+                    return
+                else:
+                    raise RuntimeError("the pool was closed while it was in use")
+            self._nudge()
+            yield part
+
+    def _cancel(self, task: _Task) -> None:
+        with self._changed:
+            task.cancelled = True
+            task.parts.clear()
+            with contextlib.suppress(ValueError):
+                self._queue.remove(task)
+        self._nudge()
+
+    def _nudge(self) -> None:
+        """Make the pool's thread look again."""
+        with self._changed:
+            if not self._woken.poll():
+                self._wake.send_bytes(b"!")
+
+    # What follows runs in the pool's own thread, so that children never wait while the consumer is busy.
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._assign()
+                listening = [child for child in self._children if child.heard(self.timeout)]
+                patience = (
+                    min((child.deadline for child in listening), default=float("inf")) - time.monotonic()
+                )
+                ready = wait(
+                    [self._woken, *(child.reader for child in listening)],
+                    None if patience == float("inf") else max(0.0, patience),
+                )
+                if self._woken in ready:
+                    self._woken.recv_bytes()
+                for child in listening:
+                    if child.reader in ready:
+                        self._hear(child)
+                    elif time.monotonic() > child.deadline:
+                        self._give_up(child)
+        except BaseException as error:
+            self._failure = error
+        with self._changed:
+            self._changed.notify_all()
+
+    def _assign(self) -> None:
+        with self._changed:
+            while self._queue:
+                child = next((child for child in self._children if child.idle), None)
+                if child is None:
+                    break
+                task = self._queue.popleft()
+                try:
+                    child.begin(task, self.timeout)
+                except OSError:  # it died while idle: not this item's fault
+                    self._queue.appendleft(task)
+                    self._drop(child)
+            starting = sum(not child.ready for child in self._children)
+            missing = min(len(self._queue) - starting, self.workers - len(self._children))
+        for _ in range(missing):
+            self._children.append(_Child(self._memory))
+
+    def _hear(self, child: _Child) -> None:
+        try:
+            kind, value = child.reader.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._bury(child)
+            return
+        child.deadline = time.monotonic() + self.timeout
+        if kind == READY:
+            child.ready, child.deadline = True, float("inf")
+            return
+        task = child.task
+        if kind == ALIVE or task is None:
+            return
+        with self._changed:
+            if kind == PART and not task.cancelled:
+                task.parts.append(value)
+            elif kind in (DONE, ERROR):
+                task.done, task.error = True, value
+                for note in getattr(value, "__notes__", ()):
+                    log.debug("%s", note)
+                child.task, child.deadline = None, float("inf")
+            self._changed.notify_all()
+
+    def _bury(self, child: _Child) -> None:
+        """A child died: its item fails, unless it never got one, when nothing will ever work."""
+        status = child.end(grace=1.0)  # it has hung up: its own status tells why
+        self._drop(child)
+        if not child.ready:
+            raise RuntimeError(f"a decoding process did not start: {_cause(status)}")
+        self._fail(child, DecoderCrashed, "a decoder that survives", _cause(status))
+
+    def _give_up(self, child: _Child) -> None:
+        self._drop(child)
+        if not child.ready:
+            raise RuntimeError(f"a decoding process did not start within {_STARTUP_SECONDS:.0f} s")
+        self._fail(child, VideoTimeout, f"progress within {self.timeout:g} s", "none")
+
+    def _fail(self, child: _Child, kind: type[TceError], expected: str, found: str) -> None:
+        if child.task is not None:
+            with self._changed:
+                child.task.done = True
+                child.task.error = kind(str(child.task.item), expected, found)
+                self._changed.notify_all()
+
+    def _drop(self, child: _Child) -> None:
+        child.end()
+        self._children.remove(child)
+
+
+@dataclass(eq=False)
+class _Task:
+    item: Any
+    message: bytes
+    parts: deque[Any] = field(default_factory=deque)
+    done: bool = False
+    error: TceError | None = None
+    cancelled: bool = False
+
+
+class _Child:
+    """One child process, as the parent sees it."""
+
+    def __init__(self, memory: int):
+        # -c rather than multiprocessing: that would run the caller's main module again in every child.
+        code = _START.format(path=sys.path, memory=memory)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.reader = Connection(os.dup(self._process.stdout.fileno()), writable=False)
+        self._writer = Connection(os.dup(self._process.stdin.fileno()), readable=False)
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self.task: _Task | None = None
+        self.ready = False
+        self._paused = False
+        self.deadline = time.monotonic() + _STARTUP_SECONDS
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.task is None
+
+    def heard(self, timeout: float) -> bool:
+        """Whether to listen to it: not while the consumer has enough parts; its clock stands still then."""
+        full = self.task is not None and len(self.task.parts) >= _PARTS_AHEAD
+        if self._paused and not full:
+            self.deadline = time.monotonic() + timeout
+        self._paused = full
+        return not full
+
+    def begin(self, task: _Task, timeout: float) -> None:
+        self._writer.send_bytes(task.message)
+        self.task, self.deadline = task, time.monotonic() + timeout
+
+    def end(self, grace: float = 0.0) -> int:
+        """Kill the process if it still runs after `grace` seconds; its exit status, negative for a signal."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        self._process.kill()
+        self.reader.close()
+        self._writer.close()
+        return self._process.wait()
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"it ended with status {status}"
+    name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
+    return f"it was killed by {name}" + (", perhaps out of memory" if name == "SIGKILL" else "")

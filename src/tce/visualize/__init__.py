@@ -1,0 +1,1 @@
+"""Maps, films and pictures of results."""

@@ -1,0 +1,96 @@
+"""A contact sheet: small pictures in a grid with a line of text under each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tce.errors import TceError
+from tce.io import atomic
+
+CELL = 176  # pixels, width and height of a picture's place
+GAP = 10
+TEXT_HEIGHT = 16
+COLUMNS = 6
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+Image = NDArray[np.uint8]  # [H, W, 3] RGB
+
+
+def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image]]) -> int:
+    """Write a contact sheet.
+
+    Args:
+        path: picture to write, one of `PICTURES` by its suffix; replaced if it exists.
+        pictures: a line of text and an image uint8 [H, W, 3] of any size each.
+
+    Returns:
+        Number of pictures on it.
+
+    Raises:
+        TceError: a suffix that is no picture's, or nothing to show.
+    """
+    from PIL import Image as Pictures
+    from PIL import ImageDraw
+
+    path = Path(path)
+    check_suffix(path)
+    font = _font()
+    cells = []
+    for text, pixels in pictures:
+        picture = Pictures.fromarray(pixels)
+        picture.thumbnail((CELL, CELL), Pictures.Resampling.LANCZOS)
+        cells.append((text, picture))
+    if not cells:
+        raise TceError(f"contact sheet {path}", "at least one frame", "none")
+    columns = min(COLUMNS, len(cells))
+    lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(picture.height for _, picture in line) for line in lines]
+    size = (columns * (CELL + GAP) + GAP, sum(heights) + len(lines) * (TEXT_HEIGHT + GAP) + GAP)
+    sheet = Pictures.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    bottom = 0
+    for line, height in zip(lines, heights):
+        bottom += GAP + height
+        for place, (text, picture) in enumerate(line):
+            middle = GAP + place * (CELL + GAP) + CELL // 2
+            sheet.paste(picture, (middle - picture.width // 2, bottom - picture.height))
+            draw.text((middle, bottom + 2), _fitted(text, font), "black", font, anchor="ma")
+        bottom += TEXT_HEIGHT
+    with atomic(path) as file:
+        sheet.save(file, PICTURES[path.suffix.lower()])
+    return len(cells)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Check that a contact sheet can have this name.
+
+    Raises:
+        TceError: it cannot.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in PICTURES:
+        raise TceError(f"--sheet {path}", f"a name ending in {', '.join(PICTURES)}", suffix or "no suffix")
+
+
+def _font() -> Any:
+    """DejaVu Sans as matplotlib brings it: it knows more letters than Pillow's own."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 11)
+
+
+def _fitted(text: str, font: Any) -> str:
+    """`text`, its middle left out where it is too long for its cell."""
+    if font.getlength(text) <= CELL:
+        return text
+    keep = len(text)
+    while keep > 2 and font.getlength(text[: keep // 2] + "…" + text[-(keep // 2) :]) > CELL:
+        keep -= 1
+    return text[: keep // 2] + "…" + text[-(keep // 2) :]

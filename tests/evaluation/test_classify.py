@@ -1,0 +1,56 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from tce.cli import main
+from tce.errors import OptionError, TceError
+from tce.evaluation.classify import classify
+from tce.options.classify import ClassifyOptions
+
+
+@pytest.mark.parametrize("kind", ["stacks", "rgb"])
+def test_top_classes_and_time_line(data, networks, tmp_path, capsys, kind):
+    picture = tmp_path / "line.png"
+    command = ["classify", str(data.footage / "v_Up_g04_c01"), "--ckpt", getattr(networks, kind)]
+    assert main([*command, "--output", str(picture), "--samples", "10", "--json", "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    shares = [row["probability"] for row in result["classes"]]
+    assert len(shares) == 4 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+    assert len(result["times"]) == 10 and result["times"] == sorted(result["times"])
+    assert np.sum(list(result["along"].values()), axis=0) == pytest.approx(np.ones(10))
+    image = cv2.imread(str(picture))
+    assert image.shape[1] > 800 and image.std() > 10
+
+
+def test_a_clip_of_one_frame(data, networks, tmp_path):
+    clip = next(path for path in sorted(data.footage.iterdir()) if len(list(path.iterdir())) == 1)
+    done = classify(ClassifyOptions(str(clip), networks.stacks, output=str(tmp_path / "p.png"), device="cpu"))
+    assert len(done.figures["times"]) == 1
+
+
+def test_names_from_a_file(data, networks, tmp_path):
+    names = tmp_path / "classInd.txt"
+    names.write_text("1 one\n2 two\n3 three and a half\n4 four\n")
+    base = {"ckpt": networks.rgb, "output": str(tmp_path / "p.png"), "device": "cpu"}
+    video = str(data.footage / "v_Up_g04_c02")
+    done = classify(ClassifyOptions(video, classes=str(names), **base))
+    assert {row["class"] for row in done.figures["classes"]} == {"one", "two", "three and a half", "four"}
+    names.write_text("one\ntwo\n")
+    with pytest.raises(OptionError, match="expected 4 names"):
+        classify(ClassifyOptions(video, classes=str(names), **base))
+
+
+def test_bad_input(data, networks, tmp_path):
+    base = {"output": str(tmp_path / "p.png"), "device": "cpu"}
+    with pytest.raises(TceError, match="tce finetune --weights"):
+        classify(ClassifyOptions(str(data.footage / "v_Up_g04_c02"), networks.encoder, **base))
+    with pytest.raises(TceError, match=r"nothing\.mp4"):
+        classify(ClassifyOptions(str(tmp_path / "nothing.mp4"), networks.rgb, **base))
+    with pytest.raises(
+        OptionError, match=r"--output p\.xyz; expected a name ending in \.png"
+    ):  # before --ckpt
+        classify(ClassifyOptions(str(tmp_path / "nothing.mp4"), "nothing", output="p.xyz"))
+    with pytest.raises(OptionError, match="--top"):
+        ClassifyOptions("video", "ckpt", top=0)

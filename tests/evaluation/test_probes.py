@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from tce.evaluation.probes import fit_linear, knn_scores, unit_rows
+from tce.evaluation.retrieval import retrieve
+
+
+def blobs(seed, per_class=40, classes=4, dim=8, noise=0.8):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, dim))
+    labels = np.repeat(np.arange(classes), per_class)
+    return (centres[labels] + noise * rng.normal(size=(len(labels), dim))).astype("f4"), labels
+
+
+def test_knn_votes_as_written_out():
+    rows, labels = blobs(0, per_class=10)
+    queries, _ = blobs(1, per_class=3)
+    rows, queries = unit_rows(rows), unit_rows(queries)
+    scores = knn_scores(queries, rows, labels, 5, k=7, temperature=0.1)
+    assert scores.shape == (12, 5)
+    for q, query in enumerate(queries):
+        near = sorted(((float(query @ row), label) for row, label in zip(rows, labels)), reverse=True)[:7]
+        votes = {}
+        for similarity, label in near:
+            votes[label] = votes.get(label, 0) + np.exp((similarity - near[0][0]) / 0.1)
+        for label in range(5):
+            expected = votes.get(label, -np.inf)
+            assert scores[q, label] == pytest.approx(expected, rel=1e-4)
+
+
+def test_knn_survives_a_tiny_temperature_and_few_rows():
+    rows, labels = blobs(0, per_class=2)
+    scores = knn_scores(unit_rows(rows), unit_rows(rows), labels, 4, k=500, temperature=1e-4)
+    assert (scores.argmax(axis=1) == labels).all()
+
+
+def test_linear_probe_finds_the_optimum_of_scikit_learn():
+    features, labels = blobs(0)
+    features = features * np.array([100, 1, 1, 1, 0.01, 1, 1, 1], "f4") + 5  # scales must not matter
+    test, _ = blobs(1)
+    test = test * np.array([100, 1, 1, 1, 0.01, 1, 1, 1], "f4") + 5
+    probe = fit_linear(features, labels, np.arange(len(labels)).astype(str), 4, penalty=1e-2)
+    scale = features.std(axis=0)
+    oracle = LogisticRegression(C=1 / (2 * 1e-2 * len(labels)), tol=1e-8, max_iter=5000)
+    oracle.fit((features - features.mean(axis=0)) / scale, labels)
+    expected = oracle.predict_log_proba((test - features.mean(axis=0)) / scale)
+    logits = probe.scores(test).astype("f8")
+    found = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_penalty_is_chosen_on_recordings_or_not_at_all():
+    features, labels = blobs(0, noise=3.0)
+    one_each = np.array([f"class{label}" for label in labels])
+    assert fit_linear(features, labels, one_each, 4).chosen_on == "nothing"
+    many = np.array([f"{label}-{i % 5}" for i, label in enumerate(labels)])
+    probe = fit_linear(features, labels, many, 4)
+    assert probe.chosen_on == "groups"
+    again = fit_linear(features, labels, many, 4)
+    np.testing.assert_array_equal(probe.weight, again.weight)
+
+
+def test_probe_of_a_class_without_training_clips_and_constant_features():
+    features, labels = blobs(0, classes=3)
+    features[:, 0] = 7
+    probe = fit_linear(features, labels, np.arange(len(labels)).astype(str), 5, penalty=1e-3)
+    assert np.isfinite(probe.scores(features)).all()
+    assert (probe.scores(features).argmax(axis=1) == labels).mean() > 0.8
+
+
+def test_recall_as_counted_by_hand():
+    rows = unit_rows(np.array([[1, 0], [0.9, 0.1], [0, 1], [-1, 0]], "f4"))
+    labels = np.array([0, 1, 1, 2])
+    queries = unit_rows(np.array([[1, 0.01], [0.1, 1], [1, 0]], "f4"))
+    got = retrieve(queries, np.array([1, 1, 2]), rows, labels, at=(1, 2, 10))
+    assert got.index.tolist() == [[0, 1, 2, 3], [2, 1, 0, 3], [0, 1, 2, 3]]
+    assert got.recall == {1: pytest.approx(1 / 3), 2: pytest.approx(2 / 3), 10: 1.0}

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tce.errors import OptionError
+from tce.evaluation.splits import hold_out, scarce_labels
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=80),
+    st.floats(0.05, 0.6),
+    st.integers(0, 3),
+)
+def test_groups_stay_whole_and_every_class_stays_in_training(pieces, share, seed):
+    labels = np.array([label for label, _ in pieces])
+    recordings = [f"{label}-{recording}" for label, recording in pieces]
+    held, _ = hold_out(labels, recordings, share, seed)
+    most = max(2 * share, 1 / 3)
+    for label in set(labels.tolist()):
+        clips = [i for i, own in enumerate(labels) if own == label]
+        names = {recordings[i] for i in clips}
+        assert not all(held[clips])
+        assert len(clips) == 1 or any(held[clips])
+        sizes = [sum(recordings[i] == name for i in clips) for name in names]
+        if len(names) > 1 and min(sizes) <= most * len(clips):
+            for name in names:
+                assert len({bool(held[i]) for i in clips if recordings[i] == name}) == 1
+
+
+def test_share_is_met_and_seeded():
+    labels = np.repeat(np.arange(10), 100)
+    recordings = [f"{label}-{i % 20}" for i, label in enumerate(labels)]
+    held, way = hold_out(labels, recordings, 0.2, seed=1)
+    assert way == "groups" and held.mean() == pytest.approx(0.2, abs=0.03)
+    np.testing.assert_array_equal(held, hold_out(labels, recordings, 0.2, seed=1)[0])
+    assert (held != hold_out(labels, recordings, 0.2, seed=2)[0]).any()
+
+
+def test_a_person_is_held_out_from_every_class():
+    draw = np.random.default_rng(0)
+    labels, people = draw.integers(0, 30, 3000), draw.integers(0, 25, 3000)
+    held, way = hold_out(labels, [f"g{person:02d}" for person in people], 0.1)
+    assert way == "groups" and held.mean() == pytest.approx(0.1, abs=0.05)
+    assert not set(people[held]) & set(people[~held])
+    # Who alone shows a class stays in training, whatever another class would like.
+    labels, people = np.array([0] * 8 + [1] * 2), list("aabbccddaa")
+    for seed in range(8):
+        held, _ = hold_out(labels, people, 0.25, seed)
+        assert not held[:2].any() and held[2:8].any()
+
+
+def test_single_recordings_give_their_last_pieces():
+    held, way = hold_out(np.zeros(10, int), ["a"] * 10, 0.2)
+    assert way == "pieces" and np.flatnonzero(held).tolist() == [8, 9]
+    held, way = hold_out(np.zeros(20, int), ["a"] * 10 + ["b"] * 10, 0.1)  # half the class is too much
+    assert way == "pieces" and np.flatnonzero(held).tolist() == [9, 19]
+    held, way = hold_out(np.array([0]), ["a"], 0.5)
+    assert way == "none" and not held.any()
+
+
+def test_scarce_labels_keep_every_class_and_nest():
+    labels = np.repeat(np.arange(7), 30)
+    ten, twenty = scarce_labels(labels, "10%", 3), scarce_labels(labels, "20%", 3)
+    assert np.bincount(labels[ten]).tolist() == [3] * 7
+    assert (twenty | ~ten).all()
+    five = scarce_labels(labels, "5/class", 3)
+    assert np.bincount(labels[five]).tolist() == [5] * 7
+    assert np.bincount(labels[scarce_labels(labels, "99/class")]).tolist() == [30] * 7
+    assert np.bincount(labels[scarce_labels(labels, "0.1%")]).tolist() == [1] * 7
+    assert (scarce_labels(labels, "10%", 4) != ten).any()
+
+
+@pytest.mark.parametrize(
+    "amount", ["", "10", "0%", "101%", "-5/class", "0/class", "x%", "1.5/class", "5/clip"]
+)
+def test_nonsense_amounts_name_the_flag(amount):
+    with pytest.raises(OptionError, match=r"--labels; expected a share such as 10% or a number such as"):
+        scarce_labels(np.zeros(3, int), amount)
