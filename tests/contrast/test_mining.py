@@ -271,6 +271,24 @@ def test_quantile_threshold_splits_each_anchors_rows() -> None:
     assert bool((quantile_threshold(similarity, 1.0) > similarity.max()).all())
 
 
+@pytest.mark.parametrize("rows", [16, 61, 256])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.5, 1.0])
+def test_quantile_threshold_lies_between_two_rows(rows: int, share: float) -> None:
+    """Also where share (n - 1) is whole: a row at the threshold would be mined on one processor only."""
+    similarity = torch.stack([torch.linspace(low, 0.8, rows) for low in (-1.0, 0.7)])
+    threshold = quantile_threshold(similarity, share)
+    assert (similarity < threshold[:, None]).sum(dim=1).tolist() == [round(share * rows)] * 2
+    assert bool(((similarity - threshold[:, None]).abs() > 1e-6).all())
+
+
+def test_quantile_zero_mines_nothing_and_one_everything() -> None:
+    similarity = torch.rand(3, 20, generator=torch.Generator().manual_seed(0))
+    for share, hard in ((0.0, 0), (0.4, 8), (1.0, 19)):
+        own = similarity.argmax(dim=1)  # above the threshold unless everything passes
+        mined = mine(similarity, own, quantile_threshold(similarity, share), 19)
+        assert mined.hard.tolist() == [hard] * 3
+
+
 def test_quantile_threshold_of_a_large_bank_is_close() -> None:
     similarity = torch.rand(2, 50_000, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(quantile_threshold(similarity, 0.3), torch.full((2,), 0.3), atol=0.02, rtol=0)

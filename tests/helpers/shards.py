@@ -24,7 +24,9 @@ CASES = [  # threshold, k, whether sources are excluded
     (0.9, 20, False),  # all mined
     (2.0, 60, False),  # every other row
     (0.3, 30, True),
-    ("quantile", 10, False),
+    (("quantile", 0.0), 10, False),
+    (("quantile", 0.4), 10, False),
+    (("quantile", 1.0), 10, False),
 ]
 
 
@@ -51,9 +53,9 @@ def contrast(
     """The loss of the whole batch for one case of mining."""
     task = problem()
     threshold, k, exclude = case
-    if threshold == "quantile":
+    if isinstance(threshold, tuple):
         with patch.object(mining, "QUANTILE_ROWS", 14):  # every fourth row
-            threshold = bank.quantile(v.detach(), 0.4)
+            threshold = bank.quantile(v.detach(), threshold[1])
     mined = bank.negatives(
         v,
         task["ids"],

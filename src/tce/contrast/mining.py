@@ -65,20 +65,25 @@ def curriculum_threshold(t: float, low: float = -1.0, high: float = 1.0, rate: f
 
 
 def quantile_threshold(similarity: Tensor, share: float) -> Tensor:
-    """Each anchor's cosine below which the given share of the bank lies, [B].
+    """Threshold of each anchor below which the given share of the bank's rows lies, float32 [B].
 
     Cosines of one network crowd together (around 0.75 early in training), so a threshold in cosine crosses
     all of them at once; one by rank does not. Estimated on `QUANTILE_ROWS` to twice as many evenly spaced
     rows where there are more.
 
+    With n sampled rows in ascending order and r = round(share n), it is the midpoint of the r-th and the
+    next cosine: a threshold equal to a row's own cosine would mine that row or not by the last bit of a
+    product, which differs between processors and batch sizes.
+
     Args:
         similarity: cosines [B, N].
-        share: in [0, 1]; 1 lets everything pass.
+        share: in [0, 1]; 0 lets no row pass (-inf), 1 lets every row pass (+inf).
     """
-    if share >= 1.0:
-        return similarity.new_full((len(similarity),), torch.inf, dtype=torch.float32)
-    sample = similarity.detach()[:, :: sample_stride(similarity.shape[1])].float()
-    return torch.quantile(sample, max(share, 0.0), dim=1)
+    sample = similarity.detach()[:, :: sample_stride(similarity.shape[1])].float()  # [B, n]
+    rank = round(share * sample.shape[1])
+    if not 0 < rank < sample.shape[1]:
+        return sample.new_full((len(sample),), -math.inf if rank <= 0 else math.inf)
+    return sample.sort(dim=1).values[:, rank - 1 : rank + 1].mean(dim=1)
 
 
 def sample_stride(size: int) -> int:
