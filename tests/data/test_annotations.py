@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tce.data.read_catalog import Catalog, read_catalog, relist
+from tce.data.read_catalog import Catalog, apply_lists, read_catalog
 from tce.errors import OptionError, TceError
 from tests.helpers.lists import rows, touch, write
 
@@ -153,7 +153,7 @@ def test_a_class_that_the_file_of_classes_lacks(ucf_lists: Path, tmp_path: Path)
         f"{ucf_lists / 'classInd.txt'}; expected all classes of the lists; "
         "found no 'LetterY', the class of 'LetterY/a.avi'; add it, or correct the list"
     )
-    for read in (lambda: read_catalog(data, ucf_lists), lambda: relist(read_catalog(data), ucf_lists)):
+    for read in (lambda: read_catalog(data, ucf_lists), lambda: apply_lists(read_catalog(data), ucf_lists)):
         with pytest.raises(TceError) as told:
             read()
         assert str(told.value) == message
@@ -332,19 +332,19 @@ def test_something_something(tmp_path: Path) -> None:
 # Lists over what is packed already
 
 
-def test_relist(ucf_lists: Path, tmp_path: Path) -> None:
+def test_apply_lists(ucf_lists: Path, tmp_path: Path) -> None:
     data = touch(tmp_path / "data", *(f"{name}.avi" for name in UCF))
     packed = read_catalog(data)
     for split in ("01", "02"):
-        again = relist(packed, ucf_lists, split)
+        again = apply_lists(packed, ucf_lists, split)
         direct = read_catalog(data, ucf_lists, split)
         assert rows(again) == rows(direct) and again.classes == direct.classes
     pieces = packed.cut([[(0, 1), (1, 2)], [], [(0, 3), (3, 6), (6, 8)], [(0, 1)]])
-    again = relist(pieces, ucf_lists)
+    again = apply_lists(pieces, ucf_lists)
     assert [clip.split for clip in again] == ["test", "test", "train", "test", "test", "test", "train"]
     assert again.ids.tolist() == pieces.ids.tolist() and not again.missing
     with pytest.raises(TceError, match="none of the 4 listed clips there"):
-        relist(Catalog(["x"], ["x.mp4"]), ucf_lists)
+        apply_lists(Catalog(["x"], ["x.mp4"]), ucf_lists)
 
 
 def test_a_clip_listed_twice_is_named(tmp_path: Path, ucf_lists: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_clip_listed_twice_is_named(tmp_path: Path, ucf_lists: Path) -> None:
     for read in (
         lambda: read_catalog(videos, twice.parent),
         lambda: read_catalog(frames, twice.parent),
-        lambda: relist(packed, twice.parent),
+        lambda: apply_lists(packed, twice.parent),
     ):
         with pytest.raises(TceError, match=message):
             read()
@@ -369,7 +369,7 @@ def test_a_clip_listed_twice_is_named(tmp_path: Path, ucf_lists: Path) -> None:
         read_catalog(videos, table)
 
 
-def test_relist_of_pieces_that_a_table_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_apply_lists_of_pieces_that_a_table_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "v/b.mp4", "v/a.mp4")
     lines = ["v/b.mp4,2.5,4,walk", "v/b.mp4,4,5.264,run", "v/a.mp4,,,run", "v/gone.mp4,,,run"]
     table = write(tmp_path / "t.csv", ["path,start,end,label", *lines])
@@ -383,7 +383,7 @@ def test_relist_of_pieces_that_a_table_cut(tmp_path: Path, caplog: pytest.LogCap
             *(f"{line},{part}" for line, part in zip(lines, ["train", "test"] * 2)),
         ],
     )
-    again = relist(packed, table, warn=False)
+    again = apply_lists(packed, table, warn=False)
     assert rows(again) == [
         ("v/b#2.5-4", "walk", "train"),
         ("v/b#4-5.264", "run", "test"),

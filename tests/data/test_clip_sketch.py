@@ -1,16 +1,16 @@
 import pytest
 
-from tce.data.clip_sketch import KEPT, share_seen, sketch
+from tce.data.clip_sketch import KEPT, clip_sketch, share_seen
 
 
 @pytest.mark.parametrize("seen, asked", [(range(50), range(25, 75)), (range(60), range(30))])
 def test_few_clips_are_known_exactly(seen: range, asked: range) -> None:
-    held = sketch(f"clip{n}" for n in seen)
+    held = clip_sketch(f"clip{n}" for n in seen)
     assert share_seen((f"clip{n}" for n in asked), held) == len(set(seen) & set(asked)) / len(asked)
 
 
 def test_many_clips_are_estimated_in_a_kilobyte() -> None:
-    held = sketch(f"clip{n}" for n in range(50_000))
+    held = clip_sketch(f"clip{n}" for n in range(50_000))
     assert len(held) == 8 * KEPT <= 1024
     assert share_seen((f"clip{n}" for n in range(10_000, 30_000)), held) == 1.0
     assert share_seen((f"clip{n}" for n in range(40_000, 60_000)), held) == pytest.approx(0.5, abs=0.15)
@@ -19,5 +19,5 @@ def test_many_clips_are_estimated_in_a_kilobyte() -> None:
 
 
 def test_order_and_repetition_do_not_matter() -> None:
-    assert sketch(["b", "a", "b"]) == sketch(["a", "b"])
-    assert sketch([]) == "" and share_seen(["a"], "") == 0.0
+    assert clip_sketch(["b", "a", "b"]) == clip_sketch(["a", "b"])
+    assert clip_sketch([]) == "" and share_seen(["a"], "") == 0.0

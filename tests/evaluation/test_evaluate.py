@@ -20,7 +20,7 @@ from tce.options.evaluate import EvaluateOptions
 from tce.options.checks import split_names
 from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
-from tce.data.clip_sketch import sketch
+from tce.data.clip_sketch import clip_sketch
 from tce.video.synthetic import make_clips
 
 
@@ -168,14 +168,14 @@ def test_leaks_are_told_along_the_whole_line(data, tmp_path):
 
     ids = clips.store.catalog.ids
     other, own = (
-        {"made": "tce finetune", "split": split, "clips": sketch(ids[rows])}
+        {"made": "tce finetune", "split": split, "clips": clip_sketch(ids[rows])}
         for split, rows in (("02", clips.test), ("01", clips.train))
     )
     assert told(own) == told({}) == ""
     assert "the network was trained on 100% of these test clips, by their names" in told(other)
     assert "trained on 100% of these test clips" in told({**own, "weights": {"provenance": other}})
-    assert told({**other, "clips": sketch(["another", "dataset"])}) == ""
-    some = {"made": "tce pretrain", "split": None, "clips": sketch(ids[clips.test[:4]])}
+    assert told({**other, "clips": clip_sketch(["another", "dataset"])}) == ""
+    some = {"made": "tce pretrain", "split": None, "clips": clip_sketch(ids[clips.test[:4]])}
     assert "pre-trained, without labels, on 25% of these test clips" in told(some)
     assert "on split 02, perhaps on these" in told({"split": "02"}), "a file that does not name its clips"
     clips.store.catalog.__dict__["_groups"] = pa.array(["someone"] * len(clips.store))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tce.commands.words import common, describe, some, spread
-from tce.data.read_catalog import read_catalog, relist
+from tce.data.read_catalog import apply_lists, read_catalog
 from tce.progress import Progress
 from tce.result import Result
 from tce.video.folder import decode_image
@@ -76,7 +76,7 @@ def tell_collection(
 
     store = open_collection(path)
     if lists is not None:
-        store.catalog = relist(store.catalog, lists, split)
+        store.catalog = apply_lists(store.catalog, lists, split)
     facts = {
         "type": "collection",
         **_counts(store.catalog),

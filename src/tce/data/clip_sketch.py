@@ -13,7 +13,7 @@ KEPT = 128
 DIGITS = 8
 
 
-def sketch(ids: Iterable[str]) -> str:
+def clip_sketch(ids: Iterable[str]) -> str:
     """The sample of the clips of these names: hexadecimal digits, one kilobyte at most."""
     return "".join(sorted({_hash(name) for name in ids})[:KEPT])
 
@@ -23,12 +23,12 @@ def share_seen(ids: Iterable[str], seen: str) -> float:
 
     Args:
         ids: the clips' names.
-        seen: what `sketch` gave for others.
+        seen: what `clip_sketch` gave for others.
     """
     kept = [seen[place : place + DIGITS] for place in range(0, len(seen), DIGITS)]
     bound = kept[-1] if len(kept) == KEPT else "g"  # above every hash: all of them are known
-    told = {digest for digest in map(_hash, ids) if digest <= bound}
-    return len(told & set(kept)) / len(told) if told else 0.0
+    asked = {digest for digest in map(_hash, ids) if digest <= bound}
+    return len(asked & set(kept)) / len(asked) if asked else 0.0
 
 
 def _hash(name: str) -> str:

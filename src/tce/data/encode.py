@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tce.data.folder_store import read_file
-from tce.data.scenes import frame_range
+from tce.data.segment import frame_range
 from tce.video.base import FrameError, VideoTruncated, VideoUnreadable
 from tce.video.image import decode, encode_jpeg, image_size, reduce_to, reduced_size
 from tce.video.pool_worker import alive

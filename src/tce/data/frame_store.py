@@ -220,13 +220,13 @@ def _open_collection(
     path: str | os.PathLike[str], lists: str | os.PathLike[str] | None, split: str, warn: bool = True
 ) -> FrameStore:
     from tce.data.collection import open_collection
-    from tce.data.read_catalog import relist
+    from tce.data.read_catalog import apply_lists
 
     store = open_collection(path)
     if len(store) == 0:
         raise TceError(f"collection {path}", expected="clips", found="none", fix="pack footage into it")
     if lists is not None:
-        store.catalog = relist(store.catalog, lists, split, warn)
+        store.catalog = apply_lists(store.catalog, lists, split, warn)
     return store
 
 

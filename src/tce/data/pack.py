@@ -41,7 +41,8 @@ def pack(options: PackOptions, catalog: Catalog | None = None) -> Result:
     from tce.data.collection import is_remote
     from tce.data.manifest import open_pins
     from tce.data.pack_report import dry_run, report
-    from tce.data.segment import cut_catalog, read_footage
+    from tce.data.read_catalog import read_catalogs
+    from tce.data.segment import cut_catalog
     from tce.data.writer import CollectionWriter
     from tce.video.pool import DecodePool
 
@@ -50,7 +51,7 @@ def pack(options: PackOptions, catalog: Catalog | None = None) -> Result:
         raise OptionError("--out", expected="a folder of this machine", found=options.out, fix=fix)
     out = Path(options.out)
     if catalog is None:
-        catalog = read_footage(options.footage, options.lists, options.split)
+        catalog = read_catalogs(options.footage, options.lists, options.split)
     pins = open_pins(out, options, catalog)
     with DecodePool(options.workers or 0, options.timeout) as pool:
         if options.dry_run:

@@ -8,15 +8,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from tce.data.annotations import Entry, Layout, Listing, class_key, read_lists, ucf_label
 from tce.data.catalog import PIECE_SUFFIX, Catalog, Clip
 from tce.data.find_clips import VIDEO_SUFFIXES, Footage, find_footage, label_folders
-from tce.errors import TceError
+from tce.errors import OptionError, TceError
 
-__all__ = ["Catalog", "Clip", "Layout", "read_catalog", "relist"]
+__all__ = ["Catalog", "Clip", "Layout", "apply_lists", "read_catalog", "read_catalogs"]
 
 log = logging.getLogger("tce.video")
 
@@ -58,7 +59,54 @@ def read_catalog(
     return _listed_catalog(footage, read_lists(lists, split, layout), os.fspath(lists))
 
 
-def relist(catalog: Catalog, lists: str | os.PathLike[str], split: str = "01", warn: bool = True) -> Catalog:
+def read_catalogs(footage: Sequence[str], lists: str | None, split: str) -> Catalog:
+    """The catalog of one place, or of several one after the other.
+
+    Clips of several folders are named after their folder too, so that their ids differ.
+
+    Raises:
+        TceError: nothing there, no footage, or two of several places have the same name.
+        OptionError: `lists` with several places.
+    """
+    if len(footage) == 1:
+        return read_catalog(os.path.abspath(footage[0]), lists=lists, split=split)
+    if lists is not None:
+        raise OptionError(
+            "--lists",
+            expected="one FOOTAGE",
+            found=str(len(footage)),
+            fix="pack one after the other with --add",
+        )
+    parts = [read_catalog(os.path.abspath(place)) for place in footage]
+    names = [_place_name(place) for place in footage]
+    ids = [
+        str(clip) if os.path.isfile(place) else f"{name}/{clip}"
+        for place, name, part in zip(footage, names, parts, strict=True)
+        for clip in part.ids
+    ]
+    if len(set(ids)) != len(ids):
+        raise TceError(
+            "FOOTAGE",
+            expected="files and folders with different names",
+            found=f"{_twice(ids)!r} twice",
+            fix="give the folder above them",
+        )
+    return Catalog(
+        ids=ids,
+        paths=[str(path) for part in parts for path in part.paths],
+        labels=[None if code < 0 else part.classes[code] for part in parts for code in part.labels.tolist()],
+        splits=[name for part in parts for name in part.splits],
+        groups=[name for part in parts for name in part.groups],
+        sources=[name for part in parts for name in part.sources],
+        starts=np.concatenate([part.starts for part in parts]),
+        ends=np.concatenate([part.ends for part in parts]),
+        skipped=[reason for part in parts for reason in part.skipped],
+    )
+
+
+def apply_lists(
+    catalog: Catalog, lists: str | os.PathLike[str], split: str = "01", warn: bool = True
+) -> Catalog:
     """The same clips in the same order, with labels and splits from a dataset's lists.
 
     For footage that was packed once and is used with several splits. Pieces of a cut recording take what the
@@ -302,3 +350,12 @@ def _range(entry: Entry) -> str:
 
 def _start(entry: Entry) -> float:
     return -1.0 if np.isnan(entry.start) else entry.start
+
+
+def _place_name(place: str) -> str:
+    return Path(os.path.abspath(place)).name
+
+
+def _twice(ids: list[str]) -> str:
+    seen: set[str] = set()
+    return next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]

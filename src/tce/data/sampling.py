@@ -1,7 +1,6 @@
-"""Which frames of a clip: pairs, stacks, segments, test positions, drawn by counters instead of generators.
+"""Which frames of a clip: pairs, stacks, segments and test positions.
 
-Every draw is a pure function of (seed, epoch, sample, stream): it depends neither on what was drawn before
-nor on which thread asks, so samples are the same for any number of loader threads, and after a resume.
+Every draw is a pure function of (seed, epoch, sample), see `tce.rng`.
 
 All positions are 0-based frame numbers. One rule for short clips holds everywhere: what would lie beyond the
 last frame is the last frame, repeated.
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tce.errors import OptionError
+from tce.rng import uniform
 
 Whole = NDArray[np.int64]
 
@@ -25,32 +25,6 @@ STACK = 6  # frames a stack: five differences
 
 # Independent streams of one sample's randomness; others may use any number from 16 up.
 ANCHOR, DISTANCE, DIRECTION, STACK_START, SEGMENT = range(5)
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def uniform(seed: int, epoch: int, samples: ArrayLike, stream: int, n: int) -> NDArray[np.float64]:
-    """`n` numbers in [0, 1) for each sample, a pure function of the arguments.
-
-    SplitMix64 (Steele, Lea and Flood, 2014), one round for each argument and one for the output.
-
-    Args:
-        seed: the run's seed.
-        epoch: pass over the data.
-        samples: sample numbers int64 [B].
-        stream: what the numbers are for; different streams are independent.
-        n: numbers a sample.
-
-    Returns:
-        float64 [B, n].
-    """
-    return (_bits(seed, epoch, samples, stream, n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def permutation(seed: int, epoch: int, n: int) -> Whole:
-    """The numbers 0 to n-1 in random order [n], a pure function of the arguments."""
-    keys = _bits(seed, epoch, np.arange(n), -1, 1)[:, 0]
-    return np.argsort(keys, kind="stable").astype(np.int64)
 
 
 def positive_pairs(
@@ -161,8 +135,8 @@ def segments(
         samples: sample numbers int64 [B].
         span: frames from each position on that must lie within the clip, where it is long enough.
     """
-    room = np.maximum(1, np.asarray(lengths, np.int64) - (span - 1))[:, None]  # [B, 1] possible positions
-    edges = room * np.arange(count + 1) // count  # [B, count + 1]
+    starts = np.maximum(1, np.asarray(lengths, np.int64) - (span - 1))[:, None]  # [B, 1] possible positions
+    edges = starts * np.arange(count + 1) // count  # [B, count + 1]
     first, width = edges[:, :-1], np.maximum(1, np.diff(edges, axis=1))
     return first + _below(width, uniform(seed, epoch, samples, SEGMENT, count))
 
@@ -180,20 +154,3 @@ def whole(n: int, every: int = 1) -> Whole:
 def _below(limit: Whole, share: NDArray[np.float64]) -> Whole:
     """A whole number in [0, limit) for each share in [0, 1)."""
     return np.minimum((share * limit).astype(np.int64), limit - 1)  # the product may round up to the limit
-
-
-def _bits(seed: int, epoch: int, samples: ArrayLike, stream: int, n: int) -> NDArray[np.uint64]:
-    """64 random bits for each sample and number, uint64 [B, n]."""
-    state = np.zeros(1, np.uint64)
-    for part in (seed, epoch, stream):
-        state = _mixed(state + np.array([part % 2**64], np.uint64))
-    state = _mixed(state + np.asarray(samples, np.int64).astype(np.uint64))  # [B]
-    return _mixed(state[:, None] + np.arange(n, dtype=np.uint64) * _GOLDEN)  # [B, n]
-
-
-def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's step and output function."""
-    z = state + _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""What is to be packed: the clips of one or several places, long recordings cut into pieces."""
+"""Long recordings cut into clips: at changes of scene, into pieces of a length, or both."""
 
 from __future__ import annotations
 
@@ -6,76 +6,133 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tce.data.writer import write_json
 from tce.errors import OptionError, TceError
-from tce.options.pack import PackOptions
 from tce.progress import Progress
-from tce.video.base import VideoError
+from tce.video.base import FrameError, VideoError, VideoTruncated
+from tce.video.open_video import DEFAULT_FPS, Video, open_video
+from tce.video.pool_worker import alive
 
 if TYPE_CHECKING:
-    from tce.data.read_catalog import Catalog
+    from tce.data.catalog import Catalog
+    from tce.options.pack import PackOptions
     from tce.video.pool import DecodePool
 
+Range = tuple[float, float]  # start and end in seconds since the first frame; the end is not included
+
+_DETECTION_WIDTH = 256  # pixels; PySceneDetect itself scales down to about this before it compares frames
+_SHORTEST_SCENE = 1.0  # seconds
+_ROUNDING = 1e-6  # seconds; far below any frame's duration, far above float64's error over days
 _SECONDS_BETWEEN_WRITES = 10.0
 
 
-def read_footage(footage: Sequence[str], lists: str | None, split: str) -> Catalog:
-    """The catalog of one place, or of several one after the other.
+def cut(
+    path: str | os.PathLike[str],
+    clip_seconds: float | None = None,
+    scenes: bool = False,
+    threads: int = 0,
+) -> list[Range]:
+    """Where to cut a recording into clips.
 
-    Clips of several folders are named after their folder too, so that their ids differ.
+    Scenes are cut first and no clip goes over a scene's end. Pieces have `clip_seconds` each; what is left at
+    the end becomes a piece of its own if it is at least half as long, and else belongs to the piece before.
+    Without either option the whole recording is one clip.
+
+    Args:
+        path: a video or frame folder.
+        clip_seconds: length of the pieces.
+        scenes: cut at changes of scene (PySceneDetect's content detector); decodes the whole recording.
+        threads: decoding threads; 0 for one a core.
+
+    Returns:
+        start and end of each clip in seconds since the first frame, in order and without gaps.
 
     Raises:
-        TceError: nothing there, no footage, or two of several places have the same name.
-        OptionError: `lists` with several places.
+        VideoError: the footage cannot be read.
+        OptionError: `clip_seconds` is not above 0.
+        TceError: PySceneDetect is not installed.
     """
-    from tce.data.read_catalog import Catalog, read_catalog
+    if clip_seconds is not None and not clip_seconds > 0:
+        raise OptionError("--clip-seconds", "a length above 0", str(clip_seconds))
+    with open_video(path, threads) as video:
+        starts = _scene_starts(video) if scenes else []
+        times = video.times()
+        edges = [0.0, *(float(times[frame]) for frame in starts), _end(times)]
+    return [piece for start, end in pairwise(edges) for piece in _pieces(start, end, clip_seconds)]
 
-    if len(footage) == 1:
-        return read_catalog(os.path.abspath(footage[0]), lists=lists, split=split)
-    if lists is not None:
-        raise OptionError(
-            "--lists",
-            expected="one FOOTAGE",
-            found=str(len(footage)),
-            fix="pack one after the other with --add",
+
+def frame_range(video: Video, start: float | None, end: float | None) -> tuple[int, int]:
+    """The frames shown from `start` on and before `end`: the first, and the one after the last.
+
+    Args:
+        video: the recording.
+        start: seconds since its first frame; None or NaN for the beginning.
+        end: seconds; None or NaN for the end.
+
+    Raises:
+        FrameError: no frame is shown in that time.
+    """
+    times = video.times()
+    first = 0 if start is None or np.isnan(start) else int(np.searchsorted(times, start - _ROUNDING))
+    stop = len(times) if end is None or np.isnan(end) else int(np.searchsorted(times, end - _ROUNDING))
+    if first >= stop:
+        raise FrameError(
+            str(video.path),
+            f"frames between {start or 0:g} and {'the end' if end is None else f'{end:g}'} s",
+            f"none; it lasts {_end(times):g} s",
         )
-    parts = [read_catalog(os.path.abspath(place)) for place in footage]
-    names = [_place_name(place) for place in footage]
-    ids = [
-        str(clip) if os.path.isfile(place) else f"{name}/{clip}"
-        for place, name, part in zip(footage, names, parts, strict=True)
-        for clip in part.ids
-    ]
-    if len(set(ids)) != len(ids):
-        raise TceError(
-            "FOOTAGE",
-            expected="files and folders with different names",
-            found=f"{_twice(ids)!r} twice",
-            fix="give the folder above them",
-        )
-    return Catalog(
-        ids=ids,
-        paths=[str(path) for part in parts for path in part.paths],
-        labels=[None if code < 0 else part.classes[code] for part in parts for code in part.labels.tolist()],
-        splits=[name for part in parts for name in part.splits],
-        groups=[name for part in parts for name in part.groups],
-        sources=[name for part in parts for name in part.sources],
-        starts=np.concatenate([part.starts for part in parts]),
-        ends=np.concatenate([part.ends for part in parts]),
-        skipped=[reason for part in parts for reason in part.skipped],
-    )
+    return first, stop
+
+
+def _end(times: np.ndarray) -> float:
+    """When the last frame ceases to be shown, if it is shown as long as the median one."""
+    shown = float(np.median(np.diff(times))) if len(times) > 1 else 1 / DEFAULT_FPS
+    return float(times[-1]) + shown
+
+
+def _pieces(start: float, end: float, seconds: float | None) -> list[Range]:
+    if seconds is None:
+        return [(start, end)]
+    count = max(1, int((end - start + _ROUNDING) / seconds + 0.5))
+    edges = [start + piece * seconds for piece in range(count)] + [end]
+    return list(pairwise(edges))
+
+
+def _scene_starts(video: Video) -> list[int]:
+    """The first frames of all scenes but the first."""
+    try:
+        from scenedetect import ContentDetector, FrameTimecode
+    except ImportError as error:
+        fix = "install the extra: pip install 'tce-video[scenes]'"
+        raise TceError("cutting by scenes", "PySceneDetect", "not installed", fix) from error
+    import cv2
+
+    detector = ContentDetector(min_scene_len=max(1, round(_SHORTEST_SCENE * video.fps)))
+    height, width = video.size
+    size = (min(width, _DETECTION_WIDTH), max(1, height * min(width, _DETECTION_WIDTH) // width))
+    cuts: list[int] = []
+    try:
+        for indices, frames in video.stream():
+            alive()
+            for index, frame in zip(indices, frames):
+                small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+                # PySceneDetect counts frames; true times come from the video, whose rate may vary.
+                at = FrameTimecode(int(index), video.fps)
+                cuts += [cut.frame_num for cut in detector.process_frame(at, small[..., ::-1])]
+    except VideoTruncated:
+        pass  # whoever packs the clips reports it; what decodes is cut
+    return sorted({frame for frame in cuts if 0 < frame < len(video)})
 
 
 @dataclass(frozen=True)
 class CutJob:
-    """Footage to be cut, see `tce.data.scenes.cut`.
+    """Footage to be cut, see `cut`.
 
     Attributes:
         path: a video file or a frame folder.
@@ -98,8 +155,6 @@ def find_cuts(job: CutJob) -> list[tuple[float, float | None]]:
         VideoError: the footage cannot be decoded.
         TceError: the package that finds scenes is not installed.
     """
-    from tce.data.scenes import cut
-
     pieces: list[tuple[float, float | None]] = list(cut(job.path, job.seconds, job.scenes, threads=1))
     return [*pieces[:-1], (pieces[-1][0], None)]
 
@@ -115,6 +170,8 @@ def cut_catalog(catalog: Catalog, options: PackOptions, out: Path, pool: DecodeP
     """
     if options.clip_seconds is None and not options.split_scenes:
         return catalog
+    from tce.data.writer import write_json
+
     path = out / "cuts.json"
     kept = _read_cuts(path)
     clips = list(catalog)
@@ -159,12 +216,3 @@ def _cut_key(path: str) -> list[int]:
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
-
-
-def _place_name(place: str) -> str:
-    return Path(os.path.abspath(place)).name
-
-
-def _twice(ids: list[str]) -> str:
-    seen: set[str] = set()
-    return next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tce.data.sampling import uniform
 from tce.options.pretrain import AugmentOptions
+from tce.rng import uniform
 from tce.train.color import LinearJitter, ReleasedJitter
 from tce.train.geometry import Crops, blur, crop_boxes, quarter_turn
 

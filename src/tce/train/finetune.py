@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tce.data.clip_sketch import sketch
+from tce.data.clip_sketch import clip_sketch
 from tce.data.collection import read_options
 from tce.distributed import deterministic, join_world
 from tce.errors import OptionError, TceError
@@ -249,7 +249,7 @@ def make_classifier(options: FinetuneOptions, clips: SplitClips, encoder: FrameE
             "lists": data.lists_folder,
             "fingerprint": clips.store.fingerprint(),
         },
-        "clips": sketch(clips.store.catalog.ids[clips.train]),
+        "clips": clip_sketch(clips.store.catalog.ids[clips.train]),
         "split": clips.split,
         "seed": seed,
         "weights": None,

@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from tce.data.sampling import permutation, positive_pairs
+from tce.data.sampling import positive_pairs
 from tce.errors import OptionError, TceError
 from tce.options.pretrain import ContrastOptions, PretrainOptimOptions
+from tce.rng import permutation
 
 FILL_EPOCH = 2**31 - 1  # the epoch of the pass that fills the bank, which no training epoch reaches
 

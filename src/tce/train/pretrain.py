@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tce.data.clip_sketch import sketch
+from tce.data.clip_sketch import clip_sketch
 from tce.data.frame_store import FrameStore, prepare_store
 from tce.distributed import World, deterministic, join_world
 from tce.errors import OptionError, TceError
@@ -157,7 +157,7 @@ def provenance(options: PretrainOptions, store: FrameStore) -> dict[str, Any]:
     return {
         "made": "tce pretrain",
         "data": {"path": data.data, "lists": data.lists, "fingerprint": store.fingerprint()},
-        "clips": sketch(store.catalog.ids),
+        "clips": clip_sketch(store.catalog.ids),
         "split": split and split_names(split)[0],
         "recipe": options.run.recipe,
         "seed": options.run.seed,

@@ -9,11 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tce.data.sampling import permutation, segments, stack_at, stacks, uniform
+from tce.data.sampling import segments, stack_at, stacks
 from tce.errors import TceError
 from tce.model.preprocess import normalise
 from tce.options.finetune import FinetuneAugmentOptions
 from tce.options.pretrain import AugmentOptions
+from tce.rng import permutation, uniform
 from tce.train.augment import Augmentation, Draws
 from tce.train.geometry import crop_boxes
 

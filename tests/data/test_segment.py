@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from tce.data.scenes import cut, frame_range
+from tce.data.segment import cut, frame_range
 from tce.errors import OptionError, TceError
 from tce.video.open_video import FrameError, VideoUnreadable, open_video
 from tests.helpers.hard_footage import RATE, encode
