@@ -36,7 +36,7 @@ from tce.data.loader import Loader
 from tce.data.pack import pack
 from tce.data.sampling import test_positions
 from tce.device import autocast
-from tce.distributed import join_world
+from tce.distributed import init_distributed
 from tce.evaluation import neighbours
 from tce.evaluation.clip_reader import Reader, _frames, _Plan, paper_samples
 from tce.evaluation.clip_scores import score_clips
@@ -50,7 +50,7 @@ from tce.options.pack import PackOptions
 from tce.recipes import apply_recipe
 from tce.train.finetune_task import Finetuning
 from tce.train.optim import make_optimizer
-from tce.train.trainer import Loop
+from tce.train.trainer import Trainer
 from tce.video.image import decode_into
 from tce.video.synthetic import make_clips
 
@@ -162,14 +162,14 @@ def training(clips: SplitClips, classifier: Classifier, options: argparse.Namesp
         recipe,
         run=dataclasses.replace(recipe.run, savedir="-", precision=options.precision, device=options.device),
     )
-    with join_world(options.device) as world:
-        task = Finetuning(made, clips, clips.train, clips.train[:0], classifier.train(), world)
-        loop = Loop(task, made.optim, made.run, world, None)
-        loop.begin_rows()
+    with init_distributed(options.device) as context:
+        task = Finetuning(made, clips, clips.train, clips.train[:0], classifier.train(), context)
+        trainer = Trainer(task, made.optim, made.run, context, None)
+        trainer.begin_rows()
         batches = task.batches(0)
         bare = bare_step(classifier, made, options.precision)
         taken = in_turn(
-            {"bare": bare, "whole": lambda: loop.one_step(batches)}, options.rounds * options.steps
+            {"bare": bare, "whole": lambda: trainer.one_step(batches)}, options.rounds * options.steps
         )
     wall, cores = ratios(taken, "bare", "whole")
     steps, bare_steps = 1 / median(taken["whole"]), 1 / median(taken["bare"])
@@ -247,14 +247,14 @@ def main() -> None:
     print(
         f"{torch.get_num_threads()} threads, {options.model} at {options.image_size} px, {options.precision}"
     )
-    with tempfile.TemporaryDirectory() as folder, join_world(options.device) as world:
+    with tempfile.TemporaryDirectory() as folder, init_distributed(options.device) as context:
         if options.only != "search":
             made = make_clips(Path(folder) / "footage", 4, 12 if options.quick else 24, frames=120, size=256)
             small = {} if options.short_side is None else {"short_side": options.short_side}
             pack(PackOptions(footage=(str(made.videos),), out=f"{folder}/collection", **small))
             clips = open_split(f"{folder}/collection", Path(folder), str(made.lists), "01", 0.0)
             encoder = build_encoder(options.model, image_size=options.image_size, seed=0)
-            classifier = classifier_from_encoder(encoder, len(clips.classes), seed=0).to(world.device)
+            classifier = classifier_from_encoder(encoder, len(clips.classes), seed=0).to(context.device)
             classifier.to(memory_format=torch.channels_last)
         if options.only in (None, "evaluation"):
             evaluation(clips, classifier.eval(), options)

@@ -22,14 +22,14 @@ from costs import in_turn, median, ratios
 from tce.data.frame_store import open_store
 from tce.data.pack import pack
 from tce.device import autocast
-from tce.distributed import join_world
+from tce.distributed import init_distributed
 from tce.options.pack import PackOptions
 from tce.options.pretrain import PretrainOptions
 from tce.recipes import apply_recipe
 from tce.train.optim import make_optimizer
 from tce.train.pretrain import make_encoder
 from tce.train.pretrain_task import Pretraining
-from tce.train.trainer import Loop
+from tce.train.trainer import Trainer
 from tce.video.synthetic import make_clips
 
 
@@ -42,7 +42,7 @@ def footage(folder: Path) -> Path:
 
 def bare_step(task: Pretraining) -> Callable[[], None]:
     """Forward, backward and optimiser step of the task's network, on images that are there already."""
-    options, device = task.options, task.world.device
+    options, device = task.options, task.context.device
     network = make_encoder(options).to(device)
     if options.run.channels_last:
         network.to(memory_format=torch.channels_last)
@@ -67,12 +67,12 @@ def bare_step(task: Pretraining) -> Callable[[], None]:
 def whole_step(task: Pretraining) -> Callable[[], None]:
     """A step of the training loop: data, augmentation, passes, mining, loss, backward, optimiser, bank."""
     run = dataclasses.replace(task.options.run, monitor_epochs=0)
-    loop = Loop(task, task.options.optim, run, task.world, None)
-    loop.begin_rows()
+    trainer = Trainer(task, task.options.optim, run, task.context, None)
+    trainer.begin_rows()
     batches = task.batches(0)
 
     def step() -> None:
-        loop.one_step(batches)
+        trainer.one_step(batches)
 
     return step
 
@@ -86,11 +86,11 @@ def repeated(step: Callable[[], None], times: int) -> Callable[[], None]:
 
 
 def measure(name: str, options: PretrainOptions, data: Path, rounds: int, steps: int) -> None:
-    with join_world(options.run.device) as world:
-        encoder = make_encoder(options).to(world.device)
+    with init_distributed(options.run.device) as context:
+        encoder = make_encoder(options).to(context.device)
         if options.run.channels_last:
             encoder.to(memory_format=torch.channels_last)
-        task = Pretraining(options, open_store(data), encoder, world)
+        task = Pretraining(options, open_store(data), encoder, context)
         task.fill_bank()
         kinds = {"bare": bare_step(task), "whole": whole_step(task)}
         taken = in_turn({kind: repeated(step, steps) for kind, step in kinds.items()}, rounds)

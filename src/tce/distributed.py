@@ -1,4 +1,4 @@
-"""The processes of one run: which this is, and what they agree on. One process is a world of its own.
+"""The processes of one run: which this is, and what they agree on. A single process is a context of size 1.
 
 A launcher (`torchrun`, `accelerate launch`) starts the same command in every process and numbers them.
 """
@@ -29,79 +29,79 @@ PATIENCE = timedelta(
 log = logging.getLogger("tce.train")
 
 
-class World:
+class DistributedContext:
     """The processes that train together.
 
     Args:
         device: where this process computes.
         rank: this process's number.
-        size: processes in all.
+        world_size: processes in all.
         control: group for decisions; on the CPU, so that agreeing never waits for a GPU.
     """
 
-    def __init__(self, device: torch.device, rank: int = 0, size: int = 1, control: Any = None):
-        self.device, self.rank, self.size = device, rank, size
+    def __init__(self, device: torch.device, rank: int = 0, world_size: int = 1, control: Any = None):
+        self.device, self.rank, self.world_size = device, rank, world_size
         self._control = control
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the run folder."""
         return self.rank == 0
 
-    def any(self, *flags: bool) -> tuple[bool, ...]:
+    def any_rank(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether some process raised it; all processes get the same answer."""
-        if self.size == 1:
+        if self.world_size == 1:
             return flags
         raised = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self._control)
         return tuple(bool(value) for value in raised.tolist())
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The main process's value, in every process."""
-        if self.size == 1:
+        if self.world_size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self._control)
         return box[0]
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Every process's value, in order of rank."""
-        if self.size == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._control)
         return values
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows [b, ...] of all processes in order of rank, with gradient; see `gather_rows`."""
-        if self.size == 1:
+        if self.world_size == 1:
             return rows
         return gather_rows(rows.byte()).bool() if rows.dtype == torch.bool else gather_rows(rows)
 
     def mean(self, parts: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
         """Each figure's mean over the processes, which all have the same names."""
-        if self.size == 1:
+        if self.world_size == 1:
             return dict(parts)
         values = [torch.as_tensor(value).detach().double().to(self.device) for value in parts.values()]
         total = torch.stack(values)
         dist.all_reduce(total)
-        return dict(zip(parts, (total / self.size).unbind(), strict=True))
+        return dict(zip(parts, (total / self.world_size).unbind(), strict=True))
 
     @torch.no_grad()
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by their means over the processes: batch norm's running statistics."""
         kept = [tensor for tensor in tensors if tensor.is_floating_point()]
-        if self.size == 1 or not kept:
+        if self.world_size == 1 or not kept:
             return
         flat = torch.cat([tensor.flatten() for tensor in kept])
         dist.all_reduce(flat)
-        for tensor, mean in zip(kept, (flat / self.size).split([t.numel() for t in kept]), strict=True):
+        for tensor, mean in zip(kept, (flat / self.world_size).split([t.numel() for t in kept]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
 
 @contextmanager
-def join_world(device: str = "auto") -> Iterator[World]:
-    """The world a launcher started this process in, or this process alone.
+def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
+    """The context a launcher started this process in, or this process alone.
 
     Args:
         device: as `--device`; with several GPUs each process takes its own.
@@ -113,7 +113,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(pick_device(device))
+        yield DistributedContext(pick_device(device))
         return
     if "RANK" not in os.environ:
         raise OptionError(
@@ -133,7 +133,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.unregister(dist.destroy_process_group)
     try:
-        yield World(here, rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+        yield DistributedContext(here, rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
     except TceError as error:
         if rank == 0:
             _store().set(TOLD, str(error))

@@ -35,7 +35,7 @@ from tce.train.method import Method
 from tce.train.pretrain import pretrain
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import RunFolder
-from tce.train.trainer import Loop
+from tce.train.trainer import Trainer
 
 STEPS_BETWEEN_CHECKPOINTS = 3
 
@@ -131,14 +131,14 @@ PLACES: dict[str, Callable[[int], None]] = {
     "half a checkpoint": die_in_checkpoint,
     "before the checkpoint's replacement": die_at(os, "replace"),
     "between checkpoint and network": die_at(Pretraining, "save_model"),
-    "monitor": die_at(Pretraining, "look"),
+    "monitor": die_at(Pretraining, "validate"),
 }
 
 
 def main(clips: str, out: str, kills: int, seed: int) -> None:
     """Train without a kill in OUT-whole; then kill `kills` times in OUT; print what happened as JSON."""
     torch.set_num_threads(1)
-    Loop._checkpoint_due = lambda self: self.step % STEPS_BETWEEN_CHECKPOINTS == 0  # type: ignore[method-assign]
+    Trainer._checkpoint_due = lambda self: self.step % STEPS_BETWEEN_CHECKPOINTS == 0  # type: ignore[method-assign]
     draw = random.Random(seed)
     started = time.monotonic()
     pretrain(options(clips, out + "-whole"))  # also loads, before any fork, what every child would have to

@@ -29,7 +29,7 @@ from tce.options.pretrain import (
 )
 from tce.train.method import Method
 from tce.train.pretrain import pretrain
-from tce.train.trainer import Loop
+from tce.train.trainer import Trainer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "copies": {"loss": "nce", "rotation": 1.0, "views": "separate", "exclude_same_source": True},
@@ -61,10 +61,10 @@ def die_within(step: int) -> None:
     """Kill this process while the others wait for its part of a step."""
     real = Method.embed_views
 
-    def embed_views(self: Method, views: Any, turned: Any, moment: Any) -> Any:
-        if moment.number == step:
+    def embed_views(self: Method, views: Any, turned: Any, info: Any) -> Any:
+        if info.number == step:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, views, turned, moment)
+        return real(self, views, turned, info)
 
     Method.embed_views = embed_views  # type: ignore[method-assign]
 
@@ -90,7 +90,7 @@ def run_job(clips: str, out: str, job: str, wanted: dict[str, Any]) -> list[int]
             os.dup2(os.open(f"{out}/{job}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-        Loop._checkpoint_due = lambda self: kill and self.step % 2 == 0  # type: ignore[method-assign]
+        Trainer._checkpoint_due = lambda self: kill and self.step % 2 == 0  # type: ignore[method-assign]
         if kill and rank == 1:
             die_within(DIE_AT)
         code = 0

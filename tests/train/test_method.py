@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tce.data.frame_store import open_store
-from tce.distributed import World
+from tce.distributed import DistributedContext
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.options.pretrain import (
     AugmentOptions,
@@ -24,11 +24,11 @@ from tce.options.pretrain import (
     PretrainRunOptions,
 )
 from tce.train.pretrain_task import Pretraining
-from tce.train.trainer import Clock
+from tce.train.trainer import TrainProgress
 from tce.train.views import Views, follow
 
 PLAIN = AugmentOptions(crop_scale=(1, 1), flip=0, grey=0, brightness=0, color_contrast=0, saturation=0, hue=0)
-CLOCK = Clock(step=3, steps_per_epoch=2, epochs=5, log_steps=1)
+PROGRESS = TrainProgress(step=3, steps_per_epoch=2, epochs=5, log_steps=1)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 TEMPERATURE = 0.07
 
@@ -46,12 +46,12 @@ def make_task(clips: Path, batch: int = 6, **contrast: Any) -> Pretraining:
     options = PretrainOptions(**{**vars(options), "data": type(options.data)(frame_size=40)})
     model = options.model
     encoder = build_encoder(model.model, 5, rotation=options.contrast.rotation > 0, image_size=40, seed=0)
-    return Pretraining(options, open_store(clips), encoder, World(torch.device("cpu")))
+    return Pretraining(options, open_store(clips), encoder, DistributedContext(torch.device("cpu")))
 
 
 def take_step(task: Pretraining, number: int = 2) -> tuple[Any, dict[str, Any]]:
     for position, batch in task.batches(number):
-        return batch, task.step((position, batch), CLOCK)
+        return batch, task.step((position, batch), PROGRESS)
     raise AssertionError
 
 
@@ -167,7 +167,7 @@ def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
     batch.ok[[1, 4]] = False
     names = [str(task.store.catalog.ids[row]) for row in batch.clips[~batch.ok]]
     batch.errors += [f"{name}, broken, alas" for name in names]
-    parts = task.step((position, batch), CLOCK)
+    parts = task.step((position, batch), PROGRESS)
     good = batch.ok
     v = slow_embeddings(task, batch.clips[good], batch.index[good, 0])
     assert parts["contrast"].item() == pytest.approx(

@@ -278,10 +278,10 @@ def test_ctrl_c_on_the_command_line(
 ) -> None:
     real = Pretraining.step
 
-    def step(self: Pretraining, batch: Any, clock: Any) -> Any:
-        if clock.step == 2:
+    def step(self: Pretraining, batch: Any, progress: Any) -> Any:
+        if progress.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch, clock)
+        return real(self, batch, progress)
 
     monkeypatch.setattr(Pretraining, "step", step)
     command = [

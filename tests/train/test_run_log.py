@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tce.train.run_log import Journal, read_log
+from tce.train.run_log import RunLog, read_log
 from tests.helpers.run_files import events
 
 
-def write(journal: Journal, steps: range) -> None:
+def write(run_log: RunLog, steps: range) -> None:
     for step in steps:
-        journal.write(step, {"epoch": step // 4, "loss": 1 / (step + 1), "seconds": 0.5})
+        run_log.write(step, {"epoch": step // 4, "loss": 1 / (step + 1), "seconds": 0.5})
 
 
 def test_both_logs_hold_the_same_figures(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, ["loss", "knn"])
-    write(journal, range(3))
-    journal.write(3, {"epoch": 0, "knn": 0.25})
-    journal.close()
+    run_log = RunLog(tmp_path, ["loss", "knn"])
+    write(run_log, range(3))
+    run_log.write(3, {"epoch": 0, "knn": 0.25})
+    run_log.close()
     rows = read_log(tmp_path / "log.csv")
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert [row["loss"] for row in rows[:3]] == [1, 1 / 2, 1 / 3]
@@ -29,14 +29,14 @@ def test_both_logs_hold_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_a_resumed_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, ["loss"])
-    write(journal, range(5))
-    state = journal.state()
-    write(journal, range(5, 9))  # lost with the killed process's work
-    journal.close()
+    run_log = RunLog(tmp_path, ["loss"])
+    write(run_log, range(5))
+    state = run_log.state()
+    write(run_log, range(5, 9))  # lost with the killed process's work
+    run_log.close()
     with open(tmp_path / "log.csv", "a") as file:
         file.write("9,2,0.")  # killed within a line
-    again = Journal(tmp_path, ["loss"], step=4, state=state)
+    again = RunLog(tmp_path, ["loss"], step=4, state=state)
     write(again, range(5, 7))
     again.close()
     assert [row["step"] for row in read_log(tmp_path / "log.csv")] == list(range(7))
@@ -44,10 +44,10 @@ def test_a_resumed_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None
 
 
 def test_a_run_without_checkpoint_begins_its_logs_anew(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, ["loss"])
-    write(journal, range(5))
-    journal.close()
-    again = Journal(tmp_path, ["loss"])
+    run_log = RunLog(tmp_path, ["loss"])
+    write(run_log, range(5))
+    run_log.close()
+    again = RunLog(tmp_path, ["loss"])
     write(again, range(2))
     again.close()
     assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [0, 1]
@@ -55,9 +55,9 @@ def test_a_run_without_checkpoint_begins_its_logs_anew(tmp_path: Path) -> None:
 
 
 def test_numbers_are_written_whole(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, ["loss", "k"])
-    journal.write(1, {"loss": 0.1 + 0.2, "k": 3.0})
-    journal.write(2, {"loss": math.nan})
-    journal.close()
+    run_log = RunLog(tmp_path, ["loss", "k"])
+    run_log.write(1, {"loss": 0.1 + 0.2, "k": 3.0})
+    run_log.write(2, {"loss": math.nan})
+    run_log.close()
     assert (tmp_path / "log.csv").read_text().splitlines()[1] == "1,,0.30000000000000004,3,,,"
     assert math.isnan(read_log(tmp_path / "log.csv")[1]["loss"])

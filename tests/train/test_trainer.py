@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tce.distributed import World
+from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.options.pretrain import PretrainRunOptions
 from tce.options.training import OptimOptions
 from tce.train.optim import learning_rate
 from tce.train.run_folder import RunFolder
-from tce.train.trainer import Clock, Interrupted, fit
+from tce.train.trainer import Interrupted, TrainProgress, fit
 from tests.helpers.run_files import rows, same, saved
 
 
@@ -43,23 +43,23 @@ class Line:
         for number in range(start, 10_000):
             yield number, torch.randn(8, 3, generator=torch.Generator().manual_seed(number))
 
-    def step(self, batch: tuple[int, Tensor], clock: Clock) -> dict[str, Tensor | float]:
+    def step(self, batch: tuple[int, Tensor], progress: TrainProgress) -> dict[str, Tensor | float]:
         number, x = batch
         if self.on_step is not None:
-            self.on_step(clock.step)
+            self.on_step(progress.step)
         self.steps += 1
         loss = (self.net(x).squeeze(1) - x.sum(dim=1)).square().mean()
         if number == self.poison:
             loss = loss * math.nan
-        return {"loss": loss, "slope": float(clock.share)}
+        return {"loss": loss, "slope": float(progress.fraction)}
 
     def after_step(self) -> None:
         pass
 
-    def look(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         return {"looked": 1.0}
 
-    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
+    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
         return self.alarm or None
 
     def state_dict(self) -> dict[str, Any]:
@@ -76,7 +76,14 @@ def run(path: Path, task: Line, optim: OptimOptions | None = None, **options: An
     settings = PretrainRunOptions(out=str(path), **{"log_steps": 3, **options})
     with RunFolder(path, settings.resume) as folder:
         state = folder.begin({"command": "fit", "options": {}, "data": {}}, task.columns)
-        return fit(task, optim or OptimOptions(epochs=5), settings, World(torch.device("cpu")), folder, state)
+        return fit(
+            task,
+            optim or OptimOptions(epochs=5),
+            settings,
+            DistributedContext(torch.device("cpu")),
+            folder,
+            state,
+        )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ class Kernel(Line):
         for number in range(start, 10_000):
             yield number, torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(number))
 
-    def step(self, batch: tuple[int, Tensor], clock: Clock) -> dict[str, Tensor | float]:
+    def step(self, batch: tuple[int, Tensor], progress: TrainProgress) -> dict[str, Tensor | float]:
         _, x = batch
         return {"loss": (self.net(x).squeeze(1) - x.sum(dim=(1, 2, 3))).square().mean()}
 

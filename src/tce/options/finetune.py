@@ -200,7 +200,7 @@ class FinetuneRunOptions(RunOptions):
         if self.resume is not None and self.force:
             raise OptionError("--resume and --force", expected="one of them", found="both")
 
-    def look_epochs(self, epochs: int) -> int:
+    def validation_interval(self, epochs: int) -> int:
         """Epochs between looks at the held-out clips in a run of `epochs`."""
         return self.validate_epochs or max(1, epochs // 20)
 

@@ -283,9 +283,9 @@ class PretrainRunOptions(RunOptions):
         """Whether what the task warns of ends the run."""
         return self.stop_on_collapse
 
-    def look_epochs(self, epochs: int) -> int:
+    def validation_interval(self, epochs: int) -> int:
         """Epochs between looks at the embeddings in a run of `epochs`; 0: none."""
-        return super().look_epochs(epochs) if self.monitor_epochs is None else self.monitor_epochs
+        return super().validation_interval(epochs) if self.monitor_epochs is None else self.monitor_epochs
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class RunOptions:
         """Whether what the task warns of ends the run."""
         return False
 
-    def look_epochs(self, epochs: int) -> int:
+    def validation_interval(self, epochs: int) -> int:
         """Epochs between looks at the network in a run of `epochs`; 0: none."""
         return max(1, epochs // 10)
 

@@ -16,7 +16,7 @@ import torch
 
 from tce.data.clip_sketch import clip_sketch
 from tce.data.collection import read_options
-from tce.distributed import deterministic, join_world
+from tce.distributed import deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation import evaluate as evaluation
 from tce.evaluation import report
@@ -139,9 +139,11 @@ def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
 def _finetune(options: FinetuneOptions, cache: Path) -> Result:
     """One run; `cache` is where footage is packed that is not yet."""
     run = options.run
-    with join_world(run.device) as world, deterministic(run.deterministic):
-        if world.size > 1:
-            raise OptionError("tce finetune", "one process", str(world.size), "start it without a launcher")
+    with init_distributed(run.device) as context, deterministic(run.deterministic):
+        if context.world_size > 1:
+            raise OptionError(
+                "tce finetune", "one process", str(context.world_size), "start it without a launcher"
+            )
         resumed = what_is_resumed(run.resume, run.savedir, options.optim.epochs)
         encoder = starting_encoder(options)  # what is wrong with it is told before footage is packed
         with RunFolder(run.savedir, resumed.in_place, run.force, "--savedir") as folder:
@@ -153,11 +155,11 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
                 options.data.max_missing,
             )
             train, held_out, way = divide(clips, options)
-            classifier = make_classifier(options, clips, encoder).to(world.device)
+            classifier = make_classifier(options, clips, encoder).to(context.device)
             classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if run.compile:
                 classifier.backbone.compile()
-            task = Finetuning(options, clips, train, held_out, classifier, world)
+            task = Finetuning(options, clips, train, held_out, classifier, context)
             data = {
                 "fingerprint": clips.store.fingerprint(),
                 "split": clips.digest,
@@ -170,7 +172,7 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
                 state = resumed.state(task, options)
                 folder.save(state)  # from here on, the run goes on from its own checkpoint
             with seeded(run.seed):  # for networks that draw, such as those with dropout
-                figures = fit(task, options.optim, run, world, folder, state)
+                figures = fit(task, options.optim, run, context, folder, state)
             result = _tested(options, task, folder, figures, way)
             folder.write_result(result)
     return Result(_text(result), result)

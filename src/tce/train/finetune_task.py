@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tce.data.loader import Batch, Loader
 from tce.device import autocast
-from tce.distributed import World
+from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.evaluation.clip_reader import Reader
 from tce.evaluation.clip_scores import TEST_SAMPLES, score_clips
@@ -28,7 +28,7 @@ from tce.model.classifier import Classifier
 from tce.options.finetune import FinetuneOptions
 from tce.train.run_folder import RunFolder
 from tce.train.stacks import StackAugmentation, StackPlan
-from tce.train.trainer import Clock
+from tce.train.trainer import TrainProgress
 from tce.video.image import CROP_MARGIN
 
 log = logging.getLogger("tce.train")
@@ -70,8 +70,8 @@ class Finetuning:
         clips: the split.
         train: rows of the store that are trained on.
         held_out: rows on which the kept network is chosen; may be empty.
-        classifier: on the world's device.
-        world: the processes at work.
+        classifier: on `context.device`.
+        context: the processes at work.
 
     Raises:
         TceError: fewer than two training clips.
@@ -86,9 +86,9 @@ class Finetuning:
         train: Ints,
         held_out: Ints,
         classifier: Classifier,
-        world: World,
+        context: DistributedContext,
     ):
-        self.options, self.clips, self.classifier, self.world = options, clips, classifier, world
+        self.options, self.clips, self.classifier, self.context = options, clips, classifier, context
         self.train, self.held_out = train, held_out
         optim, run, config = options.optim, options.run, classifier.config
         self.plan = StackPlan(
@@ -109,7 +109,7 @@ class Finetuning:
         resize = options.model.resize
         self.loader = Loader(clips.store, self.plan, (size, size), resize, run.workers, pin=True)
         self.augment = StackAugmentation(options.augment, config.image_size, config.mean, config.std)
-        self.labels = torch.tensor(clips.labels, device=world.device)  # [clips]
+        self.labels = torch.tensor(clips.labels, device=context.device)  # [clips]
         self.best, self.best_on_test = Best(), Best()
         self.failed: dict[str, str] = {}
         self._epochs_done: int | None = None  # unknown before the first step
@@ -136,20 +136,20 @@ class Finetuning:
         self.classifier.train()
         yield from enumerate(self.loader.iterate(start), start)
 
-    def step(self, batch: tuple[int, Batch], clock: Clock) -> dict[str, Tensor | float]:
+    def step(self, batch: tuple[int, Batch], progress: TrainProgress) -> dict[str, Tensor | float]:
         """One forward pass: the samples' scores, summed for each clip, against the clips' classes."""
         number, loaded = batch
         epoch = number // self.plan.per_epoch
         frames, ok = self._receive(loaded)  # [B, P span, H, W, 3]
         images = self.augment(frames, self.plan.samples(number), epoch, self.options.run.seed)
-        with autocast(self.world.device, self.options.run.precision):
+        with autocast(self.context.device, self.options.run.precision):
             logits = self.classifier(self.classifier.to_input(images))  # [B P, C]
         scores = logits.float().unflatten(0, (len(frames), -1)).sum(dim=1)  # [B, C]
         labels = self.labels[torch.from_numpy(loaded.clips).to(self.labels.device)]
         if ok is not None:
             scores, labels = scores[ok], labels[ok]
         loss = functional.cross_entropy(scores, labels, label_smoothing=self.options.optim.label_smoothing)
-        self._epochs_done = (clock.step + 1) // clock.steps_per_epoch
+        self._epochs_done = (progress.step + 1) // progress.steps_per_epoch
         return {"loss": loss, "train_top1": (scores.argmax(dim=1) == labels).float().mean()}
 
     def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -161,13 +161,13 @@ class Finetuning:
             self.failed.setdefault(name, error)
         if not batch.ok.any():
             raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
-        frames = torch.as_tensor(batch.frames).to(self.world.device, non_blocking=True)
-        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.world.device)
+        frames = torch.as_tensor(batch.frames).to(self.context.device, non_blocking=True)
+        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.context.device)
 
     def after_step(self) -> None:
         """Nothing."""
 
-    def look(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Accuracy on the held-out clips, and on the test clips where that is wanted; the best are kept."""
         if self._epochs_done is None:  # an untrained classifier knows nothing
             return {}
@@ -200,7 +200,7 @@ class Finetuning:
             raise TceError(what, expected="clips that can be read", found="none", fix="run `tce check`")
         return float(top_k(found.scores, labels, 1).mean()), float(top_k(found.scores, labels, 5).mean())
 
-    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
+    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
         """Nothing to warn of: a diverged loss stops the loop by itself."""
         return None
 

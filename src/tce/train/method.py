@@ -26,7 +26,7 @@ from tce.contrast import (
 )
 from tce.contrast.sharded_bank import ShardedBank, global_mean
 from tce.device import autocast
-from tce.distributed import World
+from tce.distributed import DistributedContext
 from tce.errors import OptionError
 from tce.model.backbone import Wrapped
 from tce.model.encoder import FrameEncoder
@@ -38,17 +38,17 @@ log = logging.getLogger("tce.train")
 SHARE_OF_CLIPS, MOST_NEGATIVES = 8, 8192  # K where it is not given: N / 8, at most the paper's
 Z_ROWS = 512  # rows whose cosines estimate NCE's constant
 
-Parts = dict[str, Tensor | float]
+Metrics = dict[str, Tensor | float]
 
 
-class Moment(NamedTuple):
+class StepInfo(NamedTuple):
     """When a batch is trained on."""
 
     number: int
     """Batches before it, from which its random draws follow."""
-    share: float
+    fraction: float
     """Share of the training done, t in [0, 1)."""
-    logs: bool
+    should_log: bool
     """Whether figures that cost time are wanted."""
 
 
@@ -74,29 +74,35 @@ class Method(nn.Module):
 
     Args:
         options: everything.
-        encoder: the network, on the world's device.
+        encoder: the network, on `context.device`.
         sources: source recording of each clip, int64 [N].
-        world: the processes at work.
+        context: the processes at work.
 
     Raises:
         OptionError: `--sync-bn`, `--bank sharded` or `--chunks` without what they need.
     """
 
-    def __init__(self, options: PretrainOptions, encoder: FrameEncoder, sources: np.ndarray, world: World):
+    def __init__(
+        self,
+        options: PretrainOptions,
+        encoder: FrameEncoder,
+        sources: np.ndarray,
+        context: DistributedContext,
+    ):
         super().__init__()
-        self.options, self.world, self.clips = options.contrast, world, len(sources)
+        self.options, self.context, self.clips = options.contrast, context, len(sources)
         self.seed, self.precision = options.run.seed, options.run.precision
-        self.encoder = synchronised(encoder, world) if options.run.sync_bn else encoder
+        self.encoder = synchronised(encoder, context) if options.run.sync_bn else encoder
         if options.run.sync_bn:
             self.encoder.freeze(options.model.freeze)  # the conversion made new modules
         self.slow: FrameEncoder | None = None
         if self.options.momentum_encoder:
             self.slow = copy.deepcopy(self.encoder).requires_grad_(False)
         self.chunks = options.optim.chunks
-        _check_chunks(self.chunks, options.optim.batch_size // world.size)
+        _check_chunks(self.chunks, options.optim.batch_size // context.world_size)
         self.views: nn.Module = Views(self.encoder, self.options.views == "joint", self.chunks)
-        if world.size > 1:
-            devices = [world.device] if world.device.type == "cuda" else None
+        if context.world_size > 1:
+            devices = [context.device] if context.device.type == "cuda" else None
             with warnings.catch_warnings(category=FutureWarning, action="ignore"):
                 # Its successor came with torch 2.13 only; batch statistics are averaged in `after_step`.
                 self.views = DistributedDataParallel(
@@ -105,7 +111,7 @@ class Method(nn.Module):
                     broadcast_buffers=False,
                     find_unused_parameters=isinstance(encoder.backbone, Wrapped),  # others' may have some
                 )
-        self.sources = torch.from_numpy(sources).to(world.device)  # [N]
+        self.sources = torch.from_numpy(sources).to(context.device)  # [N]
         self.exclude = Sources(self.sources) if self.options.exclude_same_source else None
         self.bank = self._make_bank(options.run.bank) if self.options.uses_bank else None
         # Does every process see the whole batch's loss, or that of its own part?
@@ -117,8 +123,8 @@ class Method(nn.Module):
         size, momentum = self.encoder.embedding_size, self.options.bank_momentum
         generator = torch.Generator().manual_seed(self.seed)
         if kind == "sharded":
-            return ShardedBank(self.clips, size, generator, momentum).to(self.world.device)
-        return MemoryBank(self.clips, size, generator, momentum).to(self.world.device)
+            return ShardedBank(self.clips, size, generator, momentum).to(self.context.device)
+        return MemoryBank(self.clips, size, generator, momentum).to(self.context.device)
 
     def _make_loss(self) -> NTXent | InfoNCE | NCELoss:
         temperature = self.options.temperature
@@ -126,7 +132,7 @@ class Method(nn.Module):
             return NTXent(temperature)
         wanted = self.options.negatives or min(MOST_NEGATIVES, max(1, self.clips // SHARE_OF_CLIPS))
         self.k = min(wanted, self.clips - 1)
-        if self.world.main:
+        if self.context.is_main:
             number = (
                 "all others are negatives"
                 if self.options.mining == "all"
@@ -135,7 +141,7 @@ class Method(nn.Module):
             log.info("memory bank of %d rows, %s", self.clips, number)
         if self.options.loss == "infonce":
             return InfoNCE(temperature)
-        return NCELoss(self.k, self.clips, temperature).to(self.world.device)
+        return NCELoss(self.k, self.clips, temperature).to(self.context.device)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -157,8 +163,8 @@ class Method(nn.Module):
         turned: tuple[Tensor, Tensor] | None,
         ids: Tensor,
         ok: Tensor | None,
-        moment: Moment,
-    ) -> Parts:
+        info: StepInfo,
+    ) -> Metrics:
         """One forward pass of the method on this process's part of a batch, b of B clips.
 
         Args:
@@ -166,15 +172,15 @@ class Method(nn.Module):
             turned: a third view [b, 3, h, w] turned by quarters, and by how many, int64 [b].
             ids: their clips, int64 [b].
             ok: which were loaded, bool [b]; None: all.
-            moment: when this is.
+            info: when this is.
 
         Returns:
             "loss", which is to be lowered, its parts and, when logged, what else `columns` names.
         """
-        v, p, scores = self.embed_views(views, turned[0] if turned else None, moment)
+        v, p, scores = self.embed_views(views, turned[0] if turned else None, info)
         part = Pairs(v, p, ids, ok)
         whole = self.of_all_processes(part)
-        parts = self.contrast(whole if self.pooled else part, moment)
+        parts = self.contrast(whole if self.pooled else part, info)
         loss = parts["contrast"]
         if turned is not None and scores is not None:
             parts |= self.rotation(scores, turned[1], ok)
@@ -185,72 +191,72 @@ class Method(nn.Module):
             )  # the slow encoder makes the rows, if there is one
             rows = (whole.ids, fresh.detach())
             self._pending.append(rows if whole.ok is None else (rows[0][whole.ok], rows[1][whole.ok]))
-        if moment.logs:
+        if info.should_log:
             parts |= self.shape_of(whole)
         return {"loss": loss, **parts}
 
     def embed_views(
-        self, views: Tensor, turned: Tensor | None, moment: Moment
+        self, views: Tensor, turned: Tensor | None, info: StepInfo
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Unit embeddings of anchors and positives, [b, D] each, and rotation scores [b, 4].
 
         Positives come from the slow encoder where there is one; with `anchors_only` they are left as anchors.
         """
-        with autocast(self.world.device, self.precision):
+        with autocast(self.context.device, self.precision):
             vectors, scores = self.views(views if self.slow is None else views[:, :1], turned)  # [b, V, D]
             if self.slow is None or self.anchors_only:
                 return vectors[:, 0], vectors[:, -1], scores
-            return vectors[:, 0], self.embed_slowly(views[:, 1], moment), scores
+            return vectors[:, 0], self.embed_slowly(views[:, 1], info), scores
 
     @torch.no_grad()
-    def embed_slowly(self, images: Tensor, moment: Moment) -> Tensor:
+    def embed_slowly(self, images: Tensor, info: StepInfo) -> Tensor:
         """The slow encoder's embeddings [b, D] of images [b, 3, h, w], in batches shuffled over all chunks.
 
         Who shares a chunk shares its batch statistics, by which anchor and positive would know each other; so
         positives are divided among the chunks in another order than anchors (He et al. 2020).
         """
         assert self.slow is not None
-        if self.world.size * self.chunks == 1:
+        if self.context.world_size * self.chunks == 1:
             return self.slow(images)
-        whole = self.world.gather(images)  # [B, 3, h, w]
-        order = torch.randperm(len(whole), generator=self.generator(moment)).to(whole.device)
-        mine = slice(self.world.rank * len(images), (self.world.rank + 1) * len(images))
+        whole = self.context.all_gather(images)  # [B, 3, h, w]
+        order = torch.randperm(len(whole), generator=self.generator(info)).to(whole.device)
+        mine = slice(self.context.rank * len(images), (self.context.rank + 1) * len(images))
         chunks = whole[order[mine]].chunk(self.chunks)
-        vectors = self.world.gather(
+        vectors = self.context.all_gather(
             torch.cat([self.slow(chunk) for chunk in chunks])
         )  # [B, D], in that order
         return torch.empty_like(vectors).index_copy_(0, order, vectors)[mine]
 
     def of_all_processes(self, part: Pairs) -> Pairs:
         """The pairs of the whole batch, in order of rank, with gradient."""
-        if self.world.size == 1:
+        if self.context.world_size == 1:
             return part
         ok = (
             torch.ones(len(part.ids), dtype=torch.bool, device=part.ids.device)
             if part.ok is None
             else part.ok
         )
-        v, p, ids, ok = (self.world.gather(rows) for rows in (part.v, part.p, part.ids, ok))
+        v, p, ids, ok = (self.context.all_gather(rows) for rows in (part.v, part.p, part.ids, ok))
         return Pairs(v, p, ids, ok)
 
-    def contrast(self, pairs: Pairs, moment: Moment) -> Parts:
+    def contrast(self, pairs: Pairs, info: StepInfo) -> Metrics:
         """The contrastive loss."""
         v, p, ids, ok = pairs
         if isinstance(self.loss, NTXent):
             keys = ids if self.exclude is None else self.sources[ids]
             return {"contrast": self.loss(v, p, keys, weights=ok)}
         assert self.bank is not None
-        parts: Parts = {}
-        negative, absent = self.mine(pairs, moment, parts)  # [B, K]
+        parts: Metrics = {}
+        negative, absent = self.mine(pairs, info, parts)  # [B, K]
         own = (v * self.bank.own(ids)).sum(dim=1)  # [B]
         fresh = own if self.anchors_only else (v * p).sum(dim=1)  # [B]
         if isinstance(self.loss, NCELoss) and not self.loss.z_known:  # as released: the first batch sets Z
-            gather = (lambda rows: rows) if self.pooled else self.world.gather
+            gather = (lambda rows: rows) if self.pooled else self.context.all_gather
             self.loss.estimate_z(gather(fresh), gather(negative), None, absent, self.bank.over)
         parts["contrast"] = self._mean(fresh, negative, absent, ok)
         if self.options.own_row_positive == "also":
             parts["contrast"] = (parts["contrast"] + self._mean(own, negative, absent, ok)) / 2
-        if moment.logs:
+        if info.should_log:
             parts["drift"] = own.detach().mean()
             if isinstance(self.loss, NCELoss):
                 over = self.bank.over
@@ -260,11 +266,11 @@ class Method(nn.Module):
     def _mean(self, positive: Tensor, negative: Tensor, absent: Tensor | None, ok: Tensor | None) -> Tensor:
         """Mean loss over the good anchors; the processes' mean is that over the whole batch."""
         assert self.bank is not None and not isinstance(self.loss, NTXent)
-        if self.pooled or self.world.size == 1:
+        if self.pooled or self.context.world_size == 1:
             return self.loss(positive, negative, ok, absent, self.bank.over)
         return global_mean(self.loss.per_anchor(positive, negative, absent=absent), ok)
 
-    def mine(self, pairs: Pairs, moment: Moment, parts: Parts) -> tuple[Tensor, Tensor | None]:
+    def mine(self, pairs: Pairs, info: StepInfo, parts: Metrics) -> tuple[Tensor, Tensor | None]:
         """Cosines of anchors and negatives, [B, K], the hardest rows below the curriculum's threshold.
 
         Also which of them are padding or no negatives, bool [B, K], where there are such.
@@ -274,30 +280,30 @@ class Method(nn.Module):
         if options.mining == "all":
             return self.bank.every(v, ids, self.exclude)
         level = curriculum_threshold(
-            moment.share, options.lowest_threshold, options.threshold_high, options.threshold_rate
+            info.fraction, options.lowest_threshold, options.threshold_high, options.threshold_rate
         )
         threshold: float | Tensor = level
         if options.mining == "random":
             threshold = -2.0  # below every cosine: nothing is mined, all is drawn
         elif options.threshold_by == "quantile":
             threshold = self.bank.quantile(v, level)  # [B]
-        first = 0 if self.pooled else self.world.rank * len(v)
+        first = 0 if self.pooled else self.context.rank * len(v)
         mined = self.bank.negatives(
-            v, ids, threshold, self.k, self.generator(moment), self.exclude, first_anchor=first
+            v, ids, threshold, self.k, self.generator(info), self.exclude, first_anchor=first
         )
         if options.mining == "curriculum":
             parts["threshold"] = level
-            if moment.logs:
+            if info.should_log:
                 parts["hard"] = mined.hard_share
         return mined.cosine, mined.absent
 
-    def rotation(self, scores: Tensor, turns: Tensor, ok: Tensor | None) -> Parts:
+    def rotation(self, scores: Tensor, turns: Tensor, ok: Tensor | None) -> Metrics:
         """Loss and accuracy of telling the turns [b] from the scores [b, 4]."""
         losses = functional.cross_entropy(scores.float(), turns, reduction="none")  # [b]
         right = (scores.argmax(dim=1) == turns).float()
         return {"rotation": global_mean(losses, ok), "turned": global_mean(right, ok)}
 
-    def shape_of(self, whole: Pairs) -> Parts:
+    def shape_of(self, whole: Pairs) -> Metrics:
         """How the batch's embeddings lie on the sphere."""
         v, p = whole.v.detach(), whole.p.detach()
         if whole.ok is not None:
@@ -311,8 +317,8 @@ class Method(nn.Module):
         self.update_bank()
         if self.slow is not None:
             follow(self.slow, self.encoder, self.options.momentum_encoder)
-            self.world.average(self.slow.buffers())
-        self.world.average(self.encoder.buffers())
+            self.context.average(self.slow.buffers())
+        self.context.average(self.encoder.buffers())
 
     def update_bank(self) -> None:
         """The anchors' embeddings replace their clips' rows."""
@@ -325,7 +331,7 @@ class Method(nn.Module):
     def fill(self, views: Tensor, ids: Tensor, ok: Tensor | None) -> None:
         """Put the embeddings of views [b, 1, 3, h, w] into the bank's rows `ids` [b]."""
         assert self.bank is not None
-        with autocast(self.world.device, self.precision):
+        with autocast(self.context.device, self.precision):
             v = self.views(views)[0][:, 0]  # [b, D]
         whole = self.of_all_processes(Pairs(v, v, ids, ok))
         good = slice(None) if whole.ok is None else whole.ok
@@ -337,13 +343,13 @@ class Method(nn.Module):
         if self.bank is None or not isinstance(self.loss, NCELoss):
             return
         order = torch.randperm(self.clips, generator=torch.Generator().manual_seed(self.seed))
-        rows = self.bank.own(order[:Z_ROWS].to(self.world.device))
+        rows = self.bank.own(order[:Z_ROWS].to(self.context.device))
         others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
         self.loss.estimate_z(None, (rows @ rows.T)[others].view(len(rows), -1))
 
-    def generator(self, moment: Moment) -> torch.Generator:
+    def generator(self, info: StepInfo) -> torch.Generator:
         """The draws of one batch: a function of seed and batch number, so there is no state to lose."""
-        state = np.random.SeedSequence((self.seed, moment.number)).generate_state(1, np.uint64)[0]
+        state = np.random.SeedSequence((self.seed, info.number)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(state >> 1))
 
     def whole_state(self) -> dict[str, Any]:
@@ -381,13 +387,13 @@ def _check_chunks(chunks: int, part: int) -> None:
         )
 
 
-def synchronised(encoder: FrameEncoder, world: World) -> FrameEncoder:
+def synchronised(encoder: FrameEncoder, context: DistributedContext) -> FrameEncoder:
     """The encoder with batch statistics over all processes.
 
     Raises:
         OptionError: there are no GPUs, or there is one process.
     """
-    if world.device.type != "cuda" or world.size == 1:
-        found = f"{world.size} on {world.device.type}"
+    if context.device.type != "cuda" or context.world_size == 1:
+        found = f"{context.world_size} on {context.device.type}"
         raise OptionError("--sync-bn", expected="several processes on GPUs", found=found, fix="leave it out")
     return nn.SyncBatchNorm.convert_sync_batchnorm(encoder)

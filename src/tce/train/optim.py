@@ -46,7 +46,7 @@ def _ease(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
+def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
     """Give what the optimiser keeps for a weight the weight's own memory order, which fused kernels rely on.
 
     A state may come from a run with another one (`--channels-last`); read in the wrong order, it would move

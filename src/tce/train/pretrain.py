@@ -14,7 +14,7 @@ import torch
 
 from tce.data.clip_sketch import clip_sketch
 from tce.data.frame_store import FrameStore, prepare_store
-from tce.distributed import World, deterministic, join_world
+from tce.distributed import DistributedContext, deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation.split_clips import require_split
 from tce.model.backbone import same_architecture
@@ -63,54 +63,54 @@ def pretrain(options: PretrainOptions) -> Result:
             raise OptionError(flag, expected="a folder", found="nothing", fix="see tce pretrain --help")
     require_used_decay(options.optim, "pretrain", options.run.recipe)
     with (
-        join_world(options.run.device) as world,
+        init_distributed(options.run.device) as context,
         deterministic(options.run.deterministic),
-        run_folder(options.run, world) as folder,
+        run_folder(options.run, context) as folder,
     ):
-        return _pretrain(options, world, folder)
+        return _pretrain(options, context, folder)
 
 
-def _pretrain(options: PretrainOptions, world: World, folder: RunFolder | None) -> Result:
+def _pretrain(options: PretrainOptions, context: DistributedContext, folder: RunFolder | None) -> Result:
     run = options.run
-    store = open_clips(options.data, Path(run.out) / "footage", world)
+    store = open_clips(options.data, Path(run.out) / "footage", context)
     require_recordings(options, store)
-    encoder = make_encoder(options).to(world.device)
+    encoder = make_encoder(options).to(context.device)
     encoder.config = dataclasses.replace(encoder.config, provenance=provenance(options, store))
     if run.channels_last:
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.compile:
         encoder.backbone.compile()
-    task = Pretraining(options, store, encoder, world)
+    task = Pretraining(options, store, encoder, context)
     state = None
     if folder is not None:
         data = {"fingerprint": store.fingerprint(), "clips": len(store)}
         state = folder.begin(describe_run("pretrain", dataclasses.asdict(options), data), task.columns, FREE)
-    state = world.share(state)
-    with seeded(run.seed + world.rank):  # for networks that draw, such as those with dropout
+    state = context.broadcast(state)
+    with seeded(run.seed + context.rank):  # for networks that draw, such as those with dropout
         if state is None:
             task.fill_bank()
-        figures = fit(task, options.optim, run, world, folder, state)
+        figures = fit(task, options.optim, run, context, folder, state)
     failed = task.failed_anywhere()
     return _finish(options, task, folder, figures, failed) if folder is not None else Result("")
 
 
 @contextlib.contextmanager
-def run_folder(run: PretrainRunOptions, world: World) -> Iterator[RunFolder | None]:
+def run_folder(run: PretrainRunOptions, context: DistributedContext) -> Iterator[RunFolder | None]:
     """The run folder in the main process; None in the others, which do not write."""
-    if not world.main:
+    if not context.is_main:
         yield None
         return
     with RunFolder(run.out, run.resume, run.force) as folder:
         yield folder
 
 
-def open_clips(data: DataOptions, cache: Path, world: World) -> FrameStore:
+def open_clips(data: DataOptions, cache: Path, context: DistributedContext) -> FrameStore:
     """The clips to learn from: all of them, or the train clips of a split.
 
     Args:
         data: where they are and which are wanted.
         cache: where footage is packed if it is not yet.
-        world: its main process packs, while the others wait.
+        context: its main process packs, while the others wait.
 
     Raises:
         OptionError: a collection packed with another split, and no lists to read this one from.
@@ -119,11 +119,11 @@ def open_clips(data: DataOptions, cache: Path, world: World) -> FrameStore:
     split = data.split or "01"
     if data.split is not None:
         require_split(data.data, data.lists, split)
-    if not world.main:
-        world.share(None)  # until the main process has packed what there is to pack
+    if not context.is_main:
+        context.broadcast(None)  # until the main process has packed what there is to pack
     store = prepare_store(data.data, cache, lists=data.lists, split=split)
-    if world.main:
-        world.share(None)
+    if context.is_main:
+        context.broadcast(None)
     if data.lists is None and data.split is None:
         return store
     train = store.catalog.splits == "train"

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from tce.data.frame_store import FrameStore
 from tce.data.loader import Batch, Loader, Plan
-from tce.distributed import World
+from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.model.checkpoint import save_model
 from tce.model.encoder import FrameEncoder
 from tce.options.pretrain import PretrainOptions
 from tce.train.augment import Augmentation
-from tce.train.method import Method, Moment, Parts
+from tce.train.method import Method, Metrics, StepInfo
 from tce.train.monitor import CollapseWatch, Monitor
 from tce.train.pair_plan import FILL_EPOCH, FillPlan, PairPlan
 from tce.train.run_folder import RunFolder
-from tce.train.trainer import Clock
+from tce.train.trainer import TrainProgress
 
 log = logging.getLogger("tce.train")
 
@@ -32,8 +32,8 @@ class Pretraining:
     Args:
         options: everything.
         store: the clips, N of them; row numbers are the bank's.
-        encoder: the network, on the world's device.
-        world: the processes at work.
+        encoder: the network, on `context.device`.
+        context: the processes at work.
 
     Raises:
         OptionError: the batch, K or the positives do not fit the clips.
@@ -41,17 +41,19 @@ class Pretraining:
 
     name = "pre-training"
 
-    def __init__(self, options: PretrainOptions, store: FrameStore, encoder: FrameEncoder, world: World):
-        self.options, self.store, self.world = options, store, world
+    def __init__(
+        self, options: PretrainOptions, store: FrameStore, encoder: FrameEncoder, context: DistributedContext
+    ):
+        self.options, self.store, self.context = options, store, context
         run, optim = options.run, options.optim
         self.plan = PairPlan(
-            store.lengths, store.fps, options.contrast, optim, run.seed, world.rank, world.size
+            store.lengths, store.fps, options.contrast, optim, run.seed, context.rank, context.world_size
         )
         self.steps_per_epoch = self.plan.per_epoch // optim.accumulate
         self.loader = self._loader(self.plan)
         size, config = options.model.image_size, encoder.config
         self.augment = Augmentation(options.augment, size, config.mean, config.std)
-        self.method = Method(options, encoder, store.catalog.source_numbers, world)
+        self.method = Method(options, encoder, store.catalog.source_numbers, context)
         self.views = 1 if self.method.anchors_only else 2
         passes = self.views + (options.contrast.rotation > 0)
         self.images_per_step = passes * optim.batch_size * optim.accumulate
@@ -94,7 +96,7 @@ class Pretraining:
         self.method.train()
         yield from enumerate(self.loader.iterate(start), start)
 
-    def step(self, batch: tuple[int, Batch], clock: Clock) -> Parts:
+    def step(self, batch: tuple[int, Batch], progress: TrainProgress) -> Metrics:
         """Augment a batch and take the method's step on it; see `Method.step`."""
         number, loaded = batch
         epoch, seed = number // self.plan.per_epoch, self.options.run.seed
@@ -107,8 +109,10 @@ class Pretraining:
             turned = (images, turns)
         else:
             views = self.augment(frames, loaded.clips, epoch, seed)  # [b, V, 3, h, w]
-        ids = torch.from_numpy(loaded.clips).to(self.world.device)  # [b]
-        return self.method.step(views, turned, ids, ok, Moment(number, clock.share, clock.logs))
+        ids = torch.from_numpy(loaded.clips).to(self.context.device)  # [b]
+        return self.method.step(
+            views, turned, ids, ok, StepInfo(number, progress.fraction, progress.should_log)
+        )
 
     def after_step(self) -> None:
         """See `Method.after_step`."""
@@ -120,32 +124,32 @@ class Pretraining:
         if self.method.bank is None:
             return
         if contrast.fill_bank:
-            if self.world.main:
+            if self.context.is_main:
                 log.info("filling the memory bank by one pass over %d clips", len(self.store))
             self.method.train()  # batch statistics: an untrained network has no others
-            for loaded in self._loader(FillPlan(self.plan, self.world.rank, self.world.size)):
+            for loaded in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
                 frames, ok = self._receive(loaded)
                 views = self.augment(frames, loaded.clips, FILL_EPOCH, self.options.run.seed)
-                self.method.fill(views, torch.from_numpy(loaded.clips).to(self.world.device), ok)
+                self.method.fill(views, torch.from_numpy(loaded.clips).to(self.context.device), ok)
         if contrast.constant_z == "estimated":
             self.method.estimate_z()
 
     def failed_anywhere(self) -> dict[str, str]:
         """Clips that could not be read in any of the processes, with the reasons."""
         failed: dict[str, str] = {}
-        for each in self.world.collect(self.failed):
+        for each in self.context.all_gather_object(self.failed):
             failed |= each
         return failed
 
-    def look(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """The monitor's figures, see `Monitor`; the other processes wait for the main one's."""
         if self.monitor is None:
             return {}
-        return self.world.share(self.monitor(self.encoder) if self.world.main else None)
+        return self.context.broadcast(self.monitor(self.encoder) if self.context.is_main else None)
 
-    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
+    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
         """Whether the embeddings are collapsing."""
-        return self.watch.see(figures["rank"], clock.share)
+        return self.watch.see(figures["rank"], progress.fraction)
 
     def state_dict(self) -> dict[str, Any]:
         """The method's state, and what the watch and the list of failures have seen."""
@@ -185,7 +189,9 @@ class Pretraining:
             if clip not in self.failed:
                 log.warning("left out: %s", error)
                 self.failed[clip] = error.removeprefix(f"{clip}, ")
-        if not batch.ok.any() and self.world.size == 1:  # of several processes, the others may have good ones
+        if (
+            not batch.ok.any() and self.context.world_size == 1
+        ):  # of several processes, the others may have good ones
             raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
-        frames = torch.as_tensor(batch.frames).to(self.world.device, non_blocking=True)
-        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.world.device)
+        frames = torch.as_tensor(batch.frames).to(self.context.device, non_blocking=True)
+        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.context.device)

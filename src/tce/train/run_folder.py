@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from tce.errors import OptionError, TceError
 from tce.io import atomic, require_writable
 from tce.result import plain
-from tce.train.run_log import Journal, read_log
+from tce.train.run_log import RunLog, read_log
 
 log = logging.getLogger("tce.train")
 
@@ -74,7 +74,7 @@ class RunFolder:
                 fix=f"wait for it to end or choose another {flag}",
             ) from error
         self.resume, self.force = resume, force
-        self.journal: Journal | None = None
+        self.log: RunLog | None = None
         self._saved_step = -1
         if self.exists() and not (resume or force):
             self.close()
@@ -97,10 +97,10 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the logs and unlock the folder."""
-        journal, self.journal = self.journal, None
+        run_log, self.log = self.log, None
         try:
-            if journal is not None:
-                journal.close()
+            if run_log is not None:
+                run_log.close()
         except OSError as error:  # rows that a full disk refused once more; the loop has told it
             log.debug("%s: %s", self.path, error)
         finally:
@@ -160,7 +160,7 @@ class RunFolder:
             if int(later.stem.removeprefix("step-")) > step:
                 later.unlink()  # of a course that was given up for an earlier checkpoint
         self._saved_step = step if state else -1
-        self.journal = Journal(self.path, columns, step, state["journal"] if state else None)
+        self.log = RunLog(self.path, columns, step, state["journal"] if state else None)
         return state
 
     def _require_no_checkpoint(self) -> None:
@@ -195,8 +195,8 @@ class RunFolder:
         """
         import torch
 
-        assert self.journal is not None, "begin comes first"
-        whole = {"format": STATE_FORMAT, **state, "journal": self.journal.state()}
+        assert self.log is not None, "begin comes first"
+        whole = {"format": STATE_FORMAT, **state, "journal": self.log.state()}
         try:
             with atomic(self.latest) as file:
                 torch.save(whole, file)

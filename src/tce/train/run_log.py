@@ -101,7 +101,7 @@ class EventLog:
         self._file.close()
 
 
-class Journal:
+class RunLog:
     """The two logs of a run folder, written together.
 
     Args:

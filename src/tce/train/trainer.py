@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tce.distributed import World
+from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.options.training import OptimOptions, RunOptions
 from tce.progress import Progress
-from tce.train.optim import lay_out_alike, learning_rate, make_optimizer
+from tce.train.optim import learning_rate, make_optimizer, match_memory_format
 from tce.train.run_folder import RunFolder
 from tce.train.run_log import TIMING_COLUMNS
 from tce.train.signals import StopSignals
@@ -30,7 +30,7 @@ log = logging.getLogger("tce.train")
 
 
 @dataclass(frozen=True)
-class Clock:
+class TrainProgress:
     """Where a run is.
 
     Attributes:
@@ -38,17 +38,17 @@ class Clock:
         steps_per_epoch: steps in an epoch.
         epochs: epochs in all.
         log_steps: steps between rows of the log.
-        look_epochs: epochs between looks, 0 for none.
+        validation_interval: epochs between validations, 0 for none.
     """
 
     step: int
     steps_per_epoch: int
     epochs: int
     log_steps: int = 10
-    look_epochs: int = 0
+    validation_interval: int = 0
 
     @property
-    def total(self) -> int:
+    def total_steps(self) -> int:
         """Steps in all."""
         return self.steps_per_epoch * self.epochs
 
@@ -58,22 +58,24 @@ class Clock:
         return self.step // self.steps_per_epoch
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         """Share of the training done, t in [0, 1)."""
-        return self.step / self.total
+        return self.step / self.total_steps
 
     @property
-    def looks(self) -> bool:
+    def should_validate(self) -> bool:
         """Whether the embeddings are looked at once the step at hand is done."""
         done = self.step + 1
-        if not self.look_epochs:
+        if not self.validation_interval:
             return False
-        return done == self.total or done % (self.steps_per_epoch * self.look_epochs) == 0
+        return done == self.total_steps or done % (self.steps_per_epoch * self.validation_interval) == 0
 
     @property
-    def logs(self) -> bool:
+    def should_log(self) -> bool:
         """Whether a row is logged once the step at hand is done."""
-        return (self.step + 1) % self.log_steps == 0 or self.step + 1 == self.total or self.looks
+        return (
+            (self.step + 1) % self.log_steps == 0 or self.step + 1 == self.total_steps or self.should_validate
+        )
 
 
 class Task(Protocol):
@@ -107,7 +109,7 @@ class Task(Protocol):
         """The batches of the whole run in order, from number `start` on."""
         ...
 
-    def step(self, batch: Any, clock: Clock) -> Mapping[str, Tensor | float]:
+    def step(self, batch: Any, progress: TrainProgress) -> Mapping[str, Tensor | float]:
         """Forward pass: "loss", a scalar to be lowered, and whatever else is logged."""
         ...
 
@@ -115,11 +117,11 @@ class Task(Protocol):
         """What follows once the weights have moved."""
         ...
 
-    def look(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Judge the network as it is now: figures for the log."""
         ...
 
-    def warning(self, figures: Mapping[str, float], clock: Clock) -> str | None:
+    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
         """What is going wrong by a logged row's figures, in one line; None where nothing is."""
         ...
 
@@ -140,7 +142,7 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and did after a whole step, with everything saved."""
 
 
-class Means:
+class RunningMeans:
     """Sums of figures since the last logged row, kept on the device so that no step waits for it."""
 
     def __init__(self) -> None:
@@ -178,58 +180,69 @@ class Means:
         self._counts = dict(state["counts"])
 
 
-class Loop:
+class Trainer:
     """One run of a task; see `fit`."""
 
     def __init__(
-        self, task: Task, optim: OptimOptions, run: RunOptions, world: World, folder: RunFolder | None
+        self,
+        task: Task,
+        optim: OptimOptions,
+        run: RunOptions,
+        context: DistributedContext,
+        folder: RunFolder | None,
     ):
-        self.task, self.optim, self.run, self.world, self.folder = task, optim, run, world, folder
+        self.task, self.optim, self.run, self.context, self.folder = task, optim, run, context, folder
         self.optimizer = make_optimizer(task.parameters(), optim)
         self.step = 0
-        self.means = Means()
+        self.means = RunningMeans()
         self.last: dict[str, float] = {}
-        self._look_epochs = run.look_epochs(optim.epochs)
+        self._validation_interval = run.validation_interval(optim.epochs)
         self._saved_at = time.monotonic()
 
     @property
-    def clock(self) -> Clock:
+    def progress(self) -> TrainProgress:
         """Where the run is."""
-        return Clock(
-            self.step, self.task.steps_per_epoch, self.optim.epochs, self.run.log_steps, self._look_epochs
+        return TrainProgress(
+            self.step,
+            self.task.steps_per_epoch,
+            self.optim.epochs,
+            self.run.log_steps,
+            self._validation_interval,
         )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.step = state["step"]
-        if self.world.main:
+        if self.context.is_main:
             log.info("going on from step %d", self.step)
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
-        lay_out_alike(self.optimizer)
+        match_memory_format(self.optimizer)
         self.means.load_state_dict(state["means"])
         self.last = dict(state["last"])
-        own = state["rng"][self.world.rank % len(state["rng"])]  # with more processes than before: any
+        own = state["rng"][self.context.rank % len(state["rng"])]  # with more processes than before: any
         torch.set_rng_state(own["cpu"])
-        if "cuda" in own and self.world.device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda"], self.world.device)
+        if "cuda" in own and self.context.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda"], self.context.device)
 
     def train(self) -> dict[str, float]:
         """Run to the end, or to `--max-steps`; the last figures of every column."""
-        end = min(self.clock.total, self.run.max_steps or self.clock.total)
+        end = min(self.progress.total_steps, self.run.max_steps or self.progress.total_steps)
         self.begin_rows()
-        if self.step == 0 and self._look_epochs:
-            self._write({}, self.task.look())
+        if self.step == 0 and self._validation_interval:
+            self._write({}, self.task.validate())
         batches = self.task.batches(self.step * self.optim.accumulate)
         with StopSignals() as signals, Progress(end, self.task.name, "step", self.step) as progress:
             while self.step < end:
                 self.one_step(batches)
                 progress.update(1, **self._brief())
-                wished, due = self.world.any(signals.wish is not None, self._checkpoint_due())
-                if wished or due or self.step == end:
+                stop, due = self.context.any_rank(signals.stop_requested is not None, self._checkpoint_due())
+                if stop or due or self.step == end:
                     self.save()
-                if wished and self.step < end:
-                    raise Interrupted(self._how_to_go_on(signals.wish or "another process's signal"))
+                if stop and self.step < end:
+                    raise Interrupted(
+                        self._how_to_go_on(signals.stop_requested or "another process's signal")
+                    )
         return self.last
 
     def begin_rows(self) -> None:
@@ -239,48 +252,48 @@ class Loop:
 
     def one_step(self, batches: Iterator[Any]) -> None:
         """One step of the optimiser on the next batches, and what is logged once it is done."""
-        clock = self.clock
-        rate = learning_rate(self.step, clock.total, clock.steps_per_epoch, self.optim)
+        progress = self.progress
+        rate = learning_rate(self.step, progress.total_steps, progress.steps_per_epoch, self.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         for _ in range(self.optim.accumulate):
-            parts = dict(self.task.step(next(batches), clock))
+            parts = dict(self.task.step(next(batches), progress))
             (parts["loss"] / self.optim.accumulate).backward()  # type: ignore[union-attr]
-            self.means.add(self.world.mean(parts))
+            self.means.add(self.context.mean(parts))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.task.after_step()
         self.step += 1
-        if clock.logs:
-            self._log_row(clock, rate)
+        if progress.should_log:
+            self._log_row(progress, rate)
 
-    def _log_row(self, clock: Clock, rate: float) -> None:
+    def _log_row(self, progress: TrainProgress, rate: float) -> None:
         means = self.means.take()
         self._require_finite(means)
-        row = {"epoch": clock.epoch, **means, "lr": rate}
-        self._write(row, self.task.look() if clock.looks else {})
-        warning = self.task.warning(self.last, clock)
+        row = {"epoch": progress.epoch, **means, "lr": rate}
+        self._write(row, self.task.validate() if progress.should_validate else {})
+        warning = self.task.warning(self.last, progress)
         if warning:
             log.warning("step %d: %s", self.step, warning)
             if self.run.stops_on_warning:
                 self.save()
                 raise TceError(f"stopped at step {self.step}", found=warning, fix=self._where_saved())
 
-    def _write(self, row: Mapping[str, float], look: Mapping[str, float]) -> None:
+    def _write(self, row: Mapping[str, float], validation: Mapping[str, float]) -> None:
         """Log a row with its timing; what a look costs is not counted as training."""
         steps = self.step - self._row_step
         now = time.monotonic()
         seconds, waited = now - self._row_started, self.task.seconds_waiting
-        figures = {"epoch": float(self.clock.epoch), **row, **look}
+        figures = {"epoch": float(self.progress.epoch), **row, **validation}
         if steps:
             figures["images_per_s"] = steps * self.task.images_per_step / seconds
             figures["waiting"] = min((waited - self._waited) / seconds, 1.0)
             figures["seconds"] = seconds
         self.last.update(figures)
         if self.folder is not None:
-            assert self.folder.journal is not None
+            assert self.folder.log is not None
             with self._disk():
-                self.folder.journal.write(self.step, figures)
+                self.folder.log.write(self.step, figures)
         self._row_started, self._row_step, self._waited = time.monotonic(), self.step, waited
 
     def save(self) -> None:
@@ -295,7 +308,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "means": self.means.state_dict(),
             "last": {name: value for name, value in self.last.items() if name not in TIMING_COLUMNS},
-            "rng": self.world.collect(self._random_state()),
+            "rng": self.context.all_gather_object(self._random_state()),
         }
         self._require_finite(self.means.peek())
         self._require_finite_weights()
@@ -308,8 +321,8 @@ class Loop:
 
     def _random_state(self) -> dict[str, Tensor]:
         state = {"cpu": torch.get_rng_state()}
-        if self.world.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.world.device)
+        if self.context.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.context.device)
         return state
 
     def _checkpoint_due(self) -> bool:
@@ -367,7 +380,7 @@ def fit(
     task: Task,
     optim: OptimOptions,
     run: RunOptions,
-    world: World,
+    context: DistributedContext,
     folder: RunFolder | None,
     state: dict[str, Any] | None = None,
 ) -> dict[str, float]:
@@ -377,7 +390,7 @@ def fit(
         task: what is trained.
         optim: optimiser, schedule and length.
         run: checkpoints, logs, and when to stop.
-        world: the processes at work.
+        context: the processes at work.
         folder: the run folder in the main process, begun; None in the others.
         state: the training state to go on from.
 
@@ -388,7 +401,7 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
         TceError: the training diverged or collapsed, or the disk is full; the last good state is kept.
     """
-    loop = Loop(task, optim, run, world, folder)
+    trainer = Trainer(task, optim, run, context, folder)
     if state is not None:
-        loop.restore(state)
-    return loop.train()
+        trainer.restore(state)
+    return trainer.train()
