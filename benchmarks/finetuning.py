@@ -37,12 +37,11 @@ from tce.data.pack import pack
 from tce.data.sampling import test_positions
 from tce.device import autocast
 from tce.distributed import init_distributed
-from tce.evaluation import neighbours
+from tce.evaluation import probes
 from tce.evaluation.clip_reader import Reader, _frames, _Plan, paper_samples
-from tce.evaluation.clip_scores import score_clips
-from tce.evaluation.neighbours import nearest
-from tce.evaluation.retrieval import RECALL_AT
-from tce.evaluation.split_clips import SplitClips, open_split
+from tce.evaluation.probes import RECALL_AT, nearest
+from tce.evaluation.protocols import score_clips
+from tce.evaluation.splits import SplitClips, open_split
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import build_encoder
 from tce.options.finetune import FinetuneOptions
@@ -219,11 +218,11 @@ def search_one(what: str, asked: np.ndarray, table: np.ndarray, k: int, rounds: 
 @torch.inference_mode()
 def product(queries: np.ndarray, rows: np.ndarray) -> None:
     """The similarities in the same blocks, thrown away."""
-    for start in range(0, len(queries), neighbours.BLOCK_QUERIES):
-        some = torch.from_numpy(queries[start : start + neighbours.BLOCK_QUERIES])
-        out = torch.empty(len(some), neighbours.BLOCK_ROWS)
-        for first in range(0, len(rows), neighbours.BLOCK_ROWS):
-            block = torch.from_numpy(rows[first : first + neighbours.BLOCK_ROWS])
+    for start in range(0, len(queries), probes.BLOCK_QUERIES):
+        some = torch.from_numpy(queries[start : start + probes.BLOCK_QUERIES])
+        out = torch.empty(len(some), probes.BLOCK_ROWS)
+        for first in range(0, len(rows), probes.BLOCK_ROWS):
+            block = torch.from_numpy(rows[first : first + probes.BLOCK_ROWS])
             torch.mm(some, block.t(), out=out[:, : len(block)] if len(block) < out.shape[1] else out)
 
 

@@ -9,7 +9,7 @@ from tce.cli import main
 from tce.errors import OptionError, TceError
 from tce.evaluation.evaluate import evaluate
 from tce.evaluation.compare import compare
-from tce.evaluation.intervals import paired_difference
+from tce.evaluation.metrics import paired_difference
 from tce.options.compare import CompareOptions
 from tce.options.evaluate import EvaluateOptions
 

@@ -12,10 +12,10 @@ from tce.cli import main
 from tce.options.pack import PackOptions
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
-from tce.evaluation.split_clips import open_split
+from tce.evaluation.splits import open_split
 from tce.evaluation.evaluate import evaluate
-from tce.evaluation.protocols import Outcome
-from tce.evaluation.caveats import _of_leaks
+from tce.evaluation.protocols import SplitResult
+from tce.evaluation.report import _of_leaks
 from tce.options.evaluate import EvaluateOptions
 from tce.options.checks import split_names
 from tce.model.checkpoint import save_model
@@ -161,7 +161,7 @@ def test_classes_that_only_the_classifier_knows_keep_their_names(data, networks,
 
 def test_leaks_are_told_along_the_whole_line(data, tmp_path):
     clips = open_split(str(data.footage), tmp_path / "cache", str(data.lists), "01", 0.0)
-    outcome = Outcome(clips.test, {}, {}, {}, neighbours=clips.train[None])
+    outcome = SplitResult(clips.test, {}, {}, {}, neighbours=clips.train[None])
 
     def told(provenance):
         return " ".join(_of_leaks(SimpleNamespace(facts={"provenance": provenance}), clips, outcome))

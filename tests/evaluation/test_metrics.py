@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tce.errors import TceError
-from tce.evaluation.intervals import bootstrap_interval, mean_interval, paired_difference
+from tce.evaluation.metrics import bootstrap_interval, mean_interval, paired_difference
 from tce.evaluation.metrics import confusion, per_class, top_k
 
 

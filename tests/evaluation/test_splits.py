@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tce.errors import OptionError
-from tce.evaluation.splits import hold_out, scarce_labels
+from tce.evaluation.splits import hold_out, label_subset
 
 
 @given(
@@ -61,14 +61,14 @@ def test_single_recordings_give_their_last_pieces():
 
 def test_scarce_labels_keep_every_class_and_nest():
     labels = np.repeat(np.arange(7), 30)
-    ten, twenty = scarce_labels(labels, "10%", 3), scarce_labels(labels, "20%", 3)
+    ten, twenty = label_subset(labels, "10%", 3), label_subset(labels, "20%", 3)
     assert np.bincount(labels[ten]).tolist() == [3] * 7
     assert (twenty | ~ten).all()
-    five = scarce_labels(labels, "5/class", 3)
+    five = label_subset(labels, "5/class", 3)
     assert np.bincount(labels[five]).tolist() == [5] * 7
-    assert np.bincount(labels[scarce_labels(labels, "99/class")]).tolist() == [30] * 7
-    assert np.bincount(labels[scarce_labels(labels, "0.1%")]).tolist() == [1] * 7
-    assert (scarce_labels(labels, "10%", 4) != ten).any()
+    assert np.bincount(labels[label_subset(labels, "99/class")]).tolist() == [30] * 7
+    assert np.bincount(labels[label_subset(labels, "0.1%")]).tolist() == [1] * 7
+    assert (label_subset(labels, "10%", 4) != ten).any()
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_scarce_labels_keep_every_class_and_nest():
 )
 def test_nonsense_amounts_name_the_flag(amount):
     with pytest.raises(OptionError, match=r"--labels; expected a share such as 10% or a number such as"):
-        scarce_labels(np.zeros(3, int), amount)
+        label_subset(np.zeros(3, int), amount)

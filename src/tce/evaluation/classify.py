@@ -13,7 +13,7 @@ import torch
 from tce.errors import OptionError, TceError
 from tce.options.classify import ClassifyOptions
 from tce.visualize.result_plots import time_line
-from tce.evaluation.frozen_network import load_subject
+from tce.evaluation.frozen_network import load_network
 from tce.model.classifier import Classifier
 from tce.device import autocast
 from tce.progress import Progress
@@ -42,7 +42,7 @@ def classify(options: ClassifyOptions) -> Result:
         OptionError: a picture of no known kind, or names that do not fit the classifier's number of classes.
     """
     target = require_picture(options.output or _picture_name(options.video))
-    subject = load_subject(options.ckpt, options.model, None, 0, options.device, classifier=True)
+    subject = load_network(options.ckpt, options.model, None, 0, options.device, classifier=True)
     classifier = subject.network
     assert isinstance(classifier, Classifier)
     names = class_names(classifier, options.classes)

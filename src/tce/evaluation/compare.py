@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.errors import OptionError, TceError
-from tce.evaluation.intervals import mean_interval, paired_difference
+from tce.evaluation.metrics import mean_interval, paired_difference
 from tce.options.compare import CompareOptions
 from tce.visualize.result_plots import bar_picture
 from tce.evaluation.report import flat, is_share, label, number, read_result

@@ -15,11 +15,11 @@ import numpy as np
 
 from tce.errors import OptionError
 from tce.evaluation import report
-from tce.evaluation.split_clips import SplitClips, open_split, require_splits
-from tce.evaluation.protocols import Judge, Outcome
-from tce.evaluation.caveats import notes
+from tce.evaluation.splits import SplitClips, open_split, require_splits
+from tce.evaluation.protocols import Evaluator, SplitResult
+from tce.evaluation.report import notes
 from tce.options.evaluate import PLACEHOLDER, EvaluateOptions
-from tce.evaluation.frozen_network import Subject, load_subject, short_name
+from tce.evaluation.frozen_network import FrozenNetwork, load_network, short_name
 from tce.io import require_writable
 from tce.result import Result
 
@@ -29,7 +29,7 @@ ROOT = "evaluation"
 
 
 def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
-    """Judge a checkpoint by a protocol on one or several splits.
+    """Evaluator a checkpoint by a protocol on one or several splits.
 
     Writes result.json (figures with intervals and everything they depend on), predictions-SPLIT.csv and
     .npz, and a confusion matrix or a contact sheet, all into one folder.
@@ -54,13 +54,13 @@ def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
     if cache is None:
         cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
 
-    judge = Judge(subject, options)
-    outcomes: list[Outcome] = []
+    judge = Evaluator(subject, options)
+    outcomes: list[SplitResult] = []
     clips: list[SplitClips] = []
-    subjects: list[Subject] = []
+    subjects: list[FrozenNetwork] = []
     for split in options.splits:
         if subjects and PLACEHOLDER in options.ckpt:
-            judge = Judge(_load(options, split), options, judge.failed)
+            judge = Evaluator(_load(options, split), options, judge.failed)
         clips.append(
             open_split(
                 options.data,
@@ -88,7 +88,7 @@ def write(
     folder: Path,
     result: dict[str, Any],
     clips: Sequence[SplitClips],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[SplitResult],
     seed: int,
 ) -> list[str]:
     """Write result, predictions and pictures; the names of what was written beside result.json."""
@@ -104,7 +104,7 @@ def write(
     return names
 
 
-def flat_share(outcome: Outcome) -> str:
+def flat_share(outcome: SplitResult) -> str:
     """The outcome's first share for a picture's title, such as ", top-1 43.1%"."""
     for name, value in report.flat(outcome.figures).items():
         if report.is_share(name):
@@ -114,9 +114,9 @@ def flat_share(outcome: Outcome) -> str:
 
 def describe(
     options: EvaluateOptions,
-    subjects: Sequence[Subject],
+    subjects: Sequence[FrozenNetwork],
     clips: Sequence[SplitClips],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[SplitResult],
     failed: dict[str, str],
 ) -> dict[str, Any]:
     """Figures, intervals, and everything they depend on."""
@@ -173,7 +173,7 @@ def describe(
     }
 
 
-def _name(ckpt: str, subject: Subject) -> str:
+def _name(ckpt: str, subject: FrozenNetwork) -> str:
     """The network's name; of a network for each split, what their names share."""
     if PLACEHOLDER not in ckpt:
         return subject.name
@@ -207,16 +207,16 @@ def _clear(folder: Path) -> None:
                 old.unlink()
 
 
-def _recordings(clips: Sequence[SplitClips], outcomes: Sequence[Outcome]) -> int:
+def _recordings(clips: Sequence[SplitClips], outcomes: Sequence[SplitResult]) -> int:
     names = [
         split.recordings[outcome.rows].astype(str) for split, outcome in zip(clips, outcomes, strict=True)
     ]
     return len(np.unique(np.concatenate(names)))
 
 
-def _load(options: EvaluateOptions, split: str) -> Subject:
+def _load(options: EvaluateOptions, split: str) -> FrozenNetwork:
     ckpt = options.ckpt.replace(PLACEHOLDER, split)
-    return load_subject(
+    return load_network(
         ckpt,
         options.model,
         options.image_size,
@@ -226,7 +226,7 @@ def _load(options: EvaluateOptions, split: str) -> Subject:
     )
 
 
-def _folder(options: EvaluateOptions, subject: Subject) -> Path:
+def _folder(options: EvaluateOptions, subject: FrozenNetwork) -> Path:
     """Where results go by default: named after what they depend on most, in the current folder."""
     data = Path(options.data).resolve().name or "data"
     split = options.split.replace(",", "-")

@@ -20,7 +20,7 @@ from tce.model.initial_weights import describe_weights
 
 
 @dataclass
-class Subject:
+class FrozenNetwork:
     """A network in evaluation mode.
 
     Attributes:
@@ -75,9 +75,9 @@ class Subject:
         return now
 
 
-def load_subject(
+def load_network(
     ckpt: str, model: str | None, image_size: int | None, seed: int, device: str, classifier: bool
-) -> Subject:
+) -> FrozenNetwork:
     """Read or build the network to judge.
 
     Args:
@@ -117,7 +117,7 @@ def load_subject(
         "hash": tensors_hash(network.state_dict()),
         "provenance": config.provenance,
     }
-    return Subject(network, name, facts)
+    return FrozenNetwork(network, name, facts)
 
 
 def short_name(path: str) -> str:

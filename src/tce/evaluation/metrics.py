@@ -1,13 +1,25 @@
-"""Accuracy from scores: top-k, per class, confusion matrix. Plain NumPy, no network."""
+"""Accuracy from scores (top-k, per class, confusion), chance levels, and bootstrap intervals.
+
+Clips cut from one recording resemble each other, so they are not independent trials: an interval draws whole
+recordings with replacement, never single clips.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from tce.errors import TceError
+
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Interval = tuple[float, float]
+
+RESAMPLES = 2000
+LEVEL = 0.95
 
 
 def top_k(scores: Floats, labels: Ints, k: int) -> Bools:
@@ -31,7 +43,7 @@ def top_k(scores: Floats, labels: Ints, k: int) -> Bools:
 
 
 def confusion(labels: Ints, predictions: Ints, classes: int) -> Ints:
-    """How often class i (row) was taken for class j (column), [C, C]."""
+    """How many clips of class i (row) were predicted as class j (column), [C, C]."""
     return np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -40,3 +52,96 @@ def per_class(labels: Ints, correct: Bools, classes: int) -> tuple[Ints, Floats]
     clips = np.bincount(labels, minlength=classes)
     hits = np.bincount(labels, weights=correct.astype(np.float64), minlength=classes)
     return clips, np.divide(hits, clips, out=np.full(classes, np.nan), where=clips > 0)
+
+
+def chance_recall(query_labels: Ints, labels: Ints, k: int) -> float:
+    """Expected recall at k of a random order of the gallery.
+
+    A query whose class has n of the N gallery clips misses all of them with probability
+    C(N - n, k) / C(N, k).
+
+    Args:
+        query_labels: [Q].
+        labels: [N] of the gallery.
+        k: at most N.
+    """
+    size = len(labels)
+    classes, queries = np.unique(query_labels, return_counts=True)
+    own = np.array([(labels == label).sum() for label in classes])  # gallery clips of each class
+    drawn = np.arange(k)
+    miss = np.clip((size - own[:, None] - drawn) / (size - drawn), 0, None).prod(axis=1)  # [classes]
+    return float(np.average(1 - miss, weights=queries))
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike, recordings: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval | None:
+    """The 95% percentile interval of the mean of `values`, recordings drawn with replacement.
+
+    A recording carries all its clips, so a resample's mean is over a varying number of clips.
+
+    Args:
+        values: [N] one value a clip, such as 0/1 for wrong/right, or a difference of two networks.
+        recordings: [N] each clip's recording, of any type that sorts.
+        resamples: number of bootstrap samples.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper end, or None for fewer than two recordings.
+    """
+    return mean_interval([values], [recordings], seed, resamples)
+
+
+def paired_difference(
+    first: npt.ArrayLike, second: npt.ArrayLike, recordings: npt.ArrayLike, seed: int = 0
+) -> tuple[float, Interval | None]:
+    """Mean of `second - first` over the same clips, and its 95% interval over recordings.
+
+    Pairing takes the difficulty of the clips out of the difference, so it is far tighter than the
+    difference of two separate intervals.
+
+    Raises:
+        TceError: the two do not hold the same number of clips.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.shape != b.shape:
+        raise TceError(
+            "paired difference", expected="values of the same clips", found=f"{a.size} and {b.size}"
+        )
+    return float((b - a).mean()), bootstrap_interval(b - a, recordings, seed=seed)
+
+
+def mean_interval(
+    values: Sequence[npt.ArrayLike],
+    recordings: Sequence[npt.ArrayLike],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval | None:
+    """The 95% interval of the mean over splits of each split's mean.
+
+    A recording that is in several splits' test sets is drawn into all of them together.
+
+    Args:
+        values: for each split, one value a clip.
+        recordings: for each split, each clip's recording.
+        seed: of the draws.
+        resamples: number of bootstrap samples.
+
+    Returns:
+        Lower and upper end, or None for fewer than two recordings.
+    """
+    names = np.unique(np.concatenate([np.asarray(split) for split in recordings]))
+    count = len(names)
+    if count < 2:
+        return None
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    means = []
+    for split, named in zip(values, recordings, strict=True):
+        group = np.searchsorted(names, np.asarray(named))
+        clips = np.bincount(group, minlength=count).astype(np.float64)
+        sums = np.bincount(group, weights=np.asarray(split, np.float64), minlength=count)
+        counted = drawn @ clips
+        means.append(np.divide(drawn @ sums, counted, out=np.full(resamples, np.nan), where=counted > 0))
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(np.mean(means, axis=0), [tail, 1 - tail])
+    return float(low), float(high)

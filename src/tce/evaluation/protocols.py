@@ -12,15 +12,12 @@ import numpy.typing as npt
 
 from tce.errors import TceError
 from tce.evaluation import coherence
-from tce.evaluation.split_clips import SplitClips
-from tce.evaluation.splits import scarce_labels
+from tce.evaluation.splits import SplitClips, label_subset
 from tce.evaluation.metrics import top_k
 from tce.options.evaluate import EvaluateOptions
-from tce.evaluation.probes import fit_linear, knn_scores, unit_rows
-from tce.evaluation.clip_scores import TEST_SAMPLES, match_classes, score_clips
-from tce.evaluation.retrieval import retrieve
-from tce.evaluation.clip_reader import Reader, Samples, clip_means, even_samples
-from tce.evaluation.frozen_network import Subject
+from tce.evaluation.probes import fit_linear, knn_scores, retrieve, unit_rows
+from tce.evaluation.clip_reader import Reader, Samples, clip_means, even_samples, paper_samples
+from tce.evaluation.frozen_network import FrozenNetwork
 from tce.model.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -31,12 +28,13 @@ log = logging.getLogger("tce.evaluation")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
 
+TEST_SAMPLES = 19
 FEATURE_SAMPLES = 8
 COHERENCE_SAMPLES = 16
 
 
 @dataclass
-class Outcome:
+class SplitResult:
     """A protocol's result on one split.
 
     Attributes:
@@ -60,7 +58,7 @@ class Outcome:
 
 
 @dataclass
-class Judge:
+class Evaluator:
     """Judges one network; clips that are in several splits pass the network once.
 
     Attributes:
@@ -68,12 +66,12 @@ class Judge:
         options: protocol and its settings.
     """
 
-    subject: Subject
+    subject: FrozenNetwork
     options: EvaluateOptions
     failed: dict[str, str] = field(default_factory=dict)
     _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
-    def __call__(self, clips: SplitClips) -> Outcome:
+    def __call__(self, clips: SplitClips) -> SplitResult:
         """The outcome on one split.
 
         Raises:
@@ -110,7 +108,7 @@ class Judge:
         for row, reason in reader.failed.items():
             self.failed[clips.store.catalog.ids[row]] = reason
 
-    def _frames(self, clips: SplitClips, reader: Reader) -> Outcome:
+    def _frames(self, clips: SplitClips, reader: Reader) -> SplitResult:
         classifier = self.subject.network
         assert isinstance(classifier, Classifier)
         columns = match_classes(classifier, clips.classes)
@@ -125,7 +123,7 @@ class Judge:
         settings = {"samples": count, "frames_per_sample": classifier.frames_per_sample, "short": found.short}
         return _classified(clips, found.rows, scores, settings, names)
 
-    def _knn(self, clips: SplitClips, reader: Reader) -> Outcome:
+    def _knn(self, clips: SplitClips, reader: Reader) -> SplitResult:
         train, test, rows, vectors, settings = self._both_sides(clips, reader)
         k, temperature = min(self.options.k, len(train)), self.options.temperature
         if k < self.options.k:
@@ -141,7 +139,7 @@ class Judge:
         )
         return _classified(clips, test, scores, {**settings, "k": k, "temperature": temperature})
 
-    def _linear(self, clips: SplitClips, reader: Reader) -> Outcome:
+    def _linear(self, clips: SplitClips, reader: Reader) -> SplitResult:
         train, test, rows, vectors, settings = self._both_sides(clips, reader)
         probe = fit_linear(
             rows,
@@ -155,7 +153,7 @@ class Judge:
         settings |= {"penalty": probe.penalty, "penalty_chosen_on": probe.chosen_on}
         return _classified(clips, test, probe.scores(vectors), settings)
 
-    def _retrieval(self, clips: SplitClips, reader: Reader) -> Outcome:
+    def _retrieval(self, clips: SplitClips, reader: Reader) -> SplitResult:
         train, test, rows, vectors, settings = self._both_sides(clips, reader)
         labels = clips.labels
         found = retrieve(
@@ -166,7 +164,7 @@ class Judge:
             device=self.subject.network.device,
         )
         values = {f"recall@{k}": hit.astype(np.float64) for k, hit in found.found.items()}
-        return Outcome(test, {"recall": found.recall}, values, settings, neighbours=train[found.index])
+        return SplitResult(test, {"recall": found.recall}, values, settings, neighbours=train[found.index])
 
     def _both_sides(
         self, clips: SplitClips, reader: Reader
@@ -175,7 +173,7 @@ class Judge:
         layer = self.options.layer or "features"
         train = clips.train
         if self.options.labels is not None:
-            train = train[scarce_labels(clips.labels[train], self.options.labels, self.options.seed)]
+            train = train[label_subset(clips.labels[train], self.options.labels, self.options.seed)]
         count = self.options.samples or FEATURE_SAMPLES
         wanted = np.union1d(train, clips.test)
         self._compute(clips, reader, wanted, layer, count)
@@ -203,7 +201,7 @@ class Judge:
         for place in np.flatnonzero(reader.readable(rows)):
             self._features[ids[rows[place]]] = means[place]
 
-    def _coherence(self, clips: SplitClips, reader: Reader) -> Outcome:
+    def _coherence(self, clips: SplitClips, reader: Reader) -> SplitResult:
         options = self.options
         count, layer = options.samples or COHERENCE_SAMPLES, options.layer
         if layer is None:
@@ -234,7 +232,7 @@ class Judge:
             "gap": options.gap,
             "too_short": int((clips.store.lengths[clips.test] < self.subject.span + 2 * options.gap).sum()),
         }
-        return Outcome(rows, figures, values, settings)
+        return SplitResult(rows, figures, values, settings)
 
     def _tracks(
         self, clips: SplitClips, reader: Reader, rows: Ints, count: int, layer: str, gap: int
@@ -271,13 +269,13 @@ def _classified(
     scores: npt.NDArray[np.float32],
     settings: dict[str, Any],
     names: Sequence[str] | None = None,
-) -> Outcome:
+) -> SplitResult:
     names = tuple(names or clips.classes)
     labels = clips.labels[rows]
     right = {f"top{k}": top_k(scores, labels, k).astype(np.float64) for k in (1, 5)}
     figures: dict[str, Any] = {name: float(hits.mean()) for name, hits in right.items()}
     figures["chance"] = 1 / len(names)
-    return Outcome(rows, figures, dict(right), settings, scores=scores, classes=names)
+    return SplitResult(rows, figures, dict(right), settings, scores=scores, classes=names)
 
 
 def _mean(values: Floats) -> float | None:
@@ -288,3 +286,80 @@ def _mean(values: Floats) -> float | None:
 def _require_some(rows: Ints, kind: str = "that can be read", fix: str = "tce check DATA says more") -> None:
     if len(rows) == 0:
         raise TceError("evaluation", expected=f"clips {kind}", found="none", fix=fix)
+
+
+@dataclass
+class ClipScores:
+    """Scores of clips.
+
+    Attributes:
+        rows: [n] the clips, rows of the store, rising.
+        scores: [n, C] sum of the samples' logits.
+        short: how many clips are shorter than one sample, so that their last frame was repeated.
+    """
+
+    rows: Ints
+    scores: npt.NDArray[np.float32]
+    short: int
+
+
+def score_clips(
+    classifier: Classifier, reader: Reader, rows: Ints, count: int = TEST_SAMPLES, what: str = "testing"
+) -> ClipScores:
+    """Scores of clips by the paper's protocol (design of the released code; paper, section 4.1).
+
+    Clips with a frame that cannot be read are left out and named in `reader.failed`.
+
+    Args:
+        classifier: in evaluation mode.
+        reader: how the frames come.
+        rows: which clips of the reader's store, rising.
+        count: samples a clip.
+        what: for the progress line.
+
+    Returns:
+        Scores of the clips that could be read.
+    """
+    lengths = reader.store.lengths
+    span = classifier.frames_per_sample
+    samples = paper_samples(lengths, rows, count, span)
+    means = clip_means(reader, classifier, classifier, samples, what)  # [n, C]
+    kept = reader.readable(rows)
+    return ClipScores(rows[kept], means[kept] * count, int((lengths[rows[kept]] < span).sum()))
+
+
+def match_classes(classifier: Classifier, classes: list[str]) -> Ints:
+    """Where each of the data's classes is in the classifier's output.
+
+    By name where the classifier knows its classes, else by number.
+
+    Args:
+        classifier: what gives the scores.
+        classes: the data's class names in the order of their numbers.
+
+    Returns:
+        [len(classes)] columns of the scores.
+
+    Raises:
+        TceError: the classifier lacks a class, or the numbers of classes differ.
+    """
+    known = list(classifier.config.classes)
+    if not known:
+        if classifier.num_classes != len(classes):
+            raise TceError(
+                "the checkpoint's classes",
+                expected=f"{len(classes)} classes, as in the data",
+                found=f"{classifier.num_classes} in the checkpoint",
+                fix="give the --data and --lists it was fine-tuned on, or fine-tune it on these",
+            )
+        return np.arange(len(classes))
+    lacking = [name for name in classes if name not in known]
+    if lacking:
+        more = ", ..." if len(lacking) > 3 else ""
+        raise TceError(
+            "the checkpoint's classes",
+            expected=f"the {len(classes)} classes of the data",
+            found=f"{len(known)} classes without {', '.join(lacking[:3])}{more}",
+            fix="give the --data and --lists it was fine-tuned on, or fine-tune it on these",
+        )
+    return np.array([known.index(name) for name in classes])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from tce.video.image import decode
 from tce.errors import TceError
-from tce.evaluation.split_clips import SplitClips
-from tce.evaluation.intervals import bootstrap_interval, mean_interval
-from tce.evaluation.protocols import Outcome
-from tce.evaluation.metrics import confusion, per_class
+from tce.evaluation.splits import SplitClips
+from tce.evaluation.protocols import SplitResult
+from tce.evaluation.metrics import bootstrap_interval, confusion, mean_interval, per_class
+from tce.evaluation.frozen_network import FrozenNetwork
+from tce.data.clip_sketch import share_seen
 from tce.visualize.result_plots import confusion_picture, contact_sheet
 from tce.io import atomic
 from tce.result import plain
@@ -64,7 +65,7 @@ def flat(figures: Mapping[str, Any]) -> dict[str, Any]:
     return simple
 
 
-def intervals(outcomes: Sequence[Outcome], clips: Sequence[SplitClips], seed: int) -> dict[str, Any]:
+def intervals(outcomes: Sequence[SplitResult], clips: Sequence[SplitClips], seed: int) -> dict[str, Any]:
     """95% intervals over recordings of every figure that is a mean over clips; several splits' mean."""
     found = {}
     for name in outcomes[0].values:
@@ -82,7 +83,7 @@ def intervals(outcomes: Sequence[Outcome], clips: Sequence[SplitClips], seed: in
     return found
 
 
-def mean_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def mean_figures(outcomes: Sequence[SplitResult]) -> dict[str, Any]:
     """Each figure's mean over the splits; details by class stay with their split."""
     first = outcomes[0].figures
     means: dict[str, Any] = {}
@@ -95,7 +96,7 @@ def mean_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return means
 
 
-def write_predictions(folder: Path, split: SplitClips, outcome: Outcome) -> None:
+def write_predictions(folder: Path, split: SplitClips, outcome: SplitResult) -> None:
     """predictions-SPLIT.npz and .csv: each test clip with its recording, class and values."""
     catalog, rows = split.store.catalog, outcome.rows
     classes = np.array(outcome.classes or split.classes, dtype=str)
@@ -129,7 +130,7 @@ def _named(classes: npt.NDArray[np.str_], labels: Ints) -> npt.NDArray[np.str_]:
     return known[labels]
 
 
-def write_pictures(folder: Path, split: SplitClips, outcome: Outcome, seed: int, title: str) -> list[str]:
+def write_pictures(folder: Path, split: SplitClips, outcome: SplitResult, seed: int, title: str) -> list[str]:
     """Confusion matrix or contact sheet of one split; the names of what was written."""
     if outcome.scores is not None:
         name = f"confusion-{split.split}.png"
@@ -146,7 +147,7 @@ def write_pictures(folder: Path, split: SplitClips, outcome: Outcome, seed: int,
     return []
 
 
-def _write_sheet(path: Path, split: SplitClips, outcome: Outcome, seed: int, title: str) -> None:
+def _write_sheet(path: Path, split: SplitClips, outcome: SplitResult, seed: int, title: str) -> None:
     assert outcome.neighbours is not None
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(outcome.rows))[:SHEET_QUERIES])
@@ -179,7 +180,7 @@ def _still(split: SplitClips, row: int) -> npt.NDArray[np.uint8]:
         return np.full((64, 64, 3), 128, np.uint8)
 
 
-def class_rows(split: SplitClips, outcome: Outcome) -> list[dict[str, Any]]:
+def class_rows(split: SplitClips, outcome: SplitResult) -> list[dict[str, Any]]:
     """Clips and top-1 of each class that has test clips."""
     if "top1" not in outcome.values:
         return []
@@ -291,3 +292,76 @@ def number(name: str, value: float | None) -> str:
 
 def _ends(name: str, ends: Sequence[float] | None) -> str:
     return "-" if ends is None else f"{number(name, ends[0])} to {number(name, ends[1])}"
+
+
+def notes(
+    subjects: Sequence[FrozenNetwork],
+    clips: Sequence[SplitClips],
+    outcomes: Sequence[SplitResult],
+    failed: Mapping[str, str],
+) -> list[str]:
+    """A line for each thing out of the ordinary: missing, short, failed clips, shared recordings, leaks.
+
+    Args:
+        subjects: the network judged on each split.
+        clips: the splits.
+        outcomes: their results.
+        failed: clip's id -> why it could not be read.
+    """
+    lines: list[str] = []
+    for subject, split, outcome in zip(subjects, clips, outcomes, strict=True):
+        lines += _of_clips(split, outcome) + _of_leaks(subject, split, outcome)
+    if failed:
+        some = ", ".join(list(failed)[:5])
+        lines.append(f"{len(failed)} clips could not be read and were left out: {some}")
+    return lines
+
+
+def _of_clips(split: SplitClips, outcome: SplitResult) -> list[str]:
+    lines, name = [], split.split
+    if split.missing:
+        count, share = len(split.missing), split.missing_share
+        lines.append(f"split {name}: {count} listed clips ({share:.1%}) have no footage")
+    if outcome.settings.get("short"):
+        count, span = outcome.settings["short"], outcome.settings["frames_per_sample"]
+        lines.append(
+            f"split {name}: {count} clips have fewer than {span} frames, their last one was repeated"
+        )
+    if outcome.settings.get("too_short"):
+        lines.append(f"split {name}: {outcome.settings['too_short']} clips were too short and left out")
+    return lines
+
+
+def _of_leaks(subject: FrozenNetwork, split: SplitClips, outcome: SplitResult) -> list[str]:
+    lines, name = [], split.split
+    train, test = (split.recordings[rows].astype(str) for rows in (split.train, outcome.rows))
+    shared = len(np.intersect1d(train, test))
+    groups = len(set(split.groups[split.train]) & set(split.groups[outcome.rows]))
+    uses_train = outcome.scores is not None or outcome.neighbours is not None
+    if shared and uses_train:
+        lines.append(f"split {name}: {shared} recordings have pieces in both training and test clips")
+    elif groups and uses_train:
+        lines.append(f"split {name}: {groups} groups (people) have clips in both training and test clips")
+    for origin in _line_of(subject.facts["provenance"]):
+        lines += [f"split {name}: {told}" for told in _of_training(origin, split, outcome) if told]
+    return list(dict.fromkeys(lines))
+
+
+def _of_training(origin: Mapping[str, Any], split: SplitClips, outcome: SplitResult) -> Iterator[str]:
+    """What a step of the network's training had to do with the test clips; nothing where all is well."""
+    tuned = origin.get("made") == "tce finetune"
+    how = "trained" if tuned else "pre-trained, without labels,"
+    if "clips" in origin:
+        ids = split.store.catalog.ids[outcome.rows]
+        share = share_seen(ids, origin["clips"])
+        if share:
+            yield f"the network was {how} on {share:.0%} of these test clips, by their names"
+    elif origin.get("split") not in (None, split.split):
+        yield f"the network was {how} on split {origin['split']}, perhaps on these test clips"
+
+
+def _line_of(origin: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Where a network comes from, then where the weights that it started from came from, and so on."""
+    while origin:
+        yield origin
+        origin = (origin.get("weights") or {}).get("provenance")

@@ -1,23 +1,247 @@
-"""Clips held out for choosing a checkpoint or a strength, and clips kept when labels are scarce.
-
-Clips of one recording are near-copies and a person is known again, so what is held out are whole groups.
-Everything is a pure function of the seed and the clips.
-"""
+"""The clips a network is judged on: training and test clips of a split, and what is wrong with them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from tce.data.frame_store import FrameStore, prepare_store
+from tce.data.collection import is_collection, read_options
+from tce.errors import OptionError, TceError
 from tce.options.checks import labels_amount
+
+if TYPE_CHECKING:
+    from tce.data.read_catalog import Catalog
 
 log = logging.getLogger("tce.evaluation")
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+TEST_SHARE = 0.3
+
+
+@dataclass
+class SplitClips:
+    """A split of a dataset.
+
+    Attributes:
+        store: all clips.
+        split: its name; "held-out" where the data has no splits.
+        train: rows of the labelled training clips, rising.
+        test: rows of the test clips, rising.
+        missing: names the lists hold but the footage lacks.
+    """
+
+    store: FrameStore
+    split: str
+    train: Ints
+    test: Ints
+    missing: list[str]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes' names in the order of their numbers."""
+        return self.store.catalog.classes
+
+    @property
+    def labels(self) -> Ints:
+        """Class of every clip of the store, -1 where unknown."""
+        return self.store.catalog.labels
+
+    @property
+    def recordings(self) -> npt.NDArray[np.object_]:
+        """The recording of every clip of the store."""
+        return self.store.catalog.sources
+
+    @property
+    def groups(self) -> npt.NDArray[np.object_]:
+        """What must not be shared between training and test, of every clip of the store."""
+        return self.store.catalog.groups
+
+    @property
+    def digest(self) -> str:
+        """Hash of which clips train and test, and of their classes: lists may change under one name."""
+        catalog = self.store.catalog
+        ids, classes = catalog.ids, np.array([*self.classes, ""], object)  # -1 names no class
+        sides = [
+            [ids[rows].tolist(), classes[self.labels[rows]].tolist()] for rows in (self.train, self.test)
+        ]
+        return hashlib.sha256(json.dumps(sides).encode()).hexdigest()[:16]
+
+    @property
+    def missing_share(self) -> float:
+        """Share of the listed clips without footage."""
+        return _share_missing(len(self.missing), len(self.train) + len(self.test))
+
+
+def _share_missing(missing: int, there: int) -> float:
+    return missing / (missing + there) if missing else 0.0
+
+
+def open_split(
+    data: str,
+    cache: Path,
+    lists: str | None,
+    split: str,
+    max_missing: float,
+    need_train: bool = True,
+    unlabelled: bool = False,
+    check: Callable[[Catalog], None] = lambda catalog: None,
+) -> SplitClips:
+    """Open a dataset's split; without any splits, hold 30% of each class's clips out as the test clips.
+
+    Those are whole groups (people, recordings), the same ones whatever the seed of a run, so that no run is
+    tested on what another one trained on.
+
+    Args:
+        data: footage or a collection.
+        cache: where videos are packed first, if that is needed.
+        lists: folder of the dataset's lists.
+        split: which split.
+        max_missing: largest share of listed clips that may be without footage.
+        need_train: training clips are needed too.
+        unlabelled: clips without any classes will do; all of them are test clips then.
+        check: looks at the clips before any are packed, and may raise.
+
+    Raises:
+        OptionError: a collection packed with another split, and no lists to read this one from.
+        TceError: nothing to read, no test clips (or training clips, where needed), or too many missing.
+    """
+    require_split(data, lists, split)
+
+    def look(catalog: Catalog) -> None:
+        _require_footage(catalog, data, max_missing)
+        check(catalog)
+
+    store = prepare_store(data, cache, lists=lists, split=split, check=look)
+    catalog = store.catalog
+    if unlabelled and not (catalog.labels >= 0).any():
+        return SplitClips(store, "none", np.empty(0, np.int64), np.arange(len(store)), [])
+    splits, labelled = catalog.splits, catalog.labels >= 0
+    train, test = splits == "train", splits == "test"
+    if not (test & labelled).any() and (splits == "val").any():  # Kinetics' tests have no labels
+        test = splits == "val"
+    if lists is None and not test.any():
+        split = "held-out"
+        train, test = _held_out(catalog.labels, catalog.groups)
+    clips = SplitClips(
+        store,
+        split,
+        np.flatnonzero(train & labelled),
+        np.flatnonzero(test & labelled),
+        list(catalog.missing),
+    )
+    _require_clips(clips, data, lists, need_train)
+    _note_classes(clips)
+    return clips
+
+
+def require_splits(data: str, lists: str | None, splits: Sequence[str]) -> None:
+    """Check the same for several splits, which only lists tell apart.
+
+    Raises:
+        OptionError: several splits without lists, or one that the data do not hold.
+    """
+    if len(splits) > 1 and lists is None:
+        raise OptionError(
+            f"--split {','.join(splits)}",
+            expected="one split, as there are no lists",
+            found=str(len(splits)),
+            fix="give --lists",
+        )
+    for split in splits:
+        require_split(data, lists, split)
+
+
+def require_split(data: str, lists: str | None, split: str) -> None:
+    """Check that, where no lists are given, the data hold the split that is asked for.
+
+    Args:
+        data: footage or a collection.
+        lists: folder of the dataset's lists; with them, any split can be read.
+        split: the split asked for.
+
+    Raises:
+        OptionError: the collection was packed with another split of its lists, or there are no lists at all,
+            and so one split at most.
+    """
+    if lists is not None:
+        return
+    additions = read_options(data).get("additions", ()) if is_collection(data) else ()
+    packed = sorted({addition["split"] for addition in additions if addition["lists"] is not None})
+    if packed and split.lstrip("0") not in [name.lstrip("0") for name in packed]:
+        raise OptionError(
+            f"--split {split}",
+            expected=f"split {' or '.join(packed)}, with which {data} was packed",
+            found="no --lists",
+            fix="give --lists as well",
+        )
+    if not packed and split.lstrip("0") != "1":
+        raise OptionError(
+            f"--split {split}",
+            expected="lists that number their splits",
+            found="no --lists",
+            fix="give --lists, or leave --split out",
+        )
+
+
+def _held_out(labels: Ints, groups: npt.NDArray[np.object_]) -> tuple[np.ndarray, np.ndarray]:
+    labelled = np.flatnonzero(labels >= 0)
+    held, way = hold_out(labels[labelled], groups[labelled].tolist(), TEST_SHARE)
+    if len(labelled):
+        log.info("no lists: %.0f%% of each class are test clips (%s)", 100 * TEST_SHARE, way)
+    test = np.zeros(len(labels), bool)
+    test[labelled[held]] = True
+    return ~test, test
+
+
+def _require_clips(clips: SplitClips, data: str, lists: str | None, need_train: bool) -> None:
+    if len(clips.test) and (len(clips.train) or not need_train):
+        return
+    if lists is None and not (clips.labels >= 0).any():
+        raise TceError(
+            data,
+            expected="clips with classes",
+            found=f"{len(clips.store)} clips without",
+            fix="give --lists, or put the clips of each class in a folder of its name",
+        )
+    found = f"{len(clips.train)} training clips, {len(clips.test)} test clips"
+    raise TceError(
+        f"split {clips.split} of {data}",
+        expected="labelled training and test clips",
+        found=found + (f", {len(clips.missing)} listed clips without footage" if clips.missing else ""),
+        fix="check --data, --lists and --split: the lists' paths are compared with the footage's",
+    )
+
+
+def _require_footage(catalog: Catalog, data: str, most: float) -> None:
+    there = int(np.isin(catalog.splits, ("train", "val", "test")).sum())
+    share = _share_missing(len(catalog.missing), there)
+    if share > most:
+        raise TceError(
+            f"{data} lacks {len(catalog.missing)} of the clips in the lists ({share:.1%})",
+            expected=f"at most {most:.1%}",
+            found=f"no {catalog.missing[0]}, for one",
+            fix="complete the footage, or allow it with --max-missing",
+        )
+
+
+def _note_classes(clips: SplitClips) -> None:
+    if len(clips.train) == 0:
+        return
+    unseen = np.setdiff1d(clips.labels[clips.test], clips.labels[clips.train])
+    if len(unseen):
+        names = ", ".join(clips.classes[label] for label in unseen[:3])
+        log.warning("%d classes of the test clips have no training clips: %s", len(unseen), names)
 
 
 def hold_out(labels: Ints, groups: Sequence[str], share: float, seed: int = 0) -> tuple[Bools, str]:
@@ -84,7 +308,7 @@ def _last_pieces(clips: Ints, number: Ints, share: float) -> Ints:
     return found if len(found) else clips[-1:]
 
 
-def scarce_labels(labels: Ints, amount: str, seed: int = 0) -> Bools:
+def label_subset(labels: Ints, amount: str, seed: int = 0) -> Bools:
     """Choose which clips keep their labels; at least one of every class, the same ones for the same seed.
 
     A larger amount with the same seed keeps every clip that a smaller one keeps.

@@ -20,10 +20,9 @@ from tce.distributed import deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation import evaluate as evaluation
 from tce.evaluation import report
-from tce.evaluation.frozen_network import Subject
-from tce.evaluation.protocols import Judge, Outcome
-from tce.evaluation.split_clips import SplitClips, open_split, require_splits
-from tce.evaluation.splits import hold_out, scarce_labels
+from tce.evaluation.frozen_network import FrozenNetwork
+from tce.evaluation.protocols import Evaluator, SplitResult
+from tce.evaluation.splits import SplitClips, hold_out, label_subset, open_split, require_splits
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import load_encoder, tensors_hash
 from tce.model.checkpoint_reader import huggingface_place
@@ -182,7 +181,7 @@ def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str
     """Rows of the clips that train and of those held out, and how these were chosen."""
     rows, data = clips.train, options.data
     if data.labels is not None:
-        rows = rows[scarce_labels(clips.labels[rows], data.labels, options.run.seed)]
+        rows = rows[label_subset(clips.labels[rows], data.labels, options.run.seed)]
     if not data.held_out:
         return rows, np.empty(0, np.int64), "none"
     held, way = hold_out(clips.labels[rows], clips.groups[rows].tolist(), data.held_out, options.run.seed)
@@ -324,7 +323,7 @@ def _judge(
     clips: SplitClips,
     folder: RunFolder,
     failed: dict[str, str],
-) -> tuple[Subject, Outcome]:
+) -> tuple[FrozenNetwork, SplitResult]:
     facts = {
         "path": str(folder.model_file),
         "format": "tce",
@@ -333,8 +332,8 @@ def _judge(
         "hash": tensors_hash(classifier.state_dict()),
         "provenance": classifier.config.provenance,
     }
-    subject = Subject(classifier, folder.path.resolve().name, facts)
-    outcome = Judge(subject, judged, failed)(clips)
+    subject = FrozenNetwork(classifier, folder.path.resolve().name, facts)
+    outcome = Evaluator(subject, judged, failed)(clips)
     subject.require_unchanged()
     return subject, outcome
 

@@ -18,9 +18,9 @@ from tce.device import autocast
 from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.evaluation.clip_reader import Reader
-from tce.evaluation.clip_scores import TEST_SAMPLES, score_clips
 from tce.evaluation.metrics import top_k
-from tce.evaluation.split_clips import SplitClips
+from tce.evaluation.protocols import TEST_SAMPLES, score_clips
+from tce.evaluation.splits import SplitClips
 from tce.io import atomic
 from tce.model.backbone import Wrapped
 from tce.model.checkpoint import describe_model, save_model

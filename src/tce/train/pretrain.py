@@ -16,7 +16,7 @@ from tce.data.clip_sketch import clip_sketch
 from tce.data.frame_store import FrameStore, prepare_store
 from tce.distributed import DistributedContext, deterministic, init_distributed
 from tce.errors import OptionError, TceError
-from tce.evaluation.split_clips import require_split
+from tce.evaluation.splits import require_split
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import checkpoint_hash, load_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from tce.data.frame_store import open_store
 from tce.errors import TceError
-from tce.evaluation.clip_scores import match_classes, score_clips
+from tce.evaluation.protocols import match_classes, score_clips
 from tce.evaluation.clip_reader import Reader
 from tce.model.checkpoint import load_classifier
 from tce.model.classifier import classifier_from_encoder
