@@ -3,8 +3,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from tce.evaluation.probes import fit_linear, knn_scores, unit_rows
-from tce.evaluation.probes import retrieve
+from tce.errors import TceError
+from tce.evaluation import probes
+from tce.evaluation.probes import fit_linear, knn_scores, nearest, retrieve, unit_rows
 
 
 def blobs(seed, per_class=40, classes=4, dim=8, noise=0.8):
