@@ -20,6 +20,15 @@ settings.load_profile("patient")
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def float32_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--precision auto` means float32 in tests, on every processor; tests of the probe patch it again."""
+    import tce.device
+
+    probe = tce.device.PrecisionProbe(float32=0.001, bf16=0.002)
+    monkeypatch.setattr(tce.device, "probe_precision", lambda device: probe)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real clips beside the checkout; tests that need it skip without it."""

@@ -65,7 +65,7 @@ def embed(
         batch_size: frames a forward pass.
         image_size: side of the network's input in pixels; None: the encoder's own.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        precision: "float32" or "bf16".
+        precision: "float32", "bf16", or "auto": the faster one on this device.
         every: take every n-th frame.
 
     Returns:
@@ -106,7 +106,7 @@ def embed_videos(
         batch_size: frames a forward pass.
         image_size: side of the network's input in pixels; None: the encoder's own.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        precision: "float32" or "bf16".
+        precision: "float32", "bf16", or "auto": the faster one on this device.
         every: take every n-th frame.
         progress: counts frames.
 
@@ -115,12 +115,13 @@ def embed_videos(
     """
     import torch
 
-    from tce.device import autocast, pick_device
+    from tce.device import autocast, choose_precision, pick_device
 
     for name, value in (("batch_size", batch_size), ("every", every)):
         if value < 1:
             raise OptionError(name, "1 or more", str(value))
     place = pick_device(device)
+    precision = choose_precision(precision, place)
     training = encoder.training
     encoder.to(place).eval()
     waiting = _Waiting()

@@ -15,7 +15,7 @@ from tce.options.classify import ClassifyOptions
 from tce.visualize.result_plots import time_line
 from tce.evaluation.frozen_network import load_network
 from tce.model.classifier import Classifier
-from tce.device import autocast
+from tce.device import autocast, choose_precision
 from tce.progress import Progress
 from tce.result import Result
 from tce.data.sampling import spread, stack_at
@@ -120,10 +120,11 @@ def score_video(
     room = max(1, length - span + 1)
     starts = np.unique(spread(room, min(options.samples, room)))
     index = stack_at(np.full(len(starts), length), starts, span)  # [S, span]
+    precision = choose_precision(options.precision, classifier.device)
     found = []
     with Progress(len(starts), "classifying", "sample") as progress:
         for inputs in _inputs(classifier, video, index, options):
-            with autocast(classifier.device, options.precision):
+            with autocast(classifier.device, precision):
                 found.append(classifier(inputs).float().cpu().numpy())
             progress.update(len(inputs))
     return starts, np.concatenate(found)

@@ -18,6 +18,7 @@ from tce.evaluation import report
 from tce.evaluation.splits import SplitClips, open_split, require_splits
 from tce.evaluation.protocols import Evaluator, SplitResult
 from tce.evaluation.report import notes
+from tce.device import choose_precision
 from tce.options.evaluate import PLACEHOLDER, EvaluateOptions
 from tce.evaluation.frozen_network import FrozenNetwork, load_network, short_name
 from tce.io import require_writable
@@ -166,7 +167,7 @@ def describe(
             "train_clips": sum(part["train_clips"] for part in splits.values()),
             "failed": failed,
         },
-        "precision": options.precision,
+        "precision": choose_precision(options.precision, subject.network.device),
         "device": str(subject.network.device),
         "versions": {"python": platform.python_version(), "torch": version("torch"), "tce": _own_version()},
         "notes": notes(subjects, clips, outcomes, failed),

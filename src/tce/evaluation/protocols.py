@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.errors import TceError
+from tce.device import choose_precision
 from tce.evaluation import coherence
 from tce.evaluation.splits import SplitClips, label_subset
 from tce.evaluation.metrics import top_k
@@ -101,7 +102,7 @@ class Evaluator:
             options.crop or self.subject.crop,
             options.batch_size,
             options.workers,
-            options.precision,
+            choose_precision(options.precision, self.subject.network.device),
         )
 
     def _note(self, clips: SplitClips, reader: Reader) -> None:

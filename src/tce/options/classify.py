@@ -36,8 +36,8 @@ class ClassifyOptions:
     """Samples in a pass of the network."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 is faster where the processor has it."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
 
     def __post_init__(self) -> None:
         for flag, value in (

@@ -29,8 +29,8 @@ class NetworkOptions:
     """Frames a forward pass; bounds the memory, hardly changes the speed."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 halves the time where the processor knows it, and changes the third digit."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
     seed: int = 0
     """Decides random weights, and the map of `tce tsne`."""
 

@@ -97,8 +97,8 @@ class RunOptions:
     """Threads that read and decode frames; the results do not depend on it."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 is about twice as fast where the processor has it; weights and losses stay float32."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
     compile: bool = False
     """torch.compile the network: slower to start, faster steps on GPUs."""
     deterministic: bool = False

@@ -37,7 +37,7 @@ from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.finetune_resume import run_of, what_is_resumed
 from tce.train.finetune_task import Finetuning
-from tce.train.run_folder import RunFolder, describe_run
+from tce.train.run_folder import RunFolder, describe_run, settle_precision
 from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
@@ -146,6 +146,8 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
         resumed = what_is_resumed(run.resume, run.savedir, options.optim.epochs)
         encoder = starting_encoder(options)  # what is wrong with it is told before footage is packed
         with RunFolder(run.savedir, resumed.in_place, run.force, "--savedir") as folder:
+            run, precision = settle_precision(run, folder, context)
+            options = replace(options, run=run)
             clips = open_split(
                 options.data.footage,
                 cache,
@@ -165,7 +167,7 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
                 "clips": len(train),
                 "held_out": len(held_out),
             }
-            record = describe_run("finetune", dataclasses.asdict(options), data)
+            record = describe_run("finetune", dataclasses.asdict(options), data, precision)
             state = folder.begin(record, task.columns, FREE)
             if state is None and resumed.file is not None:
                 state = resumed.state(task, options)

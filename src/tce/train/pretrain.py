@@ -28,7 +28,7 @@ from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
 from tce.train.pretrain_task import Pretraining
-from tce.train.run_folder import RunFolder, describe_run
+from tce.train.run_folder import RunFolder, describe_run, settle_precision
 from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
@@ -71,7 +71,8 @@ def pretrain(options: PretrainOptions) -> Result:
 
 
 def _pretrain(options: PretrainOptions, context: DistributedContext, folder: RunFolder | None) -> Result:
-    run = options.run
+    run, precision = settle_precision(options.run, folder, context)
+    options = dataclasses.replace(options, run=run)
     store = open_clips(options.data, Path(run.out) / "footage", context)
     require_recordings(options, store)
     encoder = make_encoder(options).to(context.device)
@@ -84,7 +85,8 @@ def _pretrain(options: PretrainOptions, context: DistributedContext, folder: Run
     state = None
     if folder is not None:
         data = {"fingerprint": store.fingerprint(), "clips": len(store)}
-        state = folder.begin(describe_run("pretrain", dataclasses.asdict(options), data), task.columns, FREE)
+        record = describe_run("pretrain", dataclasses.asdict(options), data, precision)
+        state = folder.begin(record, task.columns, FREE)
     state = context.broadcast(state)
     with seeded(run.seed + context.rank):  # for networks that draw, such as those with dropout
         if state is None:

@@ -11,6 +11,7 @@ result.json         the figures at the end
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -20,12 +21,15 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+import tce.device
+from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
 from tce.io import atomic, require_writable
+from tce.options.training import RunOptions
 from tce.result import plain
 from tce.train.run_log import RunLog, read_log
 
@@ -34,6 +38,8 @@ log = logging.getLogger("tce.train")
 FILES = ("options.json", "log.csv", "model.safetensors", "config.json", "result.json")
 FOLDERS = ("tensorboard", "checkpoints")
 STATE_FORMAT = "tce training state 1"
+
+Run = TypeVar("Run", bound=RunOptions)
 
 
 class RunFolder:
@@ -120,6 +126,13 @@ class RunFolder:
     def model_file(self) -> Path:
         """The network."""
         return self.path / "model.safetensors"
+
+    def stored_precision(self) -> str | None:
+        """The precision of the run that `resume` continues; None for a new run."""
+        if not self.resume or not (self.path / "options.json").exists():
+            return None
+        stored = self._read_options().get("options", {}).get("run", {}).get("precision")
+        return stored if stored in ("float32", "bf16") else None
 
     def exists(self) -> bool:
         """Whether a run has been started in the folder."""
@@ -256,13 +269,42 @@ class RunFolder:
             json.dump(plain(dict(figures)), file, indent=2)
 
 
-def describe_run(command: str, options: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+def settle_precision(
+    run: Run, folder: RunFolder | None, context: DistributedContext
+) -> tuple[Run, dict[str, Any]]:
+    """`run` with the precision it computes in: that of the run that is resumed, or the faster one for "auto".
+
+    Args:
+        run: where and how the run goes.
+        folder: its folder, in the main process.
+        context: the main process decides for all.
+
+    Returns:
+        The options, and what options.json says of the choice: what was asked for, and the times measured.
+    """
+    kept = folder.stored_precision() if folder is not None and run.precision == "auto" else None
+    chosen = kept or (tce.device.choose_precision(run.precision, context.device) if context.main else None)
+    chosen = context.broadcast(chosen)
+    record: dict[str, Any] = {"requested": run.precision, "resumed": kept is not None}
+    if context.main and run.precision != "float32" and kept is None:
+        probe = tce.device.probe_precision(context.device)
+        record |= {"float32_ms": 1000 * probe.float32, "bf16_ms": 1000 * probe.bf16}
+    return dataclasses.replace(run, precision=chosen), record
+
+
+def describe_run(
+    command: str,
+    options: Mapping[str, Any],
+    data: Mapping[str, Any],
+    precision: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What options.json holds.
 
     Args:
         command: the command's name.
         options: the option groups as nested mappings.
         data: the data's fingerprint and sizes.
+        precision: how the precision was chosen.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -271,6 +313,8 @@ def describe_run(command: str, options: Mapping[str, Any], data: Mapping[str, An
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     record = {"command": command, "options": options, "data": data, "versions": versions, "git": git_commit()}
+    if precision is not None:
+        record["precision"] = precision
     return json.loads(json.dumps(plain(record)))
 
 
