@@ -8,7 +8,10 @@ import torch
 
 from tce.errors import OptionError, TceError
 from tce.model import efficientnet_lite as lite
+from tce.model.checkpoint import checkpoint_hash, describe, load_classifier, load_encoder, save_model
+from tce.model.classifier import classifier_from_encoder
 from tce.model.efficientnet_lite import VARIANTS, SameConv2d, efficientnet_lite, lite_weights
+from tce.model.encoder import build_encoder
 
 # Parameters with a last layer of 1000 outputs, as published (4.7 M and 6.1 M).
 PUBLISHED = {"lite0": 4_652_008, "lite2": 6_092_072}
@@ -97,3 +100,57 @@ def test_a_missing_package_is_told(monkeypatch):
     ):
         lite_weights("lite0")
     assert set(VARIANTS) == {"lite0", "lite2"}
+
+
+def test_a_start_is_loaded_by_name_offline(monkeypatch):
+    import socket
+
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("used the network"))
+    encoder = load_encoder("lite2")
+    assert not encoder.training
+    assert (encoder.config.head, encoder.embedding_size, encoder.image_size) == ("none", 1280, 260)
+    state = lite_weights("lite2")
+    assert all(torch.equal(value, state[name]) for name, value in encoder.backbone.state_dict().items())
+    frames = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8)
+    with torch.no_grad():
+        vectors = encoder(encoder.preprocess(frames, 64))
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+
+
+def test_a_start_can_be_saved_described_and_read_again(tmp_path):
+    encoder = load_encoder("lite0")
+    path = save_model(tmp_path / "run", encoder)
+    again = load_encoder(path)
+    assert again.config == encoder.config
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
+    facts, expected = describe(path), describe("lite0")
+    assert facts["hash"] == expected["hash"] == checkpoint_hash("lite0")
+    assert expected["architecture"] == "lite0"
+    assert expected["format"] == "ImageNet weights"
+
+
+def test_as_a_model_the_name_means_random_weights():
+    encoder = build_encoder("lite2", embedding_size=16, seed=0)
+    assert encoder.embedding_size == 16
+    assert not torch.equal(encoder.backbone._conv_stem.weight, lite_weights("lite2")["_conv_stem.weight"])
+
+
+@pytest.mark.parametrize("differences", [0, 5])
+def test_a_classifier_starts_from_it(differences, tmp_path):
+    classifier = classifier_from_encoder(load_encoder("lite0"), 3, differences)
+    weight = lite_weights("lite0")["_conv_stem.weight"]
+    held = classifier.backbone._conv_stem.weight
+    assert held.shape[1] == (15 if differences else 3)
+    torch.testing.assert_close(held[:, :3] / held[:, :3].norm(), weight / weight.norm())
+    again = load_classifier(save_model(tmp_path / "model.safetensors", classifier))
+    x = torch.randn(2, held.shape[1], 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(x), classifier.eval()(x))
+
+
+def test_its_blocks_can_be_frozen():
+    encoder = load_encoder("lite0").train()
+    frozen = encoder.freeze("_blocks.8")
+    assert 0 < frozen < sum(p.numel() for p in encoder.backbone.parameters())
+    assert not encoder.backbone._blocks[8].training
+    assert encoder.backbone._blocks[9].training

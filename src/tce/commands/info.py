@@ -66,7 +66,7 @@ def kind_of(path: str, listed: bool = False) -> Kind:
     Raises:
         TceError: nothing is there.
     """
-    if path.startswith("hf:"):
+    if path.startswith("hf:") or path in ("lite0", "lite2"):
         return "checkpoint"
     place, suffix = Path(path), Path(path).suffix.lower()
     if "://" in path or (place / "clips.lance").is_dir():

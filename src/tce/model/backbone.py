@@ -1,4 +1,4 @@
-"""Backbones: our ResNets, Hugging Face image models, and any other network that can be imported.
+"""Backbones: our ResNets and EfficientNets, Hugging Face image models, any other importable network.
 
 A backbone maps normalised images [B, C, h, w] to features [B, F] and says its `feature_size`, F.
 """
@@ -17,9 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from tce.errors import OptionError, TceError
+from tce.model.efficientnet_lite import VARIANTS, EfficientNetLite, efficientnet_lite
 from tce.model.huggingface import build_from_configuration, configuration_of, fetch_model, image_features
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tce.model.resnet import DEPTHS, ResNet, canonical_name, resnet
+
+OWN = (*DEPTHS, *VARIANTS)
+"""Networks whose code is part of this package."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +99,22 @@ class Wrapped(nn.Module):
         return out.shape[1]
 
 
+Backbone = ResNet | EfficientNetLite | Wrapped
+
+
 def build_backbone(
     architecture: str,
     in_channels: int = 3,
     options: dict[str, Any] | None = None,
     image_size: int | None = None,
     network: dict[str, Any] | None = None,
-) -> ResNet | Wrapped:
+) -> Backbone:
     """The backbone of that name, with `feature_size`.
 
     Args:
-        architecture: resnet18/34/50/101/152, `hf:FOLDER_OR_NAME` or `package.module:callable`.
-        in_channels: channels of the input; other than 3 for our ResNets only.
+        architecture: resnet18/34/50/101/152, lite0, lite2, `hf:FOLDER_OR_NAME` or
+            `package.module:callable`.
+        in_channels: channels of the input; other than 3 for our own networks only.
         options: keyword arguments of a `package.module:callable`.
         image_size: side of the images it will see, in pixels; its own or 224 by default.
         network: what an earlier build noted (`backbone.network`), to build the same without its first
@@ -118,6 +126,8 @@ def build_backbone(
     """
     if canonical_name(architecture) in DEPTHS:
         return resnet(architecture, in_channels)
+    if architecture in VARIANTS:
+        return efficientnet_lite(architecture, in_channels)
     assert in_channels == 3
     if architecture.startswith("hf:"):
         return _huggingface(architecture.removeprefix("hf:"), image_size, network)
@@ -126,7 +136,7 @@ def build_backbone(
         return _imported(architecture, options, image_size or 224)
     raise OptionError(
         "--model",
-        expected=f"{', '.join(DEPTHS)}, hf:FOLDER_OR_NAME or package.module:callable",
+        expected=f"{', '.join(OWN)}, hf:FOLDER_OR_NAME or package.module:callable",
         found=repr(architecture),
     )
 
@@ -139,12 +149,14 @@ def same_architecture(one: str, other: str) -> bool:
     return one == other
 
 
-def own_pixels(backbone: ResNet | Wrapped) -> Pixels:
+def own_pixels(backbone: Backbone) -> Pixels:
     """How that backbone wants its images; ImageNet's usual way where nothing else is known."""
+    if isinstance(backbone, EfficientNetLite):
+        return Pixels(backbone.image_size)
     return backbone.pixels if isinstance(backbone, Wrapped) else Pixels()
 
 
-def own_network(backbone: ResNet | Wrapped) -> dict[str, Any]:
+def own_network(backbone: Backbone) -> dict[str, Any]:
     """What it can be built from again; nothing for our ResNets, whose names say it."""
     return backbone.network if isinstance(backbone, Wrapped) else {}
 

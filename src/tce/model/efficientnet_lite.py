@@ -104,15 +104,19 @@ class EfficientNetLite(nn.Module):
 
     Args:
         variant: its size.
+        in_channels: channels of the input: 3 for RGB, 15 for a stack of five differences.
 
     Attributes:
         feature_size: numbers in the feature vector, F: 1280.
+        image_size: side of the images that its weights were trained on, in pixels.
     """
 
-    def __init__(self, variant: LiteVariant):
+    def __init__(self, variant: LiteVariant, in_channels: int = 3):
         super().__init__()
-        self.in_channels, self.feature_size = 3, FEATURES
-        self._conv_stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
+        self.in_channels = in_channels
+        self.feature_size = FEATURES
+        self.image_size = variant.image_size
+        self._conv_stem = SameConv2d(in_channels, STEM_CHANNELS, 3, 2)
         self._bn0 = _norm(STEM_CHANNELS)
         blocks: list[nn.Module] = []
         inputs = STEM_CHANNELS
@@ -133,7 +137,7 @@ class EfficientNetLite(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] to features [B, 1280]."""
+        """Normalised images [B, in_channels, H, W] to features [B, 1280]."""
         x = self._blocks(functional.relu6(self._bn0(self._conv_stem(x))))  # [B, C, H/32, W/32]
         x = functional.relu6(self._bn1(self._conv_head(x)))  # [B, 1280, H/32, W/32]
         return x.mean(dim=(2, 3))
@@ -145,18 +149,19 @@ def _round_channels(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def efficientnet_lite(name: str) -> EfficientNetLite:
+def efficientnet_lite(name: str, in_channels: int = 3) -> EfficientNetLite:
     """A freshly initialised EfficientNet-Lite.
 
     Args:
         name: lite0 or lite2.
+        in_channels: channels of the input.
 
     Raises:
         OptionError: another name.
     """
     if name not in VARIANTS:
         raise OptionError("--model", expected=", ".join(VARIANTS), found=repr(name))
-    return EfficientNetLite(VARIANTS[name])
+    return EfficientNetLite(VARIANTS[name], in_channels)
 
 
 def lite_weights(name: str) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,13 @@ from torch.nn import functional
 
 from tce.errors import OptionError, TceError
 from tce.model.backbone import build_backbone, freeze_until, own_network, own_pixels
+from tce.model.efficientnet_lite import VARIANTS, lite_weights
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
 from tce.model.resnet import canonical_name
 
 HEADS = ("linear", "mlp", "none")
 ROTATION_WIDTH = 200
+IMAGENET = "ImageNet weights"
 
 
 @dataclass(frozen=True)
@@ -251,10 +253,11 @@ def build_encoder(
     resize: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> FrameEncoder:
-    """A new encoder: a ResNet of ours with random weights, or any other backbone as its maker provides it.
+    """A new encoder: a network of ours with random weights, or any other backbone as its maker provides it.
 
     Args:
-        architecture: resnet18/34/50/101/152, `hf:FOLDER_OR_NAME` or `package.module:callable`.
+        architecture: resnet18/34/50/101/152, lite0, lite2, `hf:FOLDER_OR_NAME` or
+            `package.module:callable`.
         embedding_size: numbers in an embedding, D; ignored where `head` is "none".
         head: "linear", "mlp" or "none", see `EncoderConfig`.
         rotation: with the rotation head.
@@ -283,3 +286,22 @@ def build_encoder(
             network=own_network(backbone),
         )
         return FrameEncoder(config, backbone)
+
+
+def build_start(name: str, image_size: int | None = None) -> FrameEncoder:
+    """A pre-trained network by name, without a head: its embedding is the normalised feature vector.
+
+    Args:
+        name: lite0 or lite2 (EfficientNet-Lite with ImageNet weights, out of an installed package), or
+            `hf:FOLDER_OR_NAME`.
+        image_size: side of the square input in pixels; None: the network's own.
+
+    Raises:
+        TceError: a network or its weights cannot be had.
+    """
+    encoder = build_encoder(name, head="none", image_size=image_size)
+    if name in VARIANTS:
+        encoder.backbone.load_state_dict(lite_weights(name))
+        provenance = {"format": IMAGENET, "package": VARIANTS[name].package}
+        encoder.config = replace(encoder.config, provenance=provenance)
+    return encoder

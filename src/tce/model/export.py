@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tce.errors import TceError
 from tce.io import atomic, require_writable
 from tce.model.checkpoint import describe_model, load_classifier, load_encoder
-from tce.model.checkpoint_reader import huggingface_place, read_contents
+from tce.model.checkpoint_reader import read_contents, start_name
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
 from tce.options.export import ExportOptions
@@ -96,7 +96,7 @@ def _require_onnx() -> None:
 
 
 def _load(options: ExportOptions) -> FrameEncoder | Classifier:
-    if huggingface_place(options.ckpt) is None:
+    if start_name(options.ckpt) is None:
         kind = read_contents(options.ckpt, options.model, building=False).kind
         if kind == "classifier":
             return load_classifier(options.ckpt, options.model)

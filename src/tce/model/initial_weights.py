@@ -11,9 +11,9 @@ from tce.errors import TceError
 from tce.model.backbone import Wrapped, same_architecture
 from tce.model.checkpoint import describe
 from tce.model.checkpoint_formats import Contents, name_some
-from tce.model.checkpoint_reader import Place, huggingface_place, read_contents
+from tce.model.checkpoint_reader import Place, read_contents, start_name
 from tce.model.classifier import Classifier, tile_channels
-from tce.model.encoder import FrameEncoder, build_encoder
+from tce.model.encoder import FrameEncoder
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def describe_weights(path: str, model: str | None = None) -> dict[str, Any]:
     Raises:
         TceError: no checkpoint, or damaged.
     """
-    if huggingface_place(path) is not None:
+    if (start_name(path) or "").startswith("hf:"):
         return {}
     return describe(path, model if model is not None and ":" in model else None)
 
@@ -113,11 +113,6 @@ def load_backbone_weights(model: FrameEncoder | Classifier, path: Place) -> Weig
 
 
 def _contents(model: FrameEncoder | Classifier, path: Place) -> Contents:
-    pretrained = huggingface_place(path)
-    if pretrained is not None:
-        encoder = build_encoder(pretrained, head="none")
-        state = {f"backbone.{name}": value for name, value in encoder.backbone.state_dict().items()}
-        return Contents("Hugging Face", "encoder", encoder.config, state)
     foreign = isinstance(model.backbone, Wrapped)
     return read_contents(path, model.config.architecture if foreign else None, building=False)
 

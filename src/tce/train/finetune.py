@@ -25,7 +25,7 @@ from tce.evaluation.protocols import Evaluator, SplitResult
 from tce.evaluation.splits import SplitClips, hold_out, label_subset, open_split, require_splits
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import load_encoder, tensors_hash
-from tce.model.checkpoint_reader import huggingface_place
+from tce.model.checkpoint_reader import start_name
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
 from tce.model.initial_weights import describe_weights, load_backbone_weights, weights_provenance
@@ -214,7 +214,7 @@ def starting_encoder(options: FinetuneOptions) -> FrameEncoder:
     if model.weights and model.model is None and facts.get("kind") == "encoder":
         encoder = load_encoder(model.weights)  # the file says all: a foreign network's folder may be gone
     else:
-        foreign = huggingface_place(model.weights) if model.weights else None
+        foreign = start_name(model.weights) if model.weights else None
         size = model.image_size or facts.get("image_size")
         name = model.model or held or foreign or "resnet18"
         encoder = build_encoder(name, image_size=size, seed=options.run.seed)
