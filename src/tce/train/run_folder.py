@@ -283,10 +283,10 @@ def settle_precision(
         The options, and what options.json says of the choice: what was asked for, and the times measured.
     """
     kept = folder.stored_precision() if folder is not None and run.precision == "auto" else None
-    chosen = kept or (tce.device.choose_precision(run.precision, context.device) if context.main else None)
+    chosen = kept or (tce.device.choose_precision(run.precision, context.device) if context.is_main else None)
     chosen = context.broadcast(chosen)
     record: dict[str, Any] = {"requested": run.precision, "resumed": kept is not None}
-    if context.main and run.precision != "float32" and kept is None:
+    if context.is_main and run.precision != "float32" and kept is None:
         probe = tce.device.probe_precision(context.device)
         record |= {"float32_ms": 1000 * probe.float32, "bf16_ms": 1000 * probe.bf16}
     return dataclasses.replace(run, precision=chosen), record
