@@ -181,6 +181,13 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     assert message in said[0]
 
 
+def test_one_picture_has_no_duration(tmp_path):
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    told = info(InfoOptions(str(tmp_path / "a.png")))
+    assert told.text.startswith(f"{tmp_path / 'a.png'}: image") and "fps" not in told.text
+    assert told.figures["type"] == "image" and (told.figures["width"], told.figures["codec"]) == (32, "png")
+
+
 def test_kinds_on_object_storage_and_hubs():
     assert kind_of("s3://bucket/collection") == "collection"
     assert kind_of("hf:facebook/dinov2-small") == "checkpoint"

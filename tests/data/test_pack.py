@@ -12,10 +12,14 @@ import lance
 import numpy as np
 import pytest
 
+from tce.data.check import check
 from tce.data.collection import open_collection
 from tce.data.find_clips import is_video
+from tce.data.frame_store import open_store
+from tce.data.loader import Loader
 from tce.data.writer import CollectionWriter
 from tce.errors import OptionError, TceError
+from tce.options.check import CheckOptions
 from tce.options.pack import PackOptions
 from tce.video.image import decode
 from tests.helpers import hard_footage
@@ -437,14 +441,31 @@ def test_failures_at_the_end_do_not_stop_what_is_packed(tmp_path: Path) -> None:
     assert len(result.figures["failed"]) == 1 and result.figures["clips"] == 3
 
 
-def test_footage_that_hangs_costs_itself_only(tmp_path: Path) -> None:
-    """A pipe that nobody writes to stops any decoder; the process is given up and a new one goes on."""
+def test_what_is_no_file_is_left_out_and_named(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would keep a decoder waiting (see `test_pool` for decoders that hang)."""
     videos = write_videos(tmp_path / "v", 4)
     os.mkfifo(videos / "A" / "pipe.mp4")
-    pack_into(tmp_path / "c", videos, timeout=3.0)
-    (failed,) = json.loads((tmp_path / "c/report.json").read_text())["failed"]
-    assert failed["id"] == "A/pipe" and "within 3 s" in failed["error"]
+    pack_into(tmp_path / "c", videos)
+    report = json.loads((tmp_path / "c/report.json").read_text())
+    assert not report["failed"] and ["pipe.mp4: a named pipe" in line for line in report["skipped"]] == [True]
     assert len(open_collection(tmp_path / "c")) == 4
+
+
+def test_an_image_that_declares_a_huge_size_is_refused_by_one_rule(tmp_path: Path) -> None:
+    """By `pack`, `check` and reading in place alike."""
+    folders = write_folders(tmp_path / "f", 3)
+    bad = folders / "A" / "v_A_g01_c01" / "frame000003.jpg"
+    data = bytearray(bad.read_bytes())
+    place = data.index(b"\xff\xc0")
+    data[place + 5 : place + 9] = (60_000).to_bytes(2, "big") * 2
+    bad.write_bytes(data)
+    pack_into(tmp_path / "c", folders)
+    (failed,) = json.loads((tmp_path / "c/report.json").read_text())["failed"]
+    (checked,) = check(CheckOptions(str(folders), deep=True, workers=1)).figures["bad"]
+    for error in (failed["error"], checked["error"]):
+        assert "frame000003.jpg" in error and "at most 89,478,485 pixels" in error
+    (batch,) = Loader(open_store(folders), [(np.zeros(1, int), np.full((1, 1), 2))], (8, 8))
+    assert not batch.ok.any() and "60000 x 60000" in batch.errors[0]
 
 
 def test_split_at_scenes(tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from tce.video.folder import FrameFolder, decode_image, natural_key
+from tce.video.folder import FrameFolder, natural_key
 from tce.video.open_video import FrameError, VideoMissing, VideoUnreadable, open_video
-from tests.helpers.hard_footage import HEIGHT, WIDTH, jpeg, number, numbers, picture, png
+from tests.helpers.hard_footage import HEIGHT, WIDTH, jpeg, numbers, picture, png
 
 
 def test_natural_order() -> None:
@@ -76,17 +76,31 @@ def test_image_removed_after_listing(tmp_path: Path) -> None:
     assert numbers(video.frames([2])) == [2]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_decode_image(mode: str) -> None:
-    data = jpeg(picture(77), mode)
-    assert number(decode_image(data, "x")) == 77
-    for damaged in (data[:50], data[: len(data) // 2], b"", b"GIF89a"):
-        with pytest.raises(FrameError, match="x; expected an image"):
-            decode_image(damaged, "x")
+def test_optical_flow_beside_the_frames_is_left_out(tmp_path: Path) -> None:
+    """TSN's and MMAction's layout: flow sorts before `img_`, and would be most of the video."""
+    for kind, first in (("img", 0), ("flow_x", 50), ("flow_y", 60)):
+        for i in range(8):
+            (tmp_path / f"{kind}_{i + 1:05d}.jpg").write_bytes(jpeg(picture(first + i)))
+    video = open_video(tmp_path)
+    assert len(video) == 8 and numbers(video.frames(range(8))) == list(range(8))
+    for i in range(8):
+        (tmp_path / f"img_{i + 1:05d}.jpg").unlink()
+    assert len(open_video(tmp_path)) == 16, "nothing but flow is what was asked for"
 
 
-def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
-    wide = picture(77)[..., 0].astype(np.uint16) * 257
-    Image.fromarray(wide).save(tmp_path / "0.png")
-    frames = open_video(tmp_path).frames([0])
-    assert number(frames[0]) == 77 and np.array_equal(frames[0], picture(77))
+def test_names_that_only_contain_flow_are_frames(tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / f"flower_{i}.jpg").write_bytes(jpeg(picture(i)))
+        (tmp_path / f"overflows_{i}.jpg").write_bytes(jpeg(picture(i)))
+        (tmp_path / f"img_{i}.jpg").write_bytes(jpeg(picture(i)))
+    assert len(open_video(tmp_path)) == 6
+
+
+def test_a_named_pipe_among_the_frames_is_a_bad_frame(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_bytes(jpeg(picture(0)))
+    os.mkfifo(tmp_path / "1.jpg")
+    video = open_video(tmp_path)
+    with pytest.raises(FrameError, match="not a regular file"):
+        video.frames([1])
+    with pytest.raises(VideoUnreadable, match="not a regular file"):
+        open_video(tmp_path / "1.jpg")

@@ -15,7 +15,7 @@ from tce.commands.words import common, describe, some, spread
 from tce.data.read_catalog import apply_lists, read_catalog
 from tce.progress import Progress
 from tce.result import Result
-from tce.video.folder import decode_image
+from tce.video.image import decode
 from tce.video.open_video import Video, open_video
 from tce.video.pool import DecodePool
 from tce.visualize.contact_sheet import save_sheet
@@ -50,9 +50,12 @@ def tell_video(path: str, sheet: str | None = None) -> Result:
         }
         if sheet is not None:
             save_sheet(sheet, _video_cells(video))
-    what = "folder of frames" if video.kind == "folder" else "video"
+    if video.kind == "image" and facts["frames"] == 1:  # which has no duration
+        facts = {name: value for name, value in facts.items() if name not in ("seconds", "fps", "rotation")}
+        return Result(describe(f"{path}: image", facts), {"type": "image", **facts})
+    what = {"folder": "folder of frames", "image": "image file with several pictures", "file": "video"}
     shown = {**facts, "rotation": f"{video.rotation} degrees" if video.rotation else None}
-    return Result(describe(f"{path}: {what}", shown), {"type": "video", **facts})
+    return Result(describe(f"{path}: {what[video.kind]}", shown), {"type": "video", **facts})
 
 
 def _video_cells(video: Video) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -106,7 +109,7 @@ def _collection_cells(store: Collection) -> Iterator[tuple[str, NDArray[np.uint8
     for row, image in zip(chosen, store.read(chosen, store.lengths[chosen] // 2)):
         if not isinstance(image, Exception):
             clip = store.catalog[int(row)]
-            yield clip.label or clip.id, decode_image(image, clip.id)
+            yield clip.label or clip.id, decode(image, clip.id)
 
 
 def _disk(folder: Path) -> int:

@@ -187,6 +187,7 @@ def _timely(table: pa.Table) -> np.ndarray:
 
 def _reason(image: bytes, checksum: int, deep: bool) -> str:
     """What is wrong with a stored image, or nothing."""
+    from tce.video.base import FrameError
     from tce.video.image import decode
 
     if zlib.crc32(image) != checksum:
@@ -194,8 +195,8 @@ def _reason(image: bytes, checksum: int, deep: bool) -> str:
     if deep:
         try:
             decode(image)
-        except ValueError as error:
-            return str(error)
+        except FrameError as error:
+            return f"cannot be decoded: {error.found}"
     return ""
 
 

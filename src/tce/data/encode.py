@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tce.data.folder_store import read_file
 from tce.data.segment import frame_range
 from tce.video.base import FrameError, VideoTruncated, VideoUnreadable
-from tce.video.image import decode, encode_jpeg, image_size, reduce_to, reduced_size
+from tce.video.image import (
+    check_whole,
+    decode,
+    encode_jpeg,
+    image_size,
+    is_jpeg,
+    read_file,
+    reduce_to,
+    reduced_size,
+)
 from tce.video.pool_worker import alive
 
 if TYPE_CHECKING:
@@ -29,7 +37,6 @@ DEFAULT_SIDE = 256
 BATCH = 16  # frames decoded at a time: few enough that they are still in the cache when they are encoded
 PART_BYTES = 8 << 20  # of encoded frames handed over at a time
 _ROUNDING = 1e-6  # seconds
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -167,13 +174,11 @@ def _encode_folder(job: Job) -> Iterator[Part | Summary]:
     for count, number in enumerate(numbers.tolist()):
         name = folder.names[number]
         try:
-            data = read_file(os.path.join(job.path, name))
-            image, size = _stored_image(data, job.encoding)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            data, image, size = _read_frame(os.path.join(job.path, name), job.encoding)
+        except FrameError as error:
             if not job.encoding.keep_damaged:
-                raise FrameError(os.path.join(job.path, name), "an image", reason) from error
-            sink.damage = sink.damage or f"{name}: {reason}"
+                raise
+            sink.damage = sink.damage or f"{name}: {error.found}"
             continue
         digest.update(name.encode() + b"\0" + data)
         sink.write(number, image)
@@ -282,24 +287,34 @@ def _wanted(video: Video, job: Job) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield from video.stream(BATCH, *frame_range(video, job.start, job.end), every)
 
 
-def _stored_image(data: bytes, encoding: Encoding) -> tuple[bytes, tuple[int, int]]:
-    """The bytes to store of an image file, and their height and width.
-
-    A JPEG's header and end are looked at, but its pixels are not decoded: that would cost ten times the copy.
+def _read_frame(path: str, encoding: Encoding) -> tuple[bytes, bytes, tuple[int, int]]:
+    """An image file's bytes, those to store of it, and its size.
 
     Raises:
-        ValueError: not an image, or cut short.
+        FrameError: it cannot be read, or is no whole image.
     """
-    if not data:
-        raise ValueError("an empty file")
+    try:
+        data = read_file(path)
+    except OSError as error:
+        raise FrameError(path, "an image", error.strerror or str(error)) from error
+    return data, *_stored_image(data, encoding, path)
+
+
+def _stored_image(data: bytes, encoding: Encoding, name: str) -> tuple[bytes, tuple[int, int]]:
+    """The bytes to store of an image file, and the height and width that they decode to.
+
+    A JPEG's header and end are read, but its pixels are not decoded: that would take ten times as long.
+
+    Raises:
+        FrameError: no image, cut short or too large.
+    """
     side = encoding.short_side or 0
-    if data[:3] == _JPEG_START:
-        size = image_size(data)
-        if _JPEG_END not in data[-64:] and _JPEG_END not in data[-4096:]:
-            raise ValueError("a JPEG cut short")
+    if is_jpeg(data):
+        size = image_size(data, name)
+        check_whole(data, name)
         if not 0 < side < min(size):
             return data, size
-    image = reduce_to(decode(data), side)
+    image = reduce_to(decode(data, name), side)
     return encode_jpeg(image, encoding.quality), (image.shape[0], image.shape[1])
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tce.errors import TceError
+from tce.video.folder import is_image, name_series, natural_key, without_flow
+from tce.video.image_file import holds_several
+
+log = logging.getLogger("tce.data")
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -15,18 +22,17 @@ VIDEO_SUFFIXES = frozenset(
         "gif apng mxf dv y4m 264 h264 265 h265 hevc ivf nut mjpeg mjpg rm rmvb"
     ).split()
 )
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 
 
 @dataclass
 class Footage:
-    """What a walk through a tree of folders found.
+    """What a search through a tree of folders found.
 
     Attributes:
         root: the folder, or the folder of the one file.
         paths: video files and frame folders, relative to `root`, sorted.
         folders: those of `paths` that are frame folders.
-        skipped: what could not be looked at or was left out, each with its reason.
+        skipped: what could not be read or was left out, with the reason; one line a reason.
     """
 
     root: str
@@ -40,90 +46,212 @@ class Footage:
 
 
 def is_video(name: str) -> bool:
-    """Whether the name is that of a video file, by its suffix; hidden files are none."""
+    """Whether a file name has the suffix of a video; hidden files do not count."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")
-
-
-def is_image(name: str) -> bool:
-    """Whether the name is that of a frame, by its suffix; hidden files are none."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 def find_footage(data: str | os.PathLike[str]) -> Footage:
     """All clips in a folder, at any depth; or the one file.
 
-    A folder that holds images is one clip, its frames; unless there are videos beside the images or footage
-    below them: then the images are taken for previews, left out, and said so. Symbolic links are followed,
-    but not round in circles. Hidden files and folders are left out.
+    A folder that holds images is one clip, its frames; unless there are videos beside the images or clips
+    below them: then the images are taken for previews and left out. Image files that hold several pictures (a
+    TIFF's pages, an animated WebP or PNG) are clips of their own. Symbolic links are followed, but every
+    folder is visited once. Hidden files and folders, and what is no regular file, are left out.
 
     Args:
         data: a folder, or a video file.
 
     Raises:
-        TceError: nothing is there, or no footage is in it.
+        TceError: nothing is there, or no clips are in it.
     """
     root = os.fspath(data)
     if os.path.isfile(root):
         folder, name = os.path.split(root)
         return Footage(folder or ".", [name])
     if not os.path.isdir(root):
-        raise TceError(
-            root, "a folder of videos or frame folders, or a video", "nothing there", "check the path"
-        )
-    found = Footage(root)
-    _walk(found, "", [])
-    if not found.paths:
-        reason = f" ({found.skipped[0]})" if found.skipped else ""
+        found = "not a regular file" if os.path.exists(root) else "nothing there"
+        raise TceError(root, "a folder of videos or frame folders, or a video", found, "check the path")
+    search = _Search(root)
+    search.walk()
+    search.choose_frame_folders()
+    footage = Footage(root, sorted(search.paths), search.folders, search.notes.lines())
+    search.warn_of_mixed_series()
+    if not footage.paths:
+        reason = f" ({footage.skipped[0]})" if footage.skipped else ""
         kinds = "video files (.mp4, .avi, ...) or folders of images (.jpg, .png, ...)"
         raise TceError(root, kinds, f"none{reason}", "check the path")
-    found.paths.sort()
-    if found.folders == {""}:  # the folder is itself one clip
+    if footage.folders == {""}:  # the folder is itself one clip
         parent, name = os.path.split(os.path.abspath(root))
-        return Footage(parent, [name], {name}, found.skipped)
-    return found
+        return Footage(parent, [name], {name}, footage.skipped)
+    return footage
 
 
-def _walk(found: Footage, below: str, above: list[tuple[int, int]]) -> bool:
-    """Collect the clips in one folder; whether there were any."""
-    here = os.path.join(found.root, below) if below else found.root
-    try:
-        status = os.stat(here)
-        with os.scandir(here) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        found.skipped.append(f"{here}: {error.strerror or error}")
-        return False
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        found.skipped.append(f"{here}: a link back to a folder above it")
-        return False
-    images = 0
-    before = len(found.paths)
-    for entry in entries:
-        path = os.path.join(below, entry.name)
-        if entry.name.startswith("."):
-            continue
-        if not _is_text(entry.name):
-            found.skipped.append(f"{os.path.join(here, entry.name)!a}: its name is not UTF-8")
-        elif _is_folder(entry):
-            _walk(found, path, [*above, identity])
-        elif is_video(entry.name):
-            found.paths.append(path)
+class _Notes:
+    """Counts what was left out by its reason, so that a thousand cases of one reason are one line."""
+
+    def __init__(self) -> None:
+        self._examples: dict[str, str] = {}
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def add(self, place: str, reason: str, detail: str = "") -> None:
+        self._examples.setdefault(reason, f"{place}: {detail}{reason}")
+        self._counts[reason] += 1
+
+    def lines(self) -> list[str]:
+        """A line for each reason, with the first place and the number of others."""
+        return [
+            line + (f" (and {self._counts[reason] - 1:,} more)" if self._counts[reason] > 1 else "")
+            for reason, line in self._examples.items()
+        ]
+
+
+class _Search:
+    """The search through the folders below `root`.
+
+    Attributes:
+        paths: clips found so far, relative to `root`.
+        folders: those of them that are frame folders.
+        notes: what was left out.
+    """
+
+    def __init__(self, root: str):
+        self.root = root
+        self.paths: list[str] = []
+        self.folders: set[str] = set()
+        self.notes = _Notes()
+        self._images: dict[str, list[str]] = {}  # folder -> names of the images in it
+
+    def walk(self) -> None:
+        """Visit every folder once: first along real folders, then along links to those not yet seen."""
+        seen: set[tuple[int, int]] = set()
+        real, links = deque([""]), deque[str]()
+        while real or links:
+            is_link = not real
+            below = links.popleft() if is_link else real.popleft()
+            here = self._place(below)
+            try:
+                status = os.stat(here)
+                identity = (status.st_dev, status.st_ino)
+                if identity in seen:
+                    self.notes.add(here, "a link to a folder that was searched already")
+                    continue
+                seen.add(identity)
+                with os.scandir(here) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                self.notes.add(here, error.strerror or str(error))
+                continue
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path = os.path.join(below, entry.name)
+                if not _is_text(entry.name):
+                    self.notes.add(ascii(os.path.join(here, entry.name)), "its name is not UTF-8")
+                elif _is_folder(entry):
+                    (links if entry.is_symlink() else real).append(path)
+                else:
+                    self._take_file(below, path, entry)
+
+    def _take_file(self, below: str, path: str, entry: os.DirEntry[str]) -> None:
+        image = is_image(entry.name)
+        if not image and not is_video(entry.name):
+            return
+        reason = _irregular(entry)
+        if reason:
+            self.notes.add(self._place(path), reason)
+        elif image:
+            self._images.setdefault(below, []).append(entry.name)
         else:
-            images += is_image(entry.name)
-    if images and len(found.paths) > before:
-        found.skipped.append(f"{here}: {images} images beside or above footage, taken for previews")
-    elif images:
-        found.paths.append(below)
-        found.folders.add(below)
-    return len(found.paths) > before
+            self.paths.append(path)
+
+    def choose_frame_folders(self) -> None:
+        """Take each folder of images as a clip, unless there is a clip beside or below them."""
+        self._take_paged_images()
+        holding = {"", *(folder for path in self.paths for folder in _folders_above(path))}
+        if not self.paths:
+            holding = set()
+        for below in sorted(self._images, key=lambda below: -below.count(os.sep) - bool(below)):
+            names, here = self._images[below], self._place(below)
+            if below in holding:
+                self.notes.add(here, "beside or above clips, taken for previews", _counted(len(names)))
+                continue
+            self.paths.append(below)
+            self.folders.add(below)
+            holding |= {"", *_folders_above(below)}
+            flow = without_flow(names)[1]
+            if flow:
+                self.notes.add(here, "of optical flow beside the frames", _counted(len(flow)))
+
+    def _take_paged_images(self) -> None:
+        """Where a folder's first image holds several pictures, each image that does is a clip."""
+        for below, names in list(self._images.items()):
+            names.sort(key=natural_key)
+            if not holds_several(self._place(os.path.join(below, names[0]))):
+                continue  # the others are not opened: that would take long in folders of many frames
+            paged = [name for name in names if holds_several(self._place(os.path.join(below, name)))]
+            self.paths += [os.path.join(below, name) for name in paged]
+            single = [name for name in names if name not in set(paged)]
+            if single:
+                self._images[below] = single
+            else:
+                del self._images[below]
+
+    def warn_of_mixed_series(self) -> None:
+        """Warn where the images in a folder look like several videos, such as two cameras' frames."""
+        mixed = []
+        for below in self.folders:
+            series = name_series(without_flow(self._images[below])[0])
+            if len(series) > 1 and all(prefix and len(names) > 1 for prefix, names in series.items()):
+                mixed.append((below, list(series)))
+        if mixed:
+            below, prefixes = min(mixed)
+            log.warning(
+                "%s%s holds images of %d series (%s), which count as one video in the order of their names; "
+                "put each series into a folder of its own if they are several videos",
+                self._place(below),
+                f" (like {len(mixed) - 1:,} other folders)" if len(mixed) > 1 else "",
+                len(prefixes),
+                ", ".join(f"{prefix}*" for prefix in prefixes[:3]) + (", ..." if len(prefixes) > 3 else ""),
+            )
+
+    def _place(self, below: str) -> str:
+        return os.path.join(self.root, below) if below else self.root
+
+
+def _counted(images: int) -> str:
+    return f"{images:,} image{'s' if images != 1 else ''} "
+
+
+def _folders_above(path: str) -> list[str]:
+    parts = path.split(os.sep)
+    return [os.sep.join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a link that leads nowhere, or round in a circle
         return False
+
+
+def _irregular(entry: os.DirEntry[str]) -> str:
+    """Why a directory entry is no file that can be read; empty for a regular file."""
+    try:
+        if entry.is_file():
+            return ""
+        return _KINDS.get(stat.S_IFMT(entry.stat().st_mode), "not a regular file")
+    except FileNotFoundError:
+        return "a link that leads nowhere"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe, not a file",
+    stat.S_IFSOCK: "a socket, not a file",
+    stat.S_IFCHR: "a device, not a file",
+    stat.S_IFBLK: "a device, not a file",
+}
 
 
 def _is_text(name: str) -> bool:

@@ -8,14 +8,14 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tce.data.frame_store import FrameStore
 from tce.errors import TceError
-from tce.video.image import image_size
+from tce.video.base import FrameError
+from tce.video.image import image_size, read_file
 
 if TYPE_CHECKING:
     from tce.data.read_catalog import Catalog
@@ -88,7 +88,7 @@ class FolderStore(FrameStore):
             for row in range(len(self)):
                 data = self._read_one(row, 0)
                 if isinstance(data, bytes):
-                    with contextlib.suppress(ValueError):  # the loader will name it
+                    with contextlib.suppress(FrameError):  # the loader will name it
                         self._sizes[row] = image_size(data)
         return self._sizes
 
@@ -163,20 +163,3 @@ class FrameNames:
             return None
         shared = (self._seen.setdefault(part, part) for part in (prefix, suffix))
         return next(shared), first, digits, next(shared), len(names)
-
-
-def read_file(path: str | Path) -> bytes:
-    """A file's bytes, with the fewest system calls: folders of frames are read a small file at a time.
-
-    Raises:
-        OSError: as the system says.
-    """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        size = os.fstat(handle).st_size
-        data = os.read(handle, size)
-        if len(data) == size:
-            return data
-    finally:
-        os.close(handle)
-    return Path(path).read_bytes()  # larger than one read gives

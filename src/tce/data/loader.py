@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tce.errors import OptionError
+from tce.video.base import FrameError
 from tce.video.image import Resize, check_resize, decode_into
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ class Loader:
                         raise image
                     decode_into(image, pixels[sample, frame], self.resize)
                 except Exception as error:
-                    reasons.setdefault(sample, f"frame {encoded.index[sample, frame]}: {error}")
+                    reason = error.found if isinstance(error, FrameError) else error
+                    reasons.setdefault(sample, f"frame {encoded.index[sample, frame]}: {reason}")
         ok = np.ones(samples, dtype=bool)
         ok[list(reasons)] = False
         _fill_failed(pixels, ok)

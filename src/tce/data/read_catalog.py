@@ -333,11 +333,18 @@ def _unlisted(footage: Footage, listed: set[int], classes: list[str]) -> list[tu
 
 def _ids(footage: Footage, paths: Sequence[str]) -> list[str]:
     """Paths without suffix where those are unique, else with it."""
-    stems = [footage.stem(path).replace(os.sep, "/") for path in paths]
-    files: dict[str, set[str]] = defaultdict(set)
-    for stem, path in zip(stems, paths):
-        files[stem].add(path)
-    return [stem if len(files[stem]) == 1 else path.replace(os.sep, "/") for stem, path in zip(stems, paths)]
+    stems = {path: footage.stem(path).replace(os.sep, "/") for path in paths}
+    whole = {path: path.replace(os.sep, "/") for path in paths}
+    counts = Counter(stems.values())
+    kept = {path for path in stems if counts[stems[path]] > 1}  # these keep their suffix
+    taken = {whole[path] for path in kept}
+    # clip.mp4 beside clip.webm keeps its suffix, and so clip.mp4.webm must keep its own, and so on.
+    clashing = [path for path in stems if path not in kept and stems[path] in taken]
+    while clashing:
+        kept.update(clashing)
+        taken.update(whole[path] for path in clashing)
+        clashing = [path for path in stems if path not in kept and stems[path] in taken]
+    return [whole[path] if path in kept else stems[path] for path in paths]
 
 
 def _range(entry: Entry) -> str:

@@ -1,21 +1,30 @@
-"""A folder of images as a source of frames."""
+"""A folder of images as a video."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.data.find_clips import is_image
 from tce.video.base import FrameError, VideoMissing, VideoTruncated, VideoUnreadable
 from tce.video.open_video import DEFAULT_FPS, Frames, Image, Video
 
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+
 _DIGITS = re.compile(r"(\d+)")
+_NUMBERED = re.compile(r"(.*?)(\d+)\D*")
+_FLOW = re.compile(r"(^|[^a-z])(opt(ical)?_?)?flow([^a-z]|$)")  # TSN's and MMAction's flow_x_00001.jpg
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name has the suffix of an image; hidden files do not count."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -25,43 +34,49 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [*key, (2, 0, name)]  # the name itself decides between 7 and 07
 
 
-class FrameFolder(Video):
-    """A folder of images; see `Video` for the interface.
+def name_series(names: Iterable[str]) -> dict[str, list[str]]:
+    """File names by what stands before their last number; those without a number under ""."""
+    series: dict[str, list[str]] = {}
+    for name in names:
+        match = _NUMBERED.fullmatch(os.path.splitext(name)[0])
+        series.setdefault(match[1] if match else "", []).append(name)
+    return series
 
-    Frames are the folder's images in natural order (frame2 before frame10), whatever number they begin with;
-    a gap in the numbers is no gap in the frames. Other files are ignored. Orientation tags are not applied:
-    frames taken out of a video have none.
+
+def without_flow(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A folder's frames, and the optical flow that some datasets keep beside them (`flow_x_00001.jpg`).
+
+    A folder of nothing but optical flow keeps it.
 
     Args:
-        path: the folder.
-        fps: frames per second, which images do not state.
+        names: the folder's images.
+
+    Returns:
+        names of the frames, and names of the flow images.
+    """
+    flow = {
+        name for prefix, own in name_series(names).items() if _FLOW.search(prefix.lower()) for name in own
+    }
+    if not flow or len(flow) == len(names):
+        return list(names), []
+    return [name for name in names if name not in flow], [name for name in names if name in flow]
+
+
+class ImageSequence(Video):
+    """Still images as the frames of a video; see `Video` for the interface.
+
+    All frames have the size of the first image that decodes; others are resized to it.
     """
 
-    kind = "folder"
+    _size: tuple[int, int] | None = None
 
-    def __init__(self, path: str | os.PathLike[str], fps: float = DEFAULT_FPS):
-        self.path = Path(path)
-        self._fps = fps
-        self._names: list[str] | None = None
-        self._size: tuple[int, int] | None = None
+    @abstractmethod
+    def _decode(self, number: int) -> Image:
+        """One image uint8 [H, W, 3] at its own size.
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FrameFolder, (self.path, self._fps)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def names(self) -> list[str]:
-        """File names of the frames, in order."""
-        if self._names is None:
-            self._names = _images(self.path)
-        return self._names
-
-    @property
-    def fps(self) -> float:
-        """Frames per second as given; 25 if nothing was."""
-        return self._fps
+        Raises:
+            FrameError: it cannot be decoded.
+        """
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,20 +86,9 @@ class FrameFolder(Video):
         return self._size
 
     @property
-    def codec(self) -> str:
-        """The format of the first image, by its suffix."""
-        suffix = os.path.splitext(self.names[0])[1][1:].lower()
-        return {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)
-
-    @property
     def rotation(self) -> int:
-        """Always 0."""
+        """Always 0: images are turned as they are decoded."""
         return 0
-
-    def times(self, indices: Iterable[int] | None = None) -> NDArray[np.float64]:
-        """Frame number over frames per second; see `Video.times`."""
-        wanted = np.arange(len(self), dtype=np.int64) if indices is None else self._checked(indices)
-        return wanted / self._fps
 
     def frames(self, indices: Iterable[int]) -> Frames:
         """Exactly the frames asked for; see `Video.frames`."""
@@ -108,24 +112,74 @@ class FrameFolder(Video):
 
     def _first_size(self) -> tuple[int, int]:
         errors = []
-        for name in self.names:
+        for number in range(len(self)):
             try:
-                height, width = _decode(self.path / name).shape[:2]
+                height, width = self._decode(number).shape[:2]
                 return height, width
             except FrameError as error:
                 errors.append(error)
         raise VideoUnreadable(str(self.path), "images that decode", f"none (first: {errors[0]})")
 
     def _frame(self, number: int) -> NDArray[np.uint8]:
-        image = _decode(self.path / self.names[number])
-        if image.shape[:2] == self.size:
-            return image
-        import cv2
+        from tce.video.image import resize_to
 
-        return np.asarray(cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+        return resize_to(self._decode(number), self.size)
 
 
-def _images(folder: Path) -> list[str]:
+class FrameFolder(ImageSequence):
+    """A folder of images; see `Video` for the interface.
+
+    Frames are the folder's images in natural order (frame2 before frame10), whatever number they begin with;
+    missing numbers are no missing frames. Other files are ignored, and so is optical flow beside the frames.
+
+    Args:
+        path: the folder.
+        fps: frames per second, which images do not state.
+    """
+
+    kind = "folder"
+
+    def __init__(self, path: str | os.PathLike[str], fps: float = DEFAULT_FPS):
+        self.path = Path(path)
+        self._fps = fps
+        self._names: list[str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameFolder, (self.path, self._fps)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the frames, in order."""
+        if self._names is None:
+            self._names = _list_images(self.path)
+        return self._names
+
+    @property
+    def fps(self) -> float:
+        """Frames per second as given; 25 by default."""
+        return self._fps
+
+    @property
+    def codec(self) -> str:
+        """The format of the first image, by its suffix."""
+        suffix = os.path.splitext(self.names[0])[1][1:].lower()
+        return {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)
+
+    def times(self, indices: Iterable[int] | None = None) -> NDArray[np.float64]:
+        """Frame number divided by frames per second; see `Video.times`."""
+        wanted = np.arange(len(self), dtype=np.int64) if indices is None else self._checked(indices)
+        return wanted / self._fps
+
+    def _decode(self, number: int) -> Image:
+        from tce.video.image import read_image
+
+        return read_image(self.path / self.names[number])
+
+
+def _list_images(folder: Path) -> list[str]:
     try:
         names = sorted(filter(is_image, os.listdir(folder)), key=natural_key)
     except OSError as error:
@@ -133,43 +187,4 @@ def _images(folder: Path) -> list[str]:
         raise kind(str(folder), "a folder of images", error.strerror or str(error)) from error
     if not names:
         raise VideoUnreadable(str(folder), "a folder of images (.jpg, .png, ...)", "no images in it")
-    return names
-
-
-def _decode(path: Path) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] of an image file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FrameError(str(path), "an image", error.strerror or str(error)) from error
-    return decode_image(data, str(path))
-
-
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] of an encoded image of any format; `name` is what an error calls it.
-
-    Raises:
-        FrameError: the data is damaged, cut short or no image.
-    """
-    import simplejpeg
-
-    if data[:2] == b"\xff\xd8":
-        try:
-            return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-        except ValueError:
-            pass  # CMYK, or damaged: Pillow tells which
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255 instead of scaling them
-                gray = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(gray[..., None], 3, axis=2)
-            return np.array(image.convert("RGB"), np.uint8)
-    except UnidentifiedImageError:
-        raise FrameError(name, "an image", "other data" if data else "an empty file") from None
-    except Exception as error:  # Pillow raises whatever its plug-ins do
-        found = str(error) or type(error).__name__
-        raise FrameError(name, "an image", found) from error
+    return without_flow(names)[0]

@@ -52,11 +52,11 @@ class Video(ABC):
 
     Attributes:
         path: where the footage is.
-        kind: "file" or "folder".
+        kind: "file" or "folder" or "image" (a single image file, which may hold several pictures).
     """
 
     path: Path
-    kind: Literal["file", "folder"]
+    kind: Literal["file", "folder", "image"]
 
     @abstractmethod
     def __len__(self) -> int:
@@ -198,14 +198,15 @@ class Video(ABC):
 
 
 def open_video(path: str | os.PathLike[str], threads: int = 0) -> Video:
-    """Open a video file, or a folder of images, lazily.
+    """Open a video file, a folder of images or an image file, lazily.
 
     Args:
-        path: any file that FFmpeg reads, or a folder that holds images.
+        path: any file that FFmpeg reads, a folder that holds images, or an image file.
         threads: decoding threads; 0 for one a core, at most 8.
 
     Raises:
         VideoMissing: nothing is there.
+        VideoUnreadable: a named pipe, a device or the like is there.
     """
     target = Path(path)
     if target.is_dir():
@@ -216,6 +217,14 @@ def open_video(path: str | os.PathLike[str], threads: int = 0) -> Video:
         raise VideoMissing(
             str(target), "a video file or a folder of images", "nothing there", "check the path"
         )
+    if not target.is_file():  # a named pipe or a device would keep the decoder waiting
+        raise VideoUnreadable(str(target), "a video file or a folder of images", "not a regular file")
+    from tce.video.folder import IMAGE_SUFFIXES
+
+    if target.suffix.lower() in IMAGE_SUFFIXES:
+        from tce.video.image_file import ImageFile
+
+        return ImageFile(target)
     from tce.video.file import VideoFile
 
     return VideoFile(target, threads)
