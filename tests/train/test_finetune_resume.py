@@ -25,7 +25,7 @@ def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_p
         finetune(options(footage, tmp_path / "new", resume=str(run / "model.safetensors")))
     with pytest.raises(OptionError, match=r"use --savedir .*run, or start a new run"):
         finetune(options(footage, tmp_path / "new", resume=str(run)))
-    with pytest.raises(OptionError, match=r"a new folder; found a run; --resume goes on"):
+    with pytest.raises(OptionError, match=r"a new folder; found a run; --resume continues"):
         finetune(options(footage, run))
     with pytest.raises(OptionError, match=r"--lr contradicts the run"):
         finetune(options(footage, run, lr=0.5, resume=""))
@@ -33,7 +33,7 @@ def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_p
         finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "nothing.pth")))
     from tests.helpers.training_options import pretrain_options as pretraining
 
-    with pytest.raises(OptionError, match=r"expected a run of `tce pretrain`; found one of `tce finetune`"):
+    with pytest.raises(OptionError, match=r"expected a run of `tce pretrain`; found a run of `tce finetune`"):
         pretrain(pretraining(clips, run, resume=True))
     pretrain(pretraining(clips, tmp_path / "pre", max_steps=1, epochs=1))
     with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):

@@ -28,7 +28,14 @@ def record(data: dict[str, Any] = DATA, **changes: Any) -> dict[str, Any]:
 
 
 def state(step: int, size: int = 10) -> dict[str, Any]:
-    return {"step": step, "weights": torch.arange(size) + step}
+    return {
+        "step": step,
+        "task": {"weights": torch.arange(size) + step},
+        "optimizer": {"state": {}, "param_groups": []},
+        "means": {"sums": {}, "counts": {}},
+        "last": {},
+        "rng": [{"cpu": torch.get_rng_state()}],
+    }
 
 
 def test_a_run_is_written_and_read_back(tmp_path: Path) -> None:
@@ -43,7 +50,9 @@ def test_a_run_is_written_and_read_back(tmp_path: Path) -> None:
     with RunFolder(run.path, resume=True) as again:
         found = again.begin(record(), ["loss"])
         assert (
-            found is not None and found["step"] == 3 and torch.equal(found["weights"], torch.arange(10) + 3)
+            found is not None
+            and found["step"] == 3
+            and torch.equal(found["task"]["weights"], torch.arange(10) + 3)
         )
 
 
@@ -52,7 +61,7 @@ def test_a_run_in_the_way_needs_resume_or_force(tmp_path: Path) -> None:
         run.begin(record(), [])
         run.save(state(1))
     before = run.latest.read_bytes()
-    with pytest.raises(OptionError, match="--resume goes on with it, --force replaces it"):
+    with pytest.raises(OptionError, match="--resume continues it, --force replaces it"):
         RunFolder(tmp_path)
     assert run.latest.read_bytes() == before
     with RunFolder(tmp_path, force=True) as again:
@@ -120,8 +129,86 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
         run.begin(record(), [])
         run.save(state(1))
     run.latest.write_bytes(run.latest.read_bytes()[:200])
-    with RunFolder(tmp_path, resume=True) as run, pytest.raises(TceError, match=r"latest.pt cannot be read"):
+    with RunFolder(tmp_path, resume=True) as run, pytest.raises(TceError, match=r"latest.pt cannot be used"):
         run.begin(record(), [])
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("{", "no JSON"),
+        ("[]", "another structure"),
+        ('{"command": "pretrain", "options": {"optim": 3}, "data": {}}', "another structure"),
+        ('{"command": "pretrain", "options": {}}', "another structure"),
+        ("[" * 100_000, "JSON nested too deeply"),
+        (b"\xff\xfe".decode("latin1"), "no JSON"),
+    ],
+)
+def test_tampered_options_are_one_line(tmp_path: Path, content: str, found: str) -> None:
+    with RunFolder(tmp_path) as run:
+        run.begin(record(), [])
+        run.save(state(1))
+    (tmp_path / "options.json").write_text(content, encoding="latin1")
+    with RunFolder(tmp_path, resume=True) as run, pytest.raises(TceError) as caught:
+        run.begin(record(), [])
+    assert f"options.json cannot be read; expected the options that tce wrote; found {found}" in str(
+        caught.value
+    )
+
+
+def test_an_epoch_count_of_another_type_contradicts(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as run:
+        run.begin(record(), [])
+    options = json.loads((tmp_path / "options.json").read_text())
+    options["options"]["optim"]["epochs"] = "many"
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    with RunFolder(tmp_path, resume=True) as run, pytest.raises(OptionError, match=r"--epochs many; found 3"):
+        run.begin(record(), [], free=("epochs",))
+
+
+def test_checkpoints_without_options_are_not_overwritten(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as run:
+        run.begin(record(), [])
+        run.save(state(1))
+    (tmp_path / "options.json").unlink()
+    with RunFolder(tmp_path, resume=True) as run, pytest.raises(TceError, match="checkpoints without it"):
+        run.begin(record(), [])
+
+
+@pytest.mark.parametrize(
+    "content", ["loss\n1\n", "step,loss\n1,abc\n", "step,loss\n1,2,3,4\n", "step\n\0\n", "step\n\xff\n"]
+)
+def test_a_tampered_log_is_one_line(tmp_path: Path, content: str) -> None:
+    with RunFolder(tmp_path) as run:
+        run.begin(record(), ["loss"])
+        run.save(state(1))
+    (tmp_path / "log.csv").write_text(content, encoding="latin1")
+    with RunFolder(tmp_path, resume=True) as run, pytest.raises(TceError, match=r"log.csv cannot be read"):
+        run.begin(record(), ["loss"])
+    (tmp_path / "log.csv").unlink()  # as the message advises
+    with RunFolder(tmp_path, resume=True) as run:
+        assert run.begin(record(), ["loss"]) is not None
+
+
+def test_a_run_that_never_started_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), RunFolder(tmp_path / "a" / "run"):
+        raise KeyError("before begin")
+    assert not (tmp_path / "a" / "run").exists()
+    (tmp_path / "mine").mkdir()
+    with RunFolder(tmp_path / "mine"):
+        assert (tmp_path / "mine" / ".lock").exists()
+    assert list((tmp_path / "mine").iterdir()) == [], "the user's own folder stays, without a lock"
+    with RunFolder(tmp_path / "started") as run:
+        run.begin(record(), [])
+    assert (tmp_path / "started" / "options.json").exists()
+    assert not (tmp_path / "started" / ".lock").exists()
+
+
+def test_the_lock_of_a_killed_process_is_not_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("")
+    with RunFolder(tmp_path) as run:
+        run.begin(record(), [])
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_earlier_checkpoints_are_not_given_up_for_a_missing_one(tmp_path: Path) -> None:
@@ -148,7 +235,7 @@ def test_a_second_process_is_told(tmp_path: Path) -> None:
         text=True,
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "in\n"
-        with pytest.raises(TceError, match="another process at work in it"):
+        with pytest.raises(TceError, match="no other process is using; found one in use"):
             RunFolder(tmp_path)
         other.send_signal(signal.SIGKILL)
     RunFolder(tmp_path).close()  # a killed process leaves no lock behind

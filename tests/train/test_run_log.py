@@ -28,15 +28,15 @@ def test_both_logs_hold_the_same_figures(tmp_path: Path) -> None:
     assert curves["loss"] == [(step, pytest.approx(1 / (step + 1))) for step in range(3)]
 
 
-def test_a_resumed_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     run_log = RunLog(tmp_path, ["loss"])
     write(run_log, range(5))
-    state = run_log.state()
+    run_log.sync()
     write(run_log, range(5, 9))  # lost with the killed process's work
     run_log.close()
     with open(tmp_path / "log.csv", "a") as file:
         file.write("9,2,0.")  # killed within a line
-    again = RunLog(tmp_path, ["loss"], step=4, state=state)
+    again = RunLog(tmp_path, ["loss"], step=4)
     write(again, range(5, 7))
     again.close()
     assert [row["step"] for row in read_log(tmp_path / "log.csv")] == list(range(7))

@@ -139,6 +139,42 @@ def test_the_log_holds_means_since_the_row_before(tmp_path: Path) -> None:
     assert looked == [0, 4, 8, 12, 16, 20]
 
 
+def drop(state: dict[str, Any], *path: Any) -> None:
+    for key in path[:-1]:
+        state = state[key]
+    del state[path[-1]]
+
+
+def put(state: dict[str, Any], value: Any, *path: Any) -> None:
+    for key in path[:-1]:
+        state = state[key]
+    state[path[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda s: put(s, 21, "step"), "found step 21 of 20"),
+        (lambda s: drop(s, "task", "net"), "a state of the network that does not fit"),
+        (lambda s: drop(s, "task", "net", "0.weight"), "a state of the network that does not fit"),
+        (lambda s: put(s, [], "optimizer", "param_groups"), "a state of the optimizer that does not fit"),
+        (lambda s: put(s, [0], "optimizer", "param_groups", 0, "params"), "a state of the optimizer"),
+        (lambda s: put(s, {"x": 1}, "optimizer", "state", 0), "a state of the optimizer"),
+        (lambda s: put(s, 5, "optimizer", "state", 0), "a state of the optimizer"),
+        (lambda s: put(s, torch.ones(7), "optimizer", "state", 0, "momentum_buffer"), "of the optimizer"),
+        (lambda s: put(s, torch.zeros(9, dtype=torch.uint8), "rng", 0, "cpu"), "of the random generators"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_one_line(tmp_path: Path, change: Any, found: str) -> None:
+    run(tmp_path, Line(), max_steps=4)
+    state = saved(tmp_path)
+    change(state)
+    torch.save(state, tmp_path / "checkpoints" / "latest.pt")
+    with pytest.raises(TceError, match="the training state to resume from") as caught:
+        run(tmp_path, Line(), resume=True)
+    assert found in str(caught.value)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: signal.Signals) -> None:
     def interrupt(step: int) -> None:

@@ -9,6 +9,7 @@ configuration, and torch's helper that lists foreign names cannot read the layou
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -264,7 +265,8 @@ def _guarded(path: Path, expected: str, load: Callable[[IO[bytes]], Any]) -> Any
             found, fix = error.args
             raise TceError(str(path), expected, found, fix) from None
         except OSError as error:
-            if error.errno is not None:  # the disk's fault, not the file's
+            # A seek to where a truncated file points is the file's fault; any other is the disk's.
+            if error.errno not in (None, errno.EINVAL):
                 raise
             raise _damaged(path, expected, error) from error
         except Exception as error:  # a damaged pickle can make its reader raise anything

@@ -21,7 +21,6 @@ from tce.evaluation.clip_reader import Reader
 from tce.evaluation.metrics import top_k
 from tce.evaluation.protocols import TEST_SAMPLES, score_clips
 from tce.evaluation.splits import SplitClips
-from tce.io import atomic
 from tce.model.backbone import Wrapped
 from tce.model.checkpoint import describe_model, save_model
 from tce.model.classifier import Classifier
@@ -29,6 +28,7 @@ from tce.options.finetune import FinetuneOptions
 from tce.train.run_folder import RunFolder
 from tce.train.stacks import StackAugmentation, StackPlan
 from tce.train.trainer import TrainProgress
+from tce.train.training_state import save_tensors
 from tce.video.image import CROP_MARGIN
 
 log = logging.getLogger("tce.train")
@@ -50,6 +50,20 @@ class Best:
     top1: float = -1.0
     epoch: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], network: nn.Module) -> Best:
+        """The best network out of a training state.
+
+        Raises:
+            KeyError, TypeError, ValueError: the state is no such state, or of another network.
+        """
+        weights, own = state["weights"], network.state_dict()
+        if weights and {name: value.shape for name, value in weights.items()} != {
+            name: value.shape for name, value in own.items()
+        }:
+            raise ValueError("best weights of another network")
+        return cls(float(state["top1"]), int(state["epoch"]), dict(weights))
 
     def see(self, top1: float, epoch: int, network: nn.Module) -> None:
         """Take a look's figure in; of equals the later network is kept, which has learned longer."""
@@ -221,8 +235,10 @@ class Finetuning:
         """
         try:
             self.classifier.load_state_dict(state["model"])
-            self.best, self.best_on_test = Best(**state["best"]), Best(**state["best_on_test"])
-        except (KeyError, TypeError, RuntimeError) as error:
+            self.best = Best.restored(state["best"], self.classifier)
+            self.best_on_test = Best.restored(state["best_on_test"], self.classifier)
+            self.failed = dict(state["failed"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             config = self.classifier.config
             raise TceError(
                 "the training state to resume from",
@@ -230,15 +246,13 @@ class Finetuning:
                 found=str(error).strip().splitlines()[-1].strip(),
                 fix="resume the run that wrote it, or start from its network with --weights",
             ) from error
-        self.failed = dict(state["failed"])
 
     def save_model(self, folder: RunFolder) -> None:
         """Write the network to keep as model.safetensors, and the best ones beside the training state."""
         for best, name in ((self.best, "best.pt"), (self.best_on_test, "best-on-test.pt")):
             if best.weights:
                 content = {"tce": describe_model(self.classifier), "model": best.weights, "epoch": best.epoch}
-                with atomic(folder.checkpoints / name) as file:
-                    torch.save(content, file)
+                save_tensors(folder.checkpoints / name, content)
         if not self.best.weights:
             save_model(folder.model_file, self.classifier)
             return

@@ -46,16 +46,48 @@ def _ease(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
-    """Give what the optimiser keeps for a weight the weight's own memory order, which fused kernels rely on.
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Restore momentum and the like from a state dict; the hyperparameters stay the optimizer's own.
 
-    A state may come from a run with another one (`--channels-last`); read in the wrong order, it would move
-    every weight by another's momentum.
+    Args:
+        optimizer: as `make_optimizer` returns it.
+        saved: what its `state_dict` returned in an earlier process.
+
+    Raises:
+        ValueError: the state is another optimizer's or another network's.
     """
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    own = optimizer.state_dict()
+    sizes = [[len(group["params"]) for group in each["param_groups"]] for each in (own, saved)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"groups of {sizes[1]} parameters, expected {sizes[0]}")
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
+    adaptive = isinstance(optimizer, torch.optim.AdamW)
+    needed = {"step", "exp_avg", "exp_avg_sq"} if adaptive else {"momentum_buffer"}
+    for state in optimizer.state.values():
+        if state and not needed <= state.keys():
+            raise ValueError(f"the state of a weight lacks {', '.join(sorted(needed - state.keys()))}")
+    match_memory_format(optimizer)
+
+
+def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer's state of each weight the weight's own memory format, which fused kernels rely on.
+
+    A state may come from a run in another format (`--channels-last`); read in the wrong order, it would move
+    every weight by another's momentum.
+
+    Raises:
+        ValueError: a tensor of the state has neither the weight's shape nor a single element.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if not isinstance(value, torch.Tensor):
+                continue
+            if value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            elif value.numel() != 1:
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, its weight {tuple(parameter.shape)}"
+                )
 
 
 def make_optimizer(parameters: Any, options: OptimOptions) -> torch.optim.Optimizer:

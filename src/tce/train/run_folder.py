@@ -1,4 +1,4 @@
-"""The run folder: options, logs, checkpoints and results; used by one process at a time, never half a file.
+"""The run folder: options, logs, checkpoints and results, used by one process at a time.
 
 options.json        all options, versions, git commit, data fingerprint
 log.csv             one row per logged step
@@ -32,12 +32,12 @@ from tce.io import atomic, require_writable
 from tce.options.training import RunOptions
 from tce.result import plain
 from tce.train.run_log import RunLog, read_log
+from tce.train.training_state import load_training_state, save_training_state
 
 log = logging.getLogger("tce.train")
 
 FILES = ("options.json", "log.csv", "model.safetensors", "config.json", "result.json")
 FOLDERS = ("tensorboard", "checkpoints")
-STATE_FORMAT = "tce training state 1"
 
 Run = TypeVar("Run", bound=RunOptions)
 
@@ -46,13 +46,13 @@ class RunFolder:
     """A run's folder, locked from construction to `close`.
 
     Args:
-        path: the folder; made where it is missing.
-        resume: go on with the run that is there, or begin where there is none.
-        force: replace the run that is there.
-        flag: what the folder is given by, for messages.
+        path: the folder; created if missing, and removed again by `close` while it is empty.
+        resume: resume the run in the folder, or start one if there is none.
+        force: replace the run in the folder.
+        flag: the option that names the folder, for messages.
 
     Raises:
-        OptionError: a run is there and neither `resume` nor `force` is given.
+        OptionError: the folder holds a run and neither `resume` nor `force` is given.
         TceError: the folder cannot be written, or another process is using it.
     """
 
@@ -68,6 +68,7 @@ class RunFolder:
             raise TceError(
                 f"{flag} {self.path}", expected="a folder", found="a file", fix="choose another name"
             )
+        self._created = not self.path.exists()
         require_writable(self.path / "options.json", flag)
         self._lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -75,9 +76,9 @@ class RunFolder:
         except Timeout as error:
             raise TceError(
                 f"{flag} {self.path}",
-                expected="a run folder that nobody is using",
-                found="another process at work in it",
-                fix=f"wait for it to end or choose another {flag}",
+                expected="a run folder that no other process is using",
+                found="one in use",
+                fix=f"wait for the other process or choose another {flag}",
             ) from error
         self.resume, self.force = resume, force
         self.log: RunLog | None = None
@@ -88,7 +89,7 @@ class RunFolder:
                 f"{flag} {self.path}",
                 expected="a new folder",
                 found="a run",
-                fix="--resume goes on with it, --force replaces it",
+                fix="--resume continues it, --force replaces it",
             )
         for leftover in [*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")]:
             leftover.unlink()  # files that a killed process was still writing
@@ -102,15 +103,21 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Close the logs and unlock the folder."""
+        """Close the logs, unlock the folder, and remove it if the run failed before anything was written."""
         run_log, self.log = self.log, None
         try:
             if run_log is not None:
                 run_log.close()
-        except OSError as error:  # rows that a full disk refused once more; the loop has told it
+        except OSError as error:  # rows that a full disk refused again; the trainer has reported it
             log.debug("%s: %s", self.path, error)
         finally:
+            if self._lock.is_locked:
+                # Removed while it is held: whoever opened it meanwhile finds it unlinked and tries again.
+                (self.path / ".lock").unlink(missing_ok=True)
             self._lock.release()
+            if self._created:
+                with contextlib.suppress(OSError):  # not empty: the run started, or packed videos lie in it
+                    self.path.rmdir()
 
     @property
     def checkpoints(self) -> Path:
@@ -141,19 +148,19 @@ class RunFolder:
     def begin(
         self, record: Mapping[str, Any], columns: Sequence[str], free: Sequence[str] = ()
     ) -> dict[str, Any] | None:
-        """Write options.json and open the logs, or go on with the run that is there.
+        """Write options.json and open the logs of a new or a resumed run.
 
         Args:
-            record: what `describe_run` gave.
-            columns: what the run logs.
-            free: options that may differ when it is resumed.
+            record: what `describe_run` returned.
+            columns: names of the logged metrics.
+            free: options that may differ when the run is resumed.
 
         Returns:
-            The training state to go on from, or None at the start of a run.
+            The training state to resume from, or None at the start of a run.
 
         Raises:
-            OptionError: an option differs from the run's, naming every one that does.
-            TceError: the run's checkpoint cannot be read.
+            OptionError: options differ from the run's; the message names each of them.
+            TceError: the run's options, log or checkpoint cannot be read.
         """
         state = None
         if self.resume and (self.path / "options.json").exists():
@@ -161,37 +168,62 @@ class RunFolder:
             state = self.load() if self.latest.exists() else None
             if state is None:
                 self._require_no_checkpoint()
-                log.info("%s has no checkpoint yet: beginning from its first step", self.path)
+                log.info("%s has no checkpoint yet: starting from its first step", self.path)
         elif self.resume:
-            log.info("%s holds no run to resume: beginning one", self.path)
+            if self.latest.exists():
+                raise TceError(
+                    f"--resume {self.path}",
+                    expected="the run's options.json",
+                    found="checkpoints without it",
+                    fix="restore the file, or start again with --force",
+                )
+            log.info("%s holds no run to resume: starting one", self.path)
         if self.force:
             self._clear()
+        step = state["step"] if state else 0
+        self._saved_step = step if state else -1
+        self.log = RunLog(self.path, columns, self._saved_step)
         with atomic(self.path / "options.json", "w") as file:
             json.dump(plain(dict(record)), file, indent=2)
-        step = state["step"] if state else 0
         for later in self.checkpoints.glob("step-*.pt"):
             if int(later.stem.removeprefix("step-")) > step:
-                later.unlink()  # of a course that was given up for an earlier checkpoint
-        self._saved_step = step if state else -1
-        self.log = RunLog(self.path, columns, step, state["journal"] if state else None)
+                later.unlink()  # later than the checkpoint that the user went back to
         return state
 
     def _require_no_checkpoint(self) -> None:
-        """Beginning from the first step would give up the checkpoints that --keep left."""
+        """Check that no earlier checkpoint, kept by --keep, would be lost by starting from the first step.
+
+        Raises:
+            TceError: there is one.
+        """
         kept = sorted(self.checkpoints.glob("step-*.pt"))
         if kept:
             raise TceError(
                 f"--resume: {self.latest}",
                 expected="the newest training state",
                 found=f"none, but {len(kept)} earlier ones",
-                fix=f"copy {kept[-1].name} to {self.latest.name} and go on, or begin anew with --force",
+                fix=f"copy {kept[-1].name} to {self.latest.name} and resume, or start again with --force",
             )
 
     def _read_options(self) -> dict[str, Any]:
+        """The run's options.json, with the structure that `describe_run` gives it.
+
+        Raises:
+            TceError: it is no JSON, or has another structure.
+        """
+        file, found = self.path / "options.json", "another structure"
         try:
-            return json.loads((self.path / "options.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TceError(f"{self.path / 'options.json'} cannot be read", found=str(error)) from error
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if _is_record(content):
+                return content
+        except (ValueError, RecursionError) as error:
+            found = "no JSON" if isinstance(error, ValueError) else "JSON nested too deeply"
+        raise TceError(
+            f"--resume: {file} cannot be read",
+            expected="the options that tce wrote",
+            found=found,
+            fix="restore it, start a new run from the network with --weights, or start again with --force",
+        )
 
     def _clear(self) -> None:
         for name in FILES:
@@ -203,20 +235,15 @@ class RunFolder:
         """Write a training state as `checkpoints/latest.pt`, whole or not at all.
 
         Args:
-            state: plain values and tensors, with "step"; the logs' position is added.
+            state: plain values and tensors, with "step".
             keep: checkpoints to keep, this one included, as `step-N.pt`.
-        """
-        import torch
 
-        assert self.log is not None, "begin comes first"
-        whole = {"format": STATE_FORMAT, **state, "journal": self.log.state()}
-        try:
-            with atomic(self.latest) as file:
-                torch.save(whole, file)
-        except RuntimeError as error:  # torch.save hides a full disk behind an error of its own
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
+        Raises:
+            OSError: the disk is full or gone; the previous checkpoint is kept.
+        """
+        assert self.log is not None, "call begin first"
+        self.log.sync()
+        save_training_state(self.latest, state)
         self._saved_step = state["step"]
         if keep > 1:
             self._link(self.checkpoints / f"step-{state['step']:09d}.pt")
@@ -224,7 +251,7 @@ class RunFolder:
                 old.unlink()
 
     def _link(self, target: Path) -> None:
-        """Give the latest state a second name; where links are unknown, a copy."""
+        """Link the latest state under a second name, or copy it where the file system has no links."""
         target.unlink(missing_ok=True)
         try:
             os.link(self.latest, target)
@@ -243,20 +270,11 @@ class RunFolder:
         Raises:
             TceError: it cannot be read.
         """
-        import torch
-
-        try:
-            state = torch.load(self.latest, map_location="cpu", weights_only=True)
-            if state["format"] != STATE_FORMAT:
-                raise ValueError(f"format {state['format']!r}")
-        except Exception as error:
-            raise TceError(
-                f"checkpoint {self.latest} cannot be read",
-                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-                fix="put an earlier one of its folder in its place, start a new run from the network with "
-                f"--weights {self.path}, or begin anew with --force",
-            ) from error
-        return state
+        return load_training_state(
+            self.latest,
+            fix="copy an earlier file of its folder over it, start a new run from the network with "
+            f"--weights {self.path}, or start again with --force",
+        )
 
     def first_row(self) -> dict[str, float]:
         """The first row of log.csv: the untrained network's figures; empty if there is none."""
@@ -337,30 +355,43 @@ def git_commit() -> str | None:
         return None
 
 
+def _is_record(content: Any) -> bool:
+    """Whether a file's content has the structure of `describe_run`'s result."""
+    return (
+        isinstance(content, dict)
+        and all(isinstance(content.get(name), dict) for name in ("options", "data"))
+        and all(isinstance(group, dict) for group in content["options"].values())
+    )
+
+
 def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Check that a resumed run is asked for what it was started with.
+    """Check that a run is resumed with the options and data it was started with.
 
     Args:
         old: the run's options.json.
-        new: the same for what is asked now.
+        new: the same for the present command.
         free: field names that may differ.
 
     Raises:
-        OptionError: it is another command's run, other data, or some option differs; every one is named.
+        OptionError: the run is another command's, or data or options differ; the message names each of them.
     """
     if old.get("command") != new["command"]:
         raise OptionError(
             "--resume",
             expected=f"a run of `tce {new['command']}`",
-            found=f"one of `tce {old.get('command')}`",
+            found=f"a run of `tce {old.get('command')}`",
         )
     differing = []
     for group, fields in new["options"].items():
         before = old["options"].get(group, {})
         for name, value in fields.items():
-            shortened = name == "epochs" and value < before.get(name, value)  # a run may only be extended
-            if shortened or (name not in free and name in before and before[name] != value):
-                differing.append((f"--{name.replace('_', '-')}", _word(before[name]), _word(value)))
+            if name not in before:
+                continue  # an option that came later
+            was = before[name]
+            kind_differs = name == "epochs" and type(was) is not type(value)
+            shortened = name == "epochs" and not kind_differs and value < was  # a run may only be extended
+            if kind_differs or shortened or (name not in free and was != value):
+                differing.append((f"--{name.replace('_', '-')}", _word(was), _word(value)))
     if differing:
         verb = "contradicts" if len(differing) == 1 else "contradict"
         raise OptionError(
@@ -375,7 +406,7 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[
             "--resume",
             expected="the data the run was started on",
             found=f"other data (its {' and '.join(changed)} differ)",
-            fix="give the same data and lists, or begin anew in another folder",
+            fix="give the same data and lists, or start a new run in another folder",
         )
 
 

@@ -21,7 +21,7 @@ from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.options.training import OptimOptions, RunOptions
 from tce.progress import Progress
-from tce.train.optim import learning_rate, make_optimizer, match_memory_format
+from tce.train.optim import learning_rate, load_optimizer_state, make_optimizer
 from tce.train.run_folder import RunFolder
 from tce.train.run_log import TIMING_COLUMNS
 from tce.train.signals import StopSignals
@@ -211,19 +211,29 @@ class Trainer:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Resume from a training state.
+
+        Raises:
+            TceError: it is not the state of this task, its network or its optimizer, or a later one's.
+        """
+        total = self.progress.total_steps
+        if state["step"] > total:
+            raise _not_this_run(f"step {state['step']} of {total}")
         self.step = state["step"]
         if self.context.is_main:
-            log.info("going on from step %d", self.step)
-        self.task.load_state_dict(state["task"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        match_memory_format(self.optimizer)
-        self.means.load_state_dict(state["means"])
+            log.info("resuming from step %d", self.step)
+        with _restoring("the network"):
+            self.task.load_state_dict(state["task"])
+        with _restoring("the optimizer"):
+            load_optimizer_state(self.optimizer, state["optimizer"])
+        with _restoring("the logged metrics"):
+            self.means.load_state_dict(state["means"])
         self.last = dict(state["last"])
         own = state["rng"][self.context.rank % len(state["rng"])]  # with more processes than before: any
-        torch.set_rng_state(own["cpu"])
-        if "cuda" in own and self.context.device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda"], self.context.device)
+        with _restoring("the random generators"):
+            torch.set_rng_state(own["cpu"])
+            if "cuda" in own and self.context.device.type == "cuda":
+                torch.cuda.set_rng_state(own["cuda"], self.context.device)
 
     def train(self) -> dict[str, float]:
         """Run to the end, or to `--max-steps`; the last figures of every column."""
@@ -374,6 +384,24 @@ class Trainer:
     def _brief(self) -> dict[str, str]:
         shown = ("loss", "knn", "images_per_s", "waiting")
         return {name: f"{self.last[name]:.3g}" for name in shown if name in self.last}
+
+
+@contextmanager
+def _restoring(part: str) -> Iterator[None]:
+    """Turn what torch raises for a state that does not fit into one line."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _not_this_run(f"a state of {part} that does not fit") from error
+
+
+def _not_this_run(found: str) -> TceError:
+    return TceError(
+        "the training state to resume from",
+        expected="the one that this run wrote",
+        found=found,
+        fix="put the run's own checkpoint back, or start again with --force",
+    )
 
 
 def fit(
