@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import subprocess
@@ -114,3 +115,23 @@ def test_an_optional_flag_is_read_as_its_type_or_unset():
     assert given("--negatives", "5") == 5
     with pytest.raises(SystemExit):
         given("--negatives", "many")
+
+
+SEEDED = [
+    "tce.options.finetune:FinetuneRunOptions",
+    "tce.options.pretrain:PretrainRunOptions",
+    "tce.options.network:NetworkOptions",
+    "tce.options.demo:DemoOptions",
+    "tce.options.compare:CompareOptions",
+    "tce.options.evaluate:EvaluateOptions",
+]
+
+
+@pytest.mark.parametrize("place", SEEDED)
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64], ids=str)
+def test_seeds_have_63_bits_in_every_command(place: str, seed: int) -> None:
+    given = {"runs": ("a",), "ckpt": "a", "data": "b", "protocol": "knn"}
+    kind = cli.resolve(place)
+    names = {field.name for field in dataclasses.fields(kind)}
+    with pytest.raises(TceError, match="--seed; expected a whole number from 0 to 9223372036854775807"):
+        kind(**{name: value for name, value in given.items() if name in names}, seed=seed)

@@ -202,14 +202,16 @@ def report(work: Callable[[], Any], output: OutputOptions) -> int:
     """Run `work`, print what it returns, and turn its errors into one line and an exit code."""
     from tce.progress import show_bars
     from tce.result import plain
+    from tce.signals import raise_terminations
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("tce").setLevel(logging.DEBUG if output.verbose else logging.INFO)
     show_bars()
     try:
-        result = work()
-    except KeyboardInterrupt as error:
-        print(str(error) or "interrupted: all finished work is kept", file=sys.stderr)
+        with raise_terminations():
+            result = work()
+    except KeyboardInterrupt as error:  # commands that keep some of their work say what
+        print(str(error) or "stopped by Ctrl-C", file=sys.stderr)
         return 130
     except TceError as error:
         if output.debug:

@@ -20,6 +20,14 @@ def show_bars(on: bool = True) -> None:
     _bars = on
 
 
+def format_seconds(seconds: float) -> str:
+    """A duration for people: "45 s", "12 min" or "29 h 19 min"."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class Progress:
     """Counts finished units of work and shows them.
 
@@ -75,7 +83,7 @@ class Progress:
             text += f"/{self.total}"
         text += f" {self.unit}s, {rate:.1f}/s"
         if self.total is not None and rate > 0:
-            text += f", {(self.total - self.done) / rate:.0f} s left"
+            text += f", {format_seconds((self.total - self.done) / rate)} left"
         return text + "".join(f", {key} {value}" for key, value in info.items())
 
     def __exit__(

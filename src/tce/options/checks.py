@@ -22,14 +22,17 @@ def split_names(text: str) -> tuple[str, ...]:
     return names
 
 
+HIGHEST_SEED = 2**63 - 1  # what NumPy and torch both take
+
+
 def check_seed(seed: int) -> None:
     """Check `--seed`.
 
     Raises:
-        OptionError: below 0.
+        OptionError: below 0, or beyond 63 bits.
     """
-    if seed < 0:
-        raise OptionError("--seed", expected="0 or more", found=str(seed))
+    if not 0 <= seed <= HIGHEST_SEED:
+        raise OptionError("--seed", expected=f"a whole number from 0 to {HIGHEST_SEED}", found=str(seed))
 
 
 def labels_amount(text: str) -> tuple[float, int]:

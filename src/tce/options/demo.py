@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tce.errors import OptionError
+from tce.options.checks import check_seed
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,4 @@ class DemoOptions:
         for flag, value in (("--epochs", self.epochs), ("--workers", self.workers)):
             if value < 1:
                 raise OptionError(flag, "1 or more", str(value))
+        check_seed(self.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tce.options.checks import at_least
+from tce.options.checks import at_least, check_seed
 
 RANDOM_MODEL = "resnet50"  # the 2020 release's default network
 
@@ -41,3 +41,4 @@ class NetworkOptions:
             ("--output-size", self.output_size),
         ):
             at_least(flag, value, 1)
+        check_seed(self.seed)

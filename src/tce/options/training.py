@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
-from tce.options.checks import at_least, check_choices, within
+from tce.options.checks import at_least, check_choices, check_seed, within
 from tce.recipes import recipe_text
 
 # Several epochs as words, or as the 2020 release wrote them: 350,400.
@@ -114,7 +114,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        at_least("--seed", self.seed, 0)
+        check_seed(self.seed)
         at_least("--workers", self.workers, 1)
         at_least("--checkpoint-minutes", self.checkpoint_minutes, 0)
         at_least("--keep", self.keep, 1)

@@ -21,10 +21,10 @@ from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.options.training import OptimOptions, RunOptions
 from tce.progress import Progress
+from tce.signals import StopSignals
 from tce.train.optim import learning_rate, load_optimizer_state, make_optimizer
 from tce.train.run_folder import RunFolder
 from tce.train.run_log import TIMING_COLUMNS
-from tce.train.signals import StopSignals
 
 log = logging.getLogger("tce.train")
 
@@ -242,16 +242,16 @@ class Trainer:
         if self.step == 0 and self._validation_interval:
             self._write({}, self.task.validate())
         batches = self.task.batches(self.step * self.optim.accumulate)
-        with StopSignals() as signals, Progress(end, self.task.name, "step", self.step) as progress:
+        with StopSignals(self._kept) as signals, Progress(end, self.task.name, "step", self.step) as progress:
             while self.step < end:
                 self.one_step(batches)
                 progress.update(1, **self._brief())
                 stop, due = self.context.any_rank(signals.stop_requested is not None, self._checkpoint_due())
                 if stop or due or self.step == end:
                     self.save()
-                if stop and self.step < end:
+                if stop:
                     raise Interrupted(
-                        self._how_to_go_on(signals.stop_requested or "another process's signal")
+                        self._how_to_resume(signals.stop_requested or "another process's signal")
                     )
         return self.last
 
@@ -362,9 +362,17 @@ class Trainer:
             return "nothing was saved yet"
         return f"the network of step {self.folder.saved_step} is in {self.folder.model_file}"
 
-    def _how_to_go_on(self, why: str) -> str:
+    def _kept(self) -> str:
+        if self.folder is None:
+            return "the main process knows what was saved"
+        saved = self.folder.saved_step
+        if saved < 0:
+            return f"no step was saved in {self.folder.path} yet"
+        return f"step {saved} is saved in {self.folder.path}, later steps are not; continue with --resume"
+
+    def _how_to_resume(self, why: str) -> str:
         where = self.folder.path if self.folder is not None else "the run folder"
-        return f"{why}: step {self.step} is saved in {where}; repeat the command with --resume to go on"
+        return f"{why}: step {self.step} is saved in {where}; repeat the command with --resume to continue"
 
     @contextmanager
     def _disk(self) -> Iterator[None]:

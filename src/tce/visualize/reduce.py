@@ -241,7 +241,7 @@ def _tsne(
         negative_gradient_method="bh" if num_dims > 2 or len(scaled) <= 10_000 else "fft",
         callbacks=advance,
         callbacks_every_iters=50,
-        random_state=seed,
+        random_state=seed % 2**32,  # NumPy's older generators take 32 bits
         n_jobs=jobs,
         verbose=debug,
     )
