@@ -246,3 +246,29 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert message in said[0]
+
+
+def test_onnxruntime_embeds_as_torch_does():
+    frames = np.random.default_rng(0).integers(0, 256, (9, 40, 50, 3), np.uint8)
+    encoder = build_encoder("resnet18", 8, image_size=32, seed=0)
+    expected = embed(frames, encoder, batch_size=4, device="cpu")
+    found = embed(frames, encoder, batch_size=4, device="cpu", engine="onnxruntime")
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_layer_features_leaves_the_head_out():
+    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    encoder = build_encoder("resnet18", 8, image_size=32, seed=0).eval()
+    found = embed(frames, encoder, device="cpu", layer="features")
+    with torch.no_grad():
+        features = encoder.features(encoder.preprocess(frames))
+    np.testing.assert_allclose(found, torch.nn.functional.normalize(features, dim=1).numpy(), atol=1e-5)
+    with pytest.raises(OptionError, match="--layer; expected features or embedding; found 'logits'"):
+        embed(frames, encoder, device="cpu", layer="logits")
+
+
+def test_a_network_of_random_weights_embeds_with_its_features():
+    encoder, _ = tce.embedding.gather.open_encoder(NetworkOptions(model="resnet18"))
+    assert (encoder.config.head, encoder.embedding_size) == ("none", 512)
+    encoder, _ = tce.embedding.gather.open_encoder(NetworkOptions(model="resnet18", output_size=16))
+    assert encoder.embedding_size == 16

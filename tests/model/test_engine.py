@@ -66,7 +66,7 @@ def test_without_onnxruntime_auto_is_torch_and_asking_for_it_is_told(monkeypatch
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     encoder = build_encoder("resnet18").eval()
     assert pick_engine(encoder, "auto", 32).name == "torch"
-    with pytest.raises(TceError, match=r"--engine onnxruntime; .*pip install 'tce-video\[export\]'"):
+    with pytest.raises(TceError, match=r"--engine onnxruntime; .*pip install onnx onnxruntime"):
         pick_engine(encoder, "onnxruntime", 32)
 
 

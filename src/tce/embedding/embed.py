@@ -6,7 +6,7 @@ import dataclasses
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tce.model.encoder import FrameEncoder
+    from tce.model.engine import FeatureEngine
 
 CHUNK_BYTES = 32 << 20  # of decoded frames; three such chunks are alive at a time
 CHUNKS_AHEAD = 2
+LAYERS = ("features", "embedding")
 
 Frames = NDArray[np.uint8]  # [n, H, W, 3] RGB
 Item = TypeVar("Item")
@@ -56,6 +58,8 @@ def embed(
     device: str = "auto",
     precision: str = "float32",
     every: int = 1,
+    engine: str = "torch",
+    layer: str = "embedding",
 ) -> NDArray[np.float32]:
     """Embeddings of a video's frames, in order, in memory that does not grow with its pixels.
 
@@ -67,6 +71,8 @@ def embed(
         device: "auto", "cpu", "cuda" or "cuda:1".
         precision: "float32", "bf16", or "auto": the faster one on this device.
         every: take every n-th frame.
+        engine: "torch", "onnxruntime", or "auto": the faster one, see `tce.model.engine.pick_engine`.
+        layer: "embedding", or "features": the backbone's, before the head.
 
     Returns:
         float32 [N, D], a unit vector a frame.
@@ -82,7 +88,9 @@ def embed(
         video = source
     else:
         video = _Array(np.asarray(source))
-    ((_, outcome),) = embed_videos([video], encoder, batch_size, image_size, device, precision, every)
+    ((_, outcome),) = embed_videos(
+        [video], encoder, batch_size, image_size, device, precision, every, engine=engine, layer=layer
+    )
     if isinstance(outcome, Exception):
         raise outcome
     return outcome.embeddings
@@ -97,6 +105,9 @@ def embed_videos(
     precision: str = "float32",
     every: int = 1,
     progress: Progress | None = None,
+    engine: str = "torch",
+    layer: str = "embedding",
+    frames: int | None = None,
 ) -> Iterator[tuple[int, Embedded | Exception]]:
     """Embed videos one after the other; a batch may hold frames of several, so short ones cost no more.
 
@@ -109,13 +120,17 @@ def embed_videos(
         precision: "float32", "bf16", or "auto": the faster one on this device.
         every: take every n-th frame.
         progress: counts frames.
+        engine: as for `embed`.
+        layer: as for `embed`.
+        frames: how many frames will come, where known: with "auto", a few hundred are not worth a choice.
 
     Yields:
         position in `videos` and its embeddings, or why there are none (VideoError, OSError); in order.
     """
     import torch
 
-    from tce.device import autocast, choose_precision, pick_device
+    from tce.device import choose_precision, pick_device
+    from tce.model.engine import pick_engine
 
     for name, value in (("batch_size", batch_size), ("every", every)):
         if value < 1:
@@ -124,6 +139,7 @@ def embed_videos(
     precision = choose_precision(precision, place)
     training = encoder.training
     encoder.to(place).eval()
+    forward = _forward(encoder, pick_engine(encoder, engine, image_size, precision, frames), layer)
     waiting = _Waiting()
     try:
         for part in ahead(_decode(videos, every, batch_size), CHUNKS_AHEAD):
@@ -133,18 +149,32 @@ def embed_videos(
             else:
                 waiting.ended.append(part)
             if waiting.count >= batch_size:
-                with torch.inference_mode(), autocast(place, precision):
-                    count = waiting.embed(encoder)
+                count = waiting.embed(forward)
                 if progress is not None:
                     progress.update(count)
                 yield from waiting.finished()
-        with torch.inference_mode(), autocast(place, precision):
-            count = waiting.embed(encoder)
+        count = waiting.embed(forward)
         if progress is not None:
             progress.update(count)
         yield from waiting.finished()
     finally:
         encoder.train(training)
+
+
+def _forward(encoder: FrameEncoder, engine: FeatureEngine, layer: str) -> Callable[[Tensor], Tensor]:
+    """From normalised images [B, 3, h, w] to the unit vectors [B, D] of a layer."""
+    import torch
+    from torch.nn import functional
+
+    if layer not in LAYERS:
+        raise OptionError("--layer", expected=" or ".join(LAYERS), found=repr(layer))
+
+    @torch.inference_mode()
+    def forward(images: Tensor) -> Tensor:
+        features = engine(images)
+        return encoder.project(features) if layer == "embedding" else functional.normalize(features, dim=1)
+
+    return forward
 
 
 @dataclass
@@ -178,7 +208,7 @@ class _Waiting:
         self.images.append(images)
         self.index.setdefault(part.video, []).append(part.index)
 
-    def embed(self, encoder: FrameEncoder) -> int:
+    def embed(self, forward: Callable[[Tensor], Tensor]) -> int:
         """Run the network on what waits; how many frames that were."""
         import torch
 
@@ -186,7 +216,7 @@ class _Waiting:
             return 0
         counts = [len(images) for images in self.images]
         batch = self.images[0] if len(counts) == 1 else torch.cat(self.images)
-        for owner, vectors in zip(self.owners, encoder(batch).split(counts)):
+        for owner, vectors in zip(self.owners, forward(batch).split(counts)):
             self.vectors.setdefault(owner, []).append(vectors)
         self.owners, self.images = [], []
         return sum(counts)

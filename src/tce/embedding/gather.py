@@ -14,7 +14,7 @@ import numpy as np
 from tce.embedding.embed import Embedded, embed_videos
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
-from tce.options.network import RANDOM_MODEL, RANDOM_SIZE, NetworkOptions
+from tce.options.network import RANDOM_MODEL, NetworkOptions
 from tce.progress import Progress
 from tce.video.open_video import Video, open_video
 
@@ -66,13 +66,15 @@ def open_encoder(options: NetworkOptions) -> tuple[FrameEncoder, str]:
         place = Path(options.ckpt).absolute()
         # Every run's network has the same file name; the run's tells more.
         name = place.parent.name if place.name == "model.safetensors" else place.name
+        if options.ckpt == encoder.config.architecture:
+            name = "ImageNet weights"
         return encoder, f"{encoder.config.architecture}, {name}"
     if model is not None and ":" in model:  # such networks bring their own weights
         encoder = build_encoder(model, head="none", image_size=options.image_size, seed=options.seed)
         return encoder, model
-    encoder = build_encoder(
-        model or RANDOM_MODEL, embedding_size=options.output_size or RANDOM_SIZE, seed=options.seed
-    )
+    # A random head would only lose what random features still hold.
+    size, head = options.output_size or 1, "none" if options.output_size is None else "linear"
+    encoder = build_encoder(model or RANDOM_MODEL, size, head, seed=options.seed)
     name = encoder.config.architecture
     log.warning("no --ckpt: %s has random weights (seed %d)", name, options.seed)
     return encoder.eval(), f"{name}, random weights"
@@ -131,6 +133,9 @@ def gather(
                 network.precision,
                 every,
                 progress,
+                network.engine,
+                network.layer or "embedding",
+                total,
             )
             for number, outcome in outcomes:
                 if isinstance(outcome, Exception):

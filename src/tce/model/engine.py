@@ -77,9 +77,8 @@ def pick_engine(
         raise OptionError("--engine", expected=", ".join(ENGINES), found=repr(engine))
     reference = _torch_engine(encoder, precision)
     on_cpu = encoder.device.type == "cpu"
-    if engine == "torch" or (
-        engine == "auto" and not (on_cpu and (frames is None or frames >= WORTH_MEASURING))
-    ):
+    pays = on_cpu and (frames is None or frames >= WORTH_MEASURING)
+    if engine == "torch" or (engine == "auto" and not pays):
         return reference
     if not on_cpu:
         raise OptionError(
@@ -120,7 +119,7 @@ def _onnx_engine(backbone: nn.Module, size: int) -> FeatureEngine:
             "--engine onnxruntime",
             expected="onnx and onnxruntime",
             found=str(error),
-            fix="pip install 'tce-video[export]', or use --engine torch",
+            fix="pip install onnx onnxruntime, or use --engine torch",
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -91,7 +91,7 @@ def _require_onnx() -> None:
             "tce export",
             expected="onnx and onnxruntime",
             found=str(error),
-            fix="pip install 'tce-video[export]'",
+            fix="pip install onnx onnxruntime",
         ) from error
 
 

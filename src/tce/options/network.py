@@ -10,19 +10,16 @@ from tce.options.checks import at_least, check_seed
 RANDOM_MODEL = "resnet50"  # the 2020 release's default network
 
 
-RANDOM_SIZE = 128  # numbers in the paper's embeddings
-
-
 @dataclass(frozen=True)
 class NetworkOptions:
     """Which network embeds the frames, and how it runs."""
 
     ckpt: str | None = None
-    """Checkpoint in any known format, or a run folder; unset: random weights, which is said."""
+    """Checkpoint in any known format, a run folder, or lite2, lite0 or hf:NAME; unset: random weights."""
     model: str | None = None
     """resnet18, 34, 50, 101, 152, hf:FOLDER_OR_NAME or package.module:callable; unset: what --ckpt says."""
     output_size: int | None = None
-    """Numbers in an embedding of a network with random weights; unset: 128, as in the paper."""
+    """Numbers of a random head on a network with random weights; unset: the backbone's features, no head."""
     image_size: int | None = None
     """Side of the network's input in pixels; unset: the size it was trained for."""
     batch_size: int = 64
@@ -31,6 +28,10 @@ class NetworkOptions:
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
+    engine: Literal["auto", "torch", "onnxruntime"] = "auto"
+    """What runs the backbone; auto measures PyTorch and ONNX Runtime and takes the faster one."""
+    layer: Literal["features", "embedding"] | None = None
+    """Which vectors: the embedding or the backbone's features; unset: the embedding where it was trained."""
     seed: int = 0
     """Decides random weights, and the map of `tce tsne`."""
 
