@@ -394,7 +394,7 @@ def test_descriptions_are_checked(tmp_path, ours, change, told):
 def test_a_description_that_is_no_json(tmp_path, ours):
     path = save_model(tmp_path, ours)
     save_file(load_file(path), path, metadata={"tce": "{"})
-    with pytest.raises(TceError, match="a description in JSON"):
+    with pytest.raises(TceError, match="its description; expected JSON"):
         load_encoder(path)
 
 

@@ -17,7 +17,8 @@ import torch
 
 from tce.errors import TceError
 from tce.model import unpickle
-from tce.model.unpickle import UnsafePickle, load_array_pickle, load_pickle
+from tce.model.tensor_file import load_torch_file
+from tce.model.unpickle import UnsafePickle, load_array_pickle
 
 LAYOUTS = {"zip": True, "before-1.6": False}
 
@@ -80,7 +81,7 @@ def test_training_files_come_back_whole(save, yacs):
     path = save(content)
     for name in ("yacs", "yacs.config"):
         sys.modules.pop(name)
-    found = load_pickle(path)
+    found = load_torch_file(path)
     assert "yacs" not in sys.modules and "yacs.config" not in sys.modules
     for name, value in content["state_dict"].items():
         assert torch.equal(found["state_dict"][name], value)
@@ -137,7 +138,7 @@ def test_files_of_python_2_and_torch_0_4(tmp_path):
         _use_new_zipfile_serialization=False,
     )
     assert b"U" in path.read_bytes() or b"T" in path.read_bytes()
-    found = load_pickle(path)
+    found = load_torch_file(path)
     assert list(found["model"]) == ["module.conv1.weight"]
     assert torch.equal(found["model"]["module.conv1.weight"], state["module.conv1.weight"])
     assert found["name"] == "caf\xe9"
@@ -190,7 +191,7 @@ def test_nothing_named_by_a_file_runs(save, tmp_path, place, name, make):
     mark = tmp_path / "it-ran"
     path = save(wrappers(make(mark))[place])
     with pytest.raises(UnsafePickle, match=f"it asks to run {name}, which was refused") as caught:
-        load_pickle(path)
+        load_torch_file(path)
     assert str(path) in str(caught.value)
     assert not mark.exists()
 
@@ -211,7 +212,7 @@ def test_nothing_named_by_a_file_is_imported(save, tmp_path, monkeypatch):
     path = save({"model": {"a": torch.zeros(1)}, "config": Thing()})
     del sys.modules["innocent_name"]
     with pytest.raises(UnsafePickle, match=r"innocent_name\.Thing"):
-        load_pickle(path)
+        load_torch_file(path)
     assert "innocent_name" not in sys.modules
     assert not (tmp_path / "it-ran").exists()
 
@@ -286,11 +287,11 @@ def test_programs_and_archives_are_refused(tmp_path):
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.trace(Net(), torch.zeros(1)), path)
     with pytest.raises(TceError, match=r"TorchScript program; save the model's state_dict\(\)"):
-        load_pickle(path)
+        load_torch_file(path)
     with tarfile.open(tmp_path / "old.tar", "w") as archive:
         archive.add(path, "storages")
     with pytest.raises(TceError, match="a tar archive"):
-        load_pickle(tmp_path / "old.tar")
+        load_torch_file(tmp_path / "old.tar")
 
 
 # ---- damaged files
@@ -302,7 +303,7 @@ def test_truncated_files_are_told(save):
     for size in [*range(0, min(len(whole), 300), 7), *np.linspace(300, len(whole) - 1, 40).astype(int)]:
         path.write_bytes(whole[:size])
         with pytest.raises(TceError) as caught:
-            load_pickle(path)
+            load_torch_file(path)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
 
@@ -317,7 +318,7 @@ def test_damaged_bytes_raise_nothing_else(save):
             data[rng.randrange(len(data))] = rng.randrange(256)
         path.write_bytes(data)
         try:
-            load_pickle(path)
+            load_torch_file(path)
         except TceError as error:
             assert "\n" not in str(error)
 
@@ -334,14 +335,14 @@ def test_other_files_are_told(tmp_path, data, found):
     path = tmp_path / "file.pth"
     path.write_bytes(data)
     with pytest.raises(TceError, match=f"file.pth; expected a file written by torch.save; found .*{found}"):
-        load_pickle(path)
+        load_torch_file(path)
 
 
 def test_missing_files_and_folders_are_told(tmp_path):
     with pytest.raises(TceError, match="no such file"):
-        load_pickle(tmp_path / "none.pth")
+        load_torch_file(tmp_path / "none.pth")
     with pytest.raises(TceError, match="a folder"):
-        load_pickle(tmp_path)
+        load_torch_file(tmp_path)
 
 
 # ---- arrays

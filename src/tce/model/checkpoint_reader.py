@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +28,7 @@ from tce.model.classifier import ClassifierConfig
 from tce.model.efficientnet_lite import VARIANTS
 from tce.model.encoder import EncoderConfig, build_encoder, build_start
 from tce.model.resnet import DEPTHS, canonical_name
-from tce.model.unpickle import load_pickle
+from tce.model.tensor_file import brief, check_json, parse_json, read_json, read_tensors
 
 log = logging.getLogger("tce.model")
 
@@ -111,64 +109,31 @@ def start_name(path: Place) -> str | None:
     if not description.is_file():
         return None
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_json(description)
+    except TceError:
         return None
     return f"hf:{path}" if isinstance(content, dict) and "model_type" in content else None
 
 
 def _read(file: Path) -> tuple[Any, dict[str, Any] | None]:
     """A file's content, and its description where it is one of ours."""
-    if _is_safetensors(file):
-        return _read_safetensors(file)
-    content = load_pickle(file)
-    if isinstance(content, Mapping) and KEY in content:
+    content, header = read_tensors(file)
+    if KEY in header:
+        return content, _parse(header[KEY], str(file))
+    if isinstance(content, Mapping) and KEY in content:  # a training state
         return content.get("model"), _parse(content[KEY], str(file))
     return content, None
 
 
-def _is_safetensors(file: Path) -> bool:
-    """By its first bytes: the length of a JSON header, and its brace."""
-    if file.suffix == ".safetensors":
-        return True
-    with file.open("rb") as opened:
-        start = opened.read(9)
-    if len(start) < 9 or start[8:] != b"{":
-        return False
-    return struct.unpack("<Q", start[:8])[0] <= file.stat().st_size - 8
-
-
-def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    from safetensors import SafetensorError, safe_open
-
-    if file.stat().st_size == 0:
-        raise TceError(str(file), expected="a safetensors file", found="an empty file")
-    try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-            # Copies: the tensors as given are windows on the file, and change with it.
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise TceError(
-            str(file),
-            expected="a safetensors file",
-            found=f"something else, or a damaged file ({error})",
-            fix="fetch or copy it again",
-        ) from error
-    return tensors, _parse(metadata[KEY], str(file)) if KEY in metadata else None
-
-
 def _parse(header: Any, path: str) -> dict[str, Any]:
-    try:
-        description = json.loads(header) if isinstance(header, str) else header
-    except ValueError as error:
-        raise TceError(path, expected="a description in JSON", found=str(error)) from error
+    what = f"{path}: its description"
+    description = parse_json(header, what) if isinstance(header, str) else check_json(header, what)
     if not isinstance(description, dict) or description.get("format") != OURS:
-        raise TceError(path, expected="a description of a tce model", found=str(description)[:80])
+        raise TceError(path, expected="a description of a tce model", found="another one")
     version = description.get("version")
-    if version != VERSION:
+    if version != VERSION or version is True:
         fix = "update tce" if isinstance(version, int) and version > VERSION else ""
-        raise TceError(path, expected=f"version {VERSION} of the format", found=repr(version), fix=fix)
+        raise TceError(path, expected=f"version {VERSION} of the format", found=brief(version), fix=fix)
     return description
 
 
@@ -252,7 +217,11 @@ def _foreign(content: Any, model: str, path: str) -> Contents:
 
 
 def _plain_tensors(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
-    """Dense finite float32; batch norm's counters, which files before torch 0.4.1 lack, are zero."""
+    """Dense finite float32; batch norm's counters, which files before torch 0.4.1 lack, are zero.
+
+    Raises:
+        TceError: NaN, infinity or a negative variance in one of them.
+    """
     plain = {}
     for name, value in state.items():
         value = value.detach()
@@ -260,6 +229,8 @@ def _plain_tensors(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
             value = value.to(torch.float32)
             if not torch.isfinite(value).all():
                 raise TceError(path, expected="weights that are numbers", found=f"NaN or infinity in {name}")
+        if name.endswith("running_var") and not value.is_complex() and (value < 0).any():
+            raise TceError(path, expected="variances of 0 or more", found=f"a negative one in {name}")
         plain[name] = value.contiguous()
     for name in list(plain):
         stem, _, last = name.rpartition(".")

@@ -1,32 +1,47 @@
-"""Reading pickled checkpoints and arrays without running what they name.
+"""Read pickles without running what they name, in memory and time bounded by the file's size.
 
 A pickle names functions that its reader is to import and call; that is how a downloaded file runs code. Here
 a name is looked up in an exact list and nowhere else: torch's tensor rebuilders, plain containers, NumPy's
 scalars and arrays, and configuration objects that become inert mappings. Every other name is refused by name,
 before anything is imported. (`torch.load(weights_only=True)` would refuse the later TCE files for their yacs
-configuration, and torch's helper that lists foreign names cannot read the layout of torch before 1.6.)
+configuration, and its messages advise to load without it.)
+
+The unpickler is Python's own one in Python, not in C: each of its instructions can be overridden, so that no
+instruction costs more than the bytes it was written with.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import pickle
 import re
-import tarfile
+import stat
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from tce.errors import TceError
+from tce.io import unpacked_limit
+
+SECONDS = 60.0  # for a pickle's instructions, and one more for each of its megabytes
+LONGEST_KEY = 4096
+SCALARS = (str, bytes, int, float, complex, bool, type(None))
 
 
 class UnsafePickle(TceError):
     """A pickle that names something outside the list; nothing of it was imported or called."""
+
+
+class RefusedContent(Exception):
+    """Content that is not read: what was found, and what to do (`args`)."""
 
 
 class Inert(dict):
@@ -38,7 +53,7 @@ class Inert(dict):
 
 
 class _Call:
-    """A function that a pickle may call, but not alter: its state cannot be set."""
+    """A function that a pickle may call, but not alter."""
 
     __slots__ = ("_function",)
 
@@ -48,9 +63,6 @@ class _Call:
     def __call__(self, *arguments: Any) -> Any:
         return self._function(*arguments)
 
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("a pickle tried to alter a function")
-
 
 class _DType:
     """A NumPy type out of a pickle: numbers, truth values and strings, never Python objects."""
@@ -58,7 +70,7 @@ class _DType:
     def __init__(self, code: Any, *_: Any):
         code = code.decode("latin1") if isinstance(code, bytes) else code
         if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?[biufcSU]\d{1,6}", code):
-            raise pickle.UnpicklingError(f"an array of type {code!r}: only numbers and strings are read")
+            raise pickle.UnpicklingError("an array of another type than numbers and strings")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -101,21 +113,69 @@ def _scalar(kind: Any, data: Any = b"") -> Any:
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"text in the encoding {encoding!r}")
+        raise pickle.UnpicklingError("text in another encoding than latin1")
     return text.encode("latin1")
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    """A tensor on a storage, which is a flat tensor here; `as_strided` never reaches outside it."""
+    if not isinstance(storage, torch.Tensor):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    # torch's own rebuilder would enlarge the storage to whatever size the file declares.
+    return storage.as_strided(size, stride, storage.storage_offset() + offset)
+
+
+def _parameter(data: Any, *_: Any) -> torch.Tensor:
+    if not isinstance(data, torch.Tensor):
+        raise pickle.UnpicklingError("a parameter without a tensor")
+    return data
+
+
+def _mapping(kind: type[dict]) -> Callable[..., dict]:
+    def build(entries: Any = (), *_: Any) -> dict:
+        pairs = list(entries.items()) if isinstance(entries, dict) else [(k, v) for k, v in entries]
+        return kind((_checked_key(key), value) for key, value in pairs)
+
+    return build
+
+
+def _members(kind: type) -> Callable[..., Any]:
+    return lambda items=(): kind([_checked_key(item) for item in items])
+
+
+def _checked_key(key: Any) -> Any:
+    """`key` itself, where hashing and comparing it is quick: nested tuples can take for ever.
+
+    Raises:
+        pickle.UnpicklingError: it is of another kind.
+    """
+    parts = key if type(key) is tuple and len(key) <= 100 else (key,)
+    for part in parts:
+        long = isinstance(part, str | bytes) and len(part) > LONGEST_KEY
+        if not isinstance(part, (*SCALARS, torch.dtype)) or long:
+            raise pickle.UnpicklingError("a key that is neither short text nor a number")
+        if isinstance(part, int) and part.bit_length() > 64:
+            raise pickle.UnpicklingError("a key that is a number of more than 64 bits")
+    return key
 
 
 def _tensors() -> dict[tuple[str, str], Any]:
     """The names of torch: what rebuilds tensors from storages, sizes, devices and number types."""
-    rebuild = torch._utils
     names: dict[tuple[str, str], Any] = {
-        ("torch._utils", name): _Call(getattr(rebuild, name))
-        for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
+        ("torch._utils", "_rebuild_tensor"): _Call(_rebuild_tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): _Call(_rebuild_tensor),
+        ("torch._utils", "_rebuild_parameter"): _Call(_parameter),
+        ("torch", "Size"): _Call(lambda sizes=(): torch.Size(sizes)),
+        ("torch", "device"): _Call(lambda *_: torch.device("cpu")),
+        ("torch.storage", "UntypedStorage"): torch.uint8,
+        ("torch", "UntypedStorage"): torch.uint8,
     }
-    names[("torch", "Size")] = _Call(lambda sizes=(): torch.Size(sizes))
-    names[("torch", "device")] = _Call(lambda *_: torch.device("cpu"))
     kinds = "float16 float32 float64 bfloat16 complex64 complex128 uint8 int8 int16 int32 int64 bool"
     names.update({("torch", kind): getattr(torch, kind) for kind in kinds.split()})
+    storages = "Half Float Double BFloat16 ComplexFloat ComplexDouble Byte Char Short Int Long Bool"
+    for kind, storage in zip(kinds.split(), storages.split(), strict=True):
+        for module in ("torch", "torch.cuda"):
+            names[module, f"{storage}Storage"] = getattr(torch, kind)
     return names
 
 
@@ -133,8 +193,8 @@ def _arrays() -> dict[tuple[str, str], Any]:
 
 def _containers() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("collections", "Counter"): _Call(dict),
+        ("collections", "OrderedDict"): _Call(_mapping(OrderedDict)),
+        ("collections", "Counter"): _Call(_mapping(dict)),
         ("collections", "defaultdict"): _Call(lambda *_: {}),
         ("_codecs", "encode"): _Call(_encode),
         # What configurations are kept in, by name: as mappings, without their code.
@@ -142,18 +202,33 @@ def _containers() -> dict[tuple[str, str], Any]:
         ("argparse", "Namespace"): Inert,
     }
     for module in ("builtins", "__builtin__"):  # Python 3 and 2
-        for kind in (dict, list, tuple, set, frozenset, complex):
-            names[(module, kind.__name__)] = _Call(kind)
+        names[(module, "dict")] = _Call(_mapping(dict))
+        names.update({(module, kind.__name__): _Call(kind) for kind in (list, tuple, complex)})
+        names.update({(module, kind.__name__): _Call(_members(kind)) for kind in (set, frozenset)})
         names[(module, "bytes")] = _Call(lambda *data: _bytes(data[0]) if data else b"")
         names[(module, "bytearray")] = _Call(lambda *data: bytearray(_bytes(data[0]) if data else b""))
     return names
 
 
 ALLOWED = {**_containers(), **_tensors(), **_arrays()}
+BUILT = (Inert, _DType, _Array)  # what may be made without a call, and given a state
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that resolves the names of `ALLOWED` and refuses every other one."""
+class RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # not in its stubs
+    """An unpickler that resolves the names of `ALLOWED`, refuses every other one, and bounds what it makes.
+
+    Args:
+        file: the pickle, an object with `read` and `readline` whose reads end with the data.
+        size: bytes of the pickle, by which memory and time are bounded.
+        storage: from a persistent id to a storage, a flat tensor; None: there are none.
+    """
+
+    def __init__(self, file: Any, size: int, storage: Callable[[Any], torch.Tensor] | None = None):
+        # Python 2's byte strings become text of the same bytes.
+        super().__init__(file, encoding="latin1")
+        self._storage = storage
+        self._left = unpacked_limit(size)
+        self._deadline = time.monotonic() + SECONDS + size / 1e6
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for `module.name` in the list.
@@ -171,30 +246,129 @@ class RestrictedUnpickler(pickle.Unpickler):
                 fix="do not trust this file; ask its author for one with tensors only",
             ) from None
 
+    def persistent_load(self, pid: Any) -> torch.Tensor:
+        """The storage that a tensor names."""
+        if self._storage is None:
+            raise pickle.UnpicklingError("a tensor where there is no storage")
+        return self._storage(pid)
 
-class _PickleModule:
-    """What `torch.load` takes for the pickle module."""
+    def _charge(self, value: Any) -> Any:
+        """`value` itself, once the copies made so far are known to be no larger than the file explains."""
+        if isinstance(value, np.ndarray):
+            self._left -= value.nbytes
+        elif isinstance(value, str | bytes | bytearray):
+            self._left -= len(value)
+        elif isinstance(value, list | tuple | dict | set | frozenset):
+            self._left -= 64 * len(value)
+        if self._left < 0:
+            raise RefusedContent("content that grows far beyond the file's size", "do not trust this file")
+        self._check_time()
+        return value
 
-    Unpickler = RestrictedUnpickler
-    UnpicklingError = pickle.UnpicklingError
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise RefusedContent("content that takes too long to read", "do not trust this file")
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, _Call) and function not in BUILT:
+            raise pickle.UnpicklingError("a call of something that is no function")
+        if function is Inert:
+            function = _mapping(Inert)
+        return self._charge(function(*arguments))
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = self._call(self.stack[-1], arguments)
+
+    def _instantiate(self, kind: Any, arguments: Any) -> None:  # of INST and OBJ
+        self.append(self._call(kind, arguments))
+
+    def _new_object(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = self._call(self.stack[-1], arguments)
+
+    def _new_object_with_keywords(self) -> None:
+        if self.stack.pop():
+            raise pickle.UnpicklingError("an object made with keywords")
+        self._new_object()
+
+    def _build(self) -> None:
+        state, value = self.stack.pop(), self.stack[-1]
+        if isinstance(value, BUILT):
+            value.__setstate__(state)
+            self._charge(value.array if isinstance(value, _Array) else None)
+        elif not isinstance(
+            value, OrderedDict
+        ):  # whose attributes, such as a state dict's versions, are dropped
+            raise pickle.UnpicklingError("a pickle tried to alter a function or a tensor")
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._update(self.stack[-1], (key, value))
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        self._update(self.stack[-1], items)
+
+    def _update(self, mapping: Any, items: Any) -> None:
+        if not isinstance(mapping, dict):
+            raise pickle.UnpicklingError("entries of something that is no mapping")
+        for index in range(0, len(items), 2):
+            if index % 1024 == 0:
+                self._check_time()
+            mapping[_checked_key(items[index])] = items[index + 1]
+
+    def _append(self) -> None:
+        value = self.stack.pop()
+        self._extend(self.stack[-1], [value])
+
+    def _appends(self) -> None:
+        items = self.pop_mark()
+        self._extend(self.stack[-1], items)
 
     @staticmethod
-    def load(file: IO[bytes], **options: Any) -> Any:
-        """The next object of a file."""
-        return RestrictedUnpickler(file, **options).load()
+    def _extend(target: Any, items: Any) -> None:
+        if not isinstance(target, list):
+            raise pickle.UnpicklingError("items of something that is no list")
+        target.extend(items)
 
+    def _add_items(self) -> None:
+        items = self.pop_mark()
+        if not isinstance(self.stack[-1], set):
+            raise pickle.UnpicklingError("members of something that is no set")
+        self.stack[-1].update(_checked_key(item) for item in items)
+        self._check_time()
 
-def load_pickle(path: str | os.PathLike[str]) -> Any:
-    """What `torch.save` wrote, of any torch version, tensors on the CPU; no code of the file's choice runs.
+    def _frozen_set(self) -> None:
+        self.append(frozenset(_checked_key(item) for item in self.pop_mark()))
+        self._check_time()
 
-    Args:
-        path: a file in the zip layout, or in the layout before torch 1.6.
+    def _byte_array(self) -> None:  # Python's own makes room for the declared length first
+        size = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(size)))
 
-    Raises:
-        UnsafePickle: it names something that is not plain data.
-        TceError: it is not such a file, or it is damaged.
-    """
-    return _guarded(Path(path), "a file written by torch.save", _load_tensors)
+    def _refused(self) -> None:
+        raise pickle.UnpicklingError("an instruction that no checkpoint needs")
+
+    dispatch = {  # noqa: RUF012
+        **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _new_object,
+        pickle.NEWOBJ_EX[0]: _new_object_with_keywords,
+        pickle.BUILD[0]: _build,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.APPEND[0]: _append,
+        pickle.APPENDS[0]: _appends,
+        pickle.ADDITEMS[0]: _add_items,
+        pickle.FROZENSET[0]: _frozen_set,
+        pickle.BYTEARRAY8[0]: _byte_array,
+        pickle.EXT1[0]: _refused,
+        pickle.EXT2[0]: _refused,
+        pickle.EXT4[0]: _refused,
+        pickle.NEXT_BUFFER[0]: _refused,
+        pickle.READONLY_BUFFER[0]: _refused,
+    }
 
 
 def load_array_pickle(path: str | os.PathLike[str]) -> np.ndarray:
@@ -208,60 +382,68 @@ def load_array_pickle(path: str | os.PathLike[str]) -> np.ndarray:
         TceError: it is no such file, it is damaged, or it holds something else.
     """
     path = Path(path)
-    content = _guarded(
-        path, "a pickled array", lambda file: RestrictedUnpickler(file, encoding="latin1").load()
-    )
-    if isinstance(content, torch.Tensor):
-        content = content.detach().numpy()
-    try:
-        array = np.asarray(content) if isinstance(content, np.ndarray | list | tuple) else None
-    except ValueError:  # ragged
-        array = None
+
+    def load(file: BinaryIO) -> Any:
+        with mapped(file) as data:
+            return finish(RestrictedUnpickler(data, len(data)).load())
+
+    content = read_guarded(path, "a pickled array", load)
+    array = _as_array(content, unpacked_limit(path.stat().st_size))
     if array is None or array.dtype.kind not in "biufc":
         raise TceError(str(path), expected="a pickled array of numbers", found=type(content).__name__)
     return array
 
 
-def _load_tensors(file: IO[bytes]) -> Any:
-    """What `torch.load` reads with the restricted unpickler, in the two layouts in which it uses that."""
-    start = file.read(4)
-    file.seek(0)
-    if start == b"PK\x03\x04":
-        # Asked of torch's own reader of archives: another one may see other records in a crafted file.
-        records = torch._C.PyTorchFileReader(file).get_all_records()
-        if "constants.pkl" in records:
-            raise _Refused("a TorchScript program", "save the model's state_dict() instead")
-    elif tarfile.is_tarfile(file):
-        raise _Refused("a tar archive", "unpack it first")
-    file.seek(0)
-    # Python 2's byte strings become text of the same bytes. `weights_only` would refuse the 2020 layout and
-    # yacs' configuration; what stands in its place is stricter: our unpickler, an exact list of names.
-    return torch.load(
-        file, map_location="cpu", pickle_module=_PickleModule, weights_only=False, encoding="latin1"
-    )
-
-
-class _Refused(Exception):
-    """Content of another kind: what it is, and what to do."""
-
-
-def _guarded(path: Path, expected: str, load: Callable[[IO[bytes]], Any]) -> Any:
-    """Whatever `load` finds wrong with the file's bytes, as a TceError with the path."""
+def _as_array(content: Any, limit: int) -> np.ndarray | None:
+    """An array, or a list of numbers or of rows of them, as an array of at most `limit` bytes; else None."""
+    if isinstance(content, np.ndarray):
+        return content
+    if not isinstance(content, list | tuple):
+        return None
+    # A file may refer to one row any number of times, so rows are counted before they are copied.
+    size = 0
+    for row in content:
+        size += 8 * np.size(row) if isinstance(row, np.ndarray) else 8 * len(row) if _is_row(row) else 8
+        if size > limit or not (_is_row(row) or isinstance(row, np.ndarray | np.number | int | float)):
+            return None
     try:
-        data = path.open("rb")
-    except IsADirectoryError as error:
-        raise TceError(str(path), expected=expected, found="a folder") from error
-    except FileNotFoundError as error:
-        raise TceError(str(path), expected=expected, found="no such file") from error
-    with data as file:
-        if not file.read(1):
-            raise TceError(str(path), expected=expected, found="an empty file")
-        file.seek(0)
+        return np.asarray(content)
+    except ValueError:  # rows of different lengths
+        return None
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, list | tuple) and all(isinstance(n, int | float | np.number) for n in row)
+
+
+@contextmanager
+def mapped(file: BinaryIO) -> Iterator[mmap.mmap]:
+    """A file's bytes, whose reads never ask for more memory than the file has bytes."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+def read_guarded(path: Path, expected: str, load: Callable[[BinaryIO], Any]) -> Any:
+    """What `load` makes of a file; whatever it finds wrong in there becomes a TceError with the path.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the message.
+        load: from the open file to a value.
+
+    Raises:
+        UnsafePickle: it names something that is not plain data.
+        TceError: no such file, not a file, empty, damaged or refused.
+    """
+    size = require_file(path, expected)
+    if not size:
+        raise TceError(str(path), expected=expected, found="an empty file")
+    with path.open("rb") as file:
         try:
-            return _finish(load(file))
+            return load(file)
         except UnsafePickle as error:
             raise UnsafePickle(str(path), error.expected, error.found, error.fix) from None
-        except _Refused as error:
+        except RefusedContent as error:
             found, fix = error.args
             raise TceError(str(path), expected, found, fix) from None
         except OSError as error:
@@ -271,6 +453,23 @@ def _guarded(path: Path, expected: str, load: Callable[[IO[bytes]], Any]) -> Any
             raise _damaged(path, expected, error) from error
         except Exception as error:  # a damaged pickle can make its reader raise anything
             raise _damaged(path, expected, error) from error
+
+
+def require_file(path: Path, expected: str) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        TceError: there is none, or it is a folder, a pipe or a device.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise TceError(str(path), expected=expected, found="no such file", fix="check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise TceError(str(path), expected=expected, found="a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise TceError(str(path), expected=expected, found="a pipe or a device, not a file")
+    return status.st_size
 
 
 def _damaged(path: Path, expected: str, error: Exception) -> TceError:
@@ -283,18 +482,28 @@ def _damaged(path: Path, expected: str, error: Exception) -> TceError:
     )
 
 
-def _finish(value: Any) -> Any:
-    """`value` with arrays and types in place of what stood for them while reading."""
+def finish(value: Any, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
+    """`value` with arrays and types in place of what stood for them while reading.
+
+    Each object is visited once, however often a file refers to it.
+    """
+    done = {} if done is None else done
+    if id(value) in done:
+        return done[id(value)][1]
+    result = value
+    done[id(value)] = (value, result)  # keeps the object too: its number must not be given to another
     if isinstance(value, _Array):
         if value.array is None:
             raise pickle.UnpicklingError("an array without content")
-        return value.array
-    if isinstance(value, _DType):
-        return value.dtype
-    if isinstance(value, dict):
+        result = value.array
+    elif isinstance(value, _DType):
+        result = value.dtype
+    elif isinstance(value, dict):
         for key, item in value.items():
-            value[key] = _finish(item)
-        return value
-    if type(value) in (list, tuple, set, frozenset):
-        return type(value)(_finish(item) for item in value)
-    return value
+            value[key] = finish(item, done)
+    elif type(value) is list:
+        value[:] = [finish(item, done) for item in value]
+    elif type(value) is tuple:
+        result = tuple(finish(item, done) for item in value)
+    done[id(value)] = (value, result)
+    return result

@@ -1,0 +1,288 @@
+"""Read files of tensors, safetensors and both layouts of `torch.save`, without running code of the file.
+
+Sizes are compared with the file's own before anything is allocated: torch's readers make room for whatever a
+file declares.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import os
+import pickle
+import struct
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tce.errors import TceError
+from tce.io import check_archive, unpacked_limit
+from tce.model.unpickle import RefusedContent, RestrictedUnpickler, finish, mapped, read_guarded, require_file
+
+MOST_JSON = 16 << 20  # bytes of a description; the largest in use are below one megabyte
+MOST_VALUES, DEEPEST = 200_000, 32  # in a description
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the layout before torch 1.6
+EXPECTED = "a file written by torch.save"
+
+
+def read_tensors(path: Path) -> tuple[Any, dict[str, str]]:
+    """What a file of tensors holds, and its header's entries (of a safetensors file; else none).
+
+    Raises:
+        TceError: it is neither a safetensors file nor one of `torch.save`, or it is damaged.
+    """
+    require_file(path, "a checkpoint")
+    content, header = _read_safetensors(path) if _is_safetensors(path) else (load_torch_file(path), {})
+    size = path.stat().st_size
+    total = sum(_bytes_in(content))
+    if total > unpacked_limit(
+        size
+    ):  # a few bytes can stand for any number where a tensor repeats its storage
+        raise TceError(
+            str(path), expected="a checkpoint", found=f"tensors of {total:,} bytes in a file of {size:,}"
+        )
+    return content, header
+
+
+def _bytes_in(content: Any, depth: int = 2) -> Iterator[int]:
+    """Bytes of the tensors in a mapping, and in the mappings in it."""
+    if isinstance(content, Tensor):
+        yield content.numel() * content.element_size()
+    elif isinstance(content, Mapping) and depth:
+        for value in content.values():
+            yield from _bytes_in(value, depth - 1)
+
+
+def _is_safetensors(file: Path) -> bool:
+    """By its first bytes: the length of a JSON header, and its brace."""
+    if file.suffix == ".safetensors":
+        return True
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    if len(start) < 9 or start[8:] != b"{":
+        return False
+    return struct.unpack("<Q", start[:8])[0] <= file.stat().st_size - 8
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    if file.stat().st_size == 0:
+        raise TceError(str(file), expected="a safetensors file", found="an empty file")
+    try:
+        # The library compares the header's offsets with the file's size, and bounds the header.
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            # Copies: the tensors as given are windows on the file, and change with it.
+            return {name: opened.get_tensor(name).clone() for name in opened.keys()}, header  # noqa: SIM118
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise TceError(
+            str(file),
+            expected="a safetensors file",
+            found=f"something else, or a damaged file ({error})",
+            fix="fetch or copy it again",
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        TceError: it is not JSON, nested too deeply or far too large.
+    """
+    size = require_file(path, "a JSON file")
+    if size > MOST_JSON:
+        raise TceError(str(path), expected=f"at most {MOST_JSON:,} bytes of JSON", found=f"{size:,}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TceError(str(path), expected="JSON", found=str(error)) from error
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, what: str) -> Any:
+    """JSON text's content; `what` it is, for the messages.
+
+    Raises:
+        TceError: it is not JSON, nested too deeply or far too large.
+    """
+    try:
+        return check_json(json.loads(text), what)
+    except (ValueError, RecursionError) as error:
+        found = "text nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise TceError(what, expected="JSON", found=found) from error
+
+
+def check_json(value: Any, what: str) -> Any:
+    """`value` itself where it is made of JSON's types, of bounded size and depth.
+
+    A pickle can hold one list a billion times; whoever prints, copies or stores it would never end.
+
+    Raises:
+        TceError: it is not.
+    """
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise TceError(
+                what, expected=f"at most {MOST_VALUES:,} values, {DEEPEST} levels deep", found="more"
+            )
+        if isinstance(item, dict):
+            waiting.extend((key, depth) for key in item)
+            waiting.extend((part, depth + 1) for part in item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend((part, depth + 1) for part in item)
+        elif not isinstance(item, str | int | float | None):
+            raise TceError(what, expected="JSON types", found=type(item).__name__)
+    return value
+
+
+def brief(value: Any) -> str:
+    """A few words on a value out of a file, whatever its size."""
+    if isinstance(value, dict | list | tuple | set):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+
+
+def load_torch_file(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` wrote, of any torch version, tensors on the CPU; no code of the file's choice runs.
+
+    Args:
+        path: a file in the zip layout, or in the layout before torch 1.6.
+
+    Raises:
+        UnsafePickle: it names something that is not plain data.
+        TceError: it is not such a file, it is damaged, or it unpacks to far more than its size.
+    """
+    return read_guarded(Path(path), EXPECTED, _load)
+
+
+def _load(file: BinaryIO) -> Any:
+    start = file.read(4)
+    file.seek(0)
+    if start == b"PK\x03\x04":
+        with zipfile.ZipFile(file) as archive:
+            return _load_zip(archive, os.fstat(file.fileno()).st_size)
+    if tarfile.is_tarfile(file):
+        raise RefusedContent("a tar archive", "unpack it first")
+    with mapped(file) as data:
+        return _load_legacy(data)
+
+
+def _load_zip(archive: zipfile.ZipFile, size: int) -> Any:
+    """The layout since torch 1.6: `data.pkl` in a folder, and a member of `data/` for each storage."""
+    names = archive.namelist()
+    root = names[0].partition("/")[0] if names else ""
+    if f"{root}/constants.pkl" in names:
+        raise RefusedContent("a TorchScript program", "save the model's state_dict() instead")
+    found = check_archive(archive, size)
+    if found is not None:
+        raise RefusedContent(found, "do not trust this file")
+    if f"{root}/data.pkl" not in names:
+        raise RefusedContent("an archive without data.pkl", "give a file written by torch.save")
+    order = archive.read(f"{root}/byteorder").decode() if f"{root}/byteorder" in names else "little"
+    flats: dict[str, Tensor] = {}
+
+    def storage(pid: Any) -> Tensor:
+        _, dtype, key, _, count = pid
+        if key not in flats:
+            flats[key] = _read_member(archive, f"{root}/data/{key}")
+        flat = _typed(flats[key], dtype, order)
+        if len(flat) < count:
+            raise pickle.UnpicklingError(f"a storage of {len(flat)} numbers in place of {count}")
+        return flat
+
+    content = archive.read(f"{root}/data.pkl")
+    return finish(RestrictedUnpickler(io.BytesIO(content), len(content), storage).load())
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> Tensor:
+    """A member's bytes as a flat uint8 tensor."""
+    flat = torch.empty(archive.getinfo(name).file_size, dtype=torch.uint8)
+    if len(flat):
+        with archive.open(name) as member:
+            _fill(flat, member.read)
+    return flat
+
+
+def _fill(flat: Tensor, read: Callable[[int], bytes]) -> None:
+    """Read as many bytes as a flat uint8 tensor holds, a few at a time."""
+    target, at = memoryview(flat.numpy()), 0
+    while at < len(target):
+        piece = read(min(1 << 22, len(target) - at))
+        if not piece:
+            raise EOFError("a storage that ends too early")
+        target[at : at + len(piece)] = piece
+        at += len(piece)
+
+
+def _typed(flat: Tensor, dtype: Any, order: str) -> Tensor:
+    """A flat uint8 tensor as numbers of a type; they share their memory, as tied weights do."""
+    if not isinstance(dtype, torch.dtype):
+        raise pickle.UnpicklingError("a storage without a type")
+    size = dtype.itemsize
+    flat = flat[: len(flat) // size * size]
+    if order != sys.byteorder and size > 1 and len(flat):
+        width = size // 2 if dtype.is_complex else size
+        flat = torch.from_numpy(flat.numpy().reshape(-1, width)[:, ::-1].copy().reshape(-1))
+    return flat.view(dtype)
+
+
+def _load_legacy(data: mmap.mmap) -> Any:
+    """The layout before torch 1.6: pickles of a magic number, versions, the content and the storages' keys.
+
+    Behind them lie the storages, each with its number of elements.
+    """
+    if _next(data) != MAGIC or _next(data) != PROTOCOL:
+        raise pickle.UnpicklingError("no file of torch.save")
+    system = _next(data)
+    little = system.get("little_endian", True) if isinstance(system, dict) else True
+    storages: dict[str, tuple[Tensor, torch.dtype]] = {}
+    left = unpacked_limit(len(data))
+
+    def storage(pid: Any) -> Tensor:
+        nonlocal left
+        kind, dtype, key, _, count, view = pid if len(pid) == 6 else (*pid, None)
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(count, int) or count < 0:
+            raise pickle.UnpicklingError("an unknown kind of tensor")
+        if key not in storages:
+            left -= count * dtype.itemsize
+            if count * dtype.itemsize > len(data) or left < 0:
+                raise RefusedContent(
+                    f"a declared storage of {count * dtype.itemsize:,} bytes in a file of {len(data):,}",
+                    "fetch or copy it again",
+                )
+            storages[key] = torch.zeros(count * dtype.itemsize, dtype=torch.uint8), dtype
+        flat = storages[key][0].view(dtype)
+        if view is not None:
+            _, offset, length = view
+            flat = flat[offset : offset + length]
+        return flat
+
+    content = _next(data, storage)
+    for key in _next(data):
+        flat, dtype = storages[key]
+        count = int(np.frombuffer(data.read(8), "<i8")[0])
+        if count * dtype.itemsize != len(flat):
+            raise pickle.UnpicklingError(f"a storage of {count} numbers in place of another number")
+        _fill(flat, data.read)
+        if not little and len(flat):
+            flat.copy_(_typed(flat, dtype, "big").view(torch.uint8))
+    return finish(content)
+
+
+def _next(data: mmap.mmap, storage: Callable[[Any], Tensor] | None = None) -> Any:
+    """The next object in a file of several pickles."""
+    return RestrictedUnpickler(data, len(data) - data.tell(), storage).load()
