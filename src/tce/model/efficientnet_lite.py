@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tce.errors import OptionError, TceError
+from tce.model.tensor_file import load_torch_file
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def lite_weights(name: str) -> dict[str, Tensor]:
         TceError: the package is not installed, or lacks its file.
     """
     path = _weights_file(name)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_torch_file(path)
     return {key: value for key, value in state.items() if not key.startswith("_fc.")}
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tce.errors import TceError
 from tce.io import atomic
-from tce.model.unpickle import UnsafePickle, load_pickle
+from tce.model.tensor_file import load_torch_file
+from tce.model.unpickle import UnsafePickle
 
 STATE_FORMAT = "tce training state 1"
 
@@ -82,7 +83,7 @@ def load_training_state(path: Path, fix: str) -> dict[str, Any]:
         TceError: the file is damaged, is no training state, or an entry is missing or of the wrong kind.
     """
     try:
-        state = load_pickle(path)
+        state = load_torch_file(path)
     except UnsafePickle as error:
         raise _unusable(path, error.found, fix) from error
     except TceError as error:
