@@ -1,15 +1,21 @@
 import dataclasses
 import json
 import logging
+import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tce import cli
-from tce.errors import TceError
+from tce.errors import TceError, printable
 from tce.result import Result, plain
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = "a\x1b]0;title\x07\x9b31m\u202eb"
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ def echo(options: EchoOptions) -> Result:
         raise KeyboardInterrupt
     if options.fail == "disk":
         raise OSError(28, "No space left on device", "x.bin")
+    if options.fail == "hostile":
+        logging.getLogger("tce").warning("skipped %s", HOSTILE)
+        raise TceError(HOSTILE, found=HOSTILE)
     return Result(f"said {options.word}", {"word": options.word})
 
 
@@ -83,9 +92,7 @@ def test_text_json_and_exit_codes(echo_command, capsys):
     assert cli.main(["echo", "--fail", "disk"]) == 1
     assert capsys.readouterr().err == "tce: x.bin: No space left on device\n"
     assert cli.main(["echo", "--fail", "stop"]) == 130
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["echo", "--no-such-flag"])
-    assert stop.value.code == 2
+    assert cli.main(["echo", "--no-such-flag"]) == 2
 
 
 def test_an_unknown_command_gets_a_hint(capsys):
@@ -101,10 +108,102 @@ def test_plain_makes_json_of_arrays_and_non_finite_numbers():
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
-def test_help_shows_what_an_optional_flag_takes(name, capsys):
-    with pytest.raises(SystemExit):
-        cli.main([name, "--help"])
-    assert "None" not in capsys.readouterr().out
+def test_help_is_plain_and_ends_with_examples(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "None" not in text and "(default" not in text and "╭" not in text
+    assert len(text.splitlines()) <= 80, "two screens at most"
+    examples = text[text.index("\nExamples:") :].splitlines()[2:]
+    assert 1 <= sum(line.startswith(f"  tce {name} ") or line == f"  tce {name}" for line in examples) <= 3
+    assert max(map(len, text.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_flag_is_explained_and_the_usual_ones_exist(name):
+    from tce.help import flags_of
+
+    command = cli.COMMANDS[name]
+    flags = list(flags_of(cli.resolve(command.options)))
+    assert all(flag.text for flag in flags)
+    assert set(command.usual) - {"method"} <= {flag.field for flag in flags}
+    assert all(flag.field in command.usual or not command.usual for flag in flags if flag.required)
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_the_examples_can_be_parsed(name):
+    for example in cli.COMMANDS[name].examples:
+        tce, command, *arguments = shlex.split(example)
+        assert (tce, command) == ("tce", name)
+        cli.parse(name, arguments)
+
+
+def test_help_all_shows_every_flag(capsys):
+    cli.main(["pretrain", "--help"])
+    usual = capsys.readouterr().out
+    cli.main(["pretrain", "--help-all"])
+    everything = capsys.readouterr().out
+    assert "tce pretrain --help-all" in usual and "--temperature" not in usual
+    assert "--temperature" in everything and "--help-all" not in everything
+    assert "usage: tce pretrain DATA --out PATH [options]" in usual  # both are required, whatever the default
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("classify", "tce classify: missing VIDEO, --ckpt; for example: tce classify clip.mp4 --ckpt "),
+        ("embed --inptu a", "tce embed: unknown option --inptu (did you mean --input?); tce embed --help"),
+        ("embed --input a --output b --batch-size x", "tce embed: --batch-size; expected INT; found 'x'; "),
+        ("pretrain a --device", "tce pretrain: --device; expected TEXT; found nothing; "),
+        ("evaluate --protocol foo", "tce evaluate: --protocol; expected frames, "),
+        ("check a b", "tce check: unexpected b; "),
+    ],
+)
+def test_usage_errors_are_one_line(line, expected, capsys):
+    assert cli.main(line.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith(expected) and printed.err.count("\n") == 1
+
+
+def test_control_characters_never_reach_the_terminal(echo_command, capsys):
+    assert cli.main(["echo", "--fail", "hostile"]) == 1
+    assert cli.main(["echo", "--word", HOSTILE]) == 0
+    assert cli.main([HOSTILE]) == 2
+    assert cli.main(["echo", f"--{HOSTILE}"]) == 2
+    printed = capsys.readouterr()
+    text = (printed.out + printed.err).replace("\n", "")
+    assert "title" in text and r"\x1b" in text
+    assert text.isprintable() and "\u202e" not in text
+
+
+def test_printable_keeps_what_is_text():
+    for text in ("café", "日本語", "👩‍🔬", "two\nlines\tand a tab", "שלום"):
+        assert printable(text) == text
+    assert printable("\x00\x7f\x85\udc80\u2028") == r"\x00\x7f\x85\udc80\u2028"
+
+
+@pytest.mark.parametrize("command", ["tce --help", "tce pretrain --help", "finetune.py --help", "tce info ."])
+def test_a_reader_that_goes_away_costs_no_trace(command, tmp_path):
+    program, *arguments = command.split()
+    start = ["-m", "tce"] if program == "tce" else [str(ROOT / program)]
+    with subprocess.Popen(
+        [sys.executable, *start, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        trace = process.stderr.read().decode()
+    assert "Traceback" not in trace and "BrokenPipe" not in trace
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
+    (tmp_path / "übung.mp4").write_bytes(b"no video")
+    done = subprocess.run(
+        [sys.executable, "-m", "tce", "info", "übung.mp4"],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+    )
+    assert done.returncode == 1 and b"Traceback" not in done.stderr and b"bung.mp4" in done.stderr
+    assert done.stderr.isascii()
 
 
 def test_an_optional_flag_is_read_as_its_type_or_unset():

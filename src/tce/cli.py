@@ -1,13 +1,15 @@
-"""The command line: one table from a command's name to its options and its function.
+"""The command line: parse the arguments of one command, run its function, print its result.
 
-A command is a plain library function that takes one frozen dataclass of options and returns a `Result`.
-Flags, help and defaults come from the dataclass. Nothing heavy is imported before the command is known.
+A command is a plain library function that takes one frozen dataclass of options and returns a result; the
+table is in `tce.commands.table`. Nothing heavy is imported before the command is known.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import logging
 import os
@@ -17,94 +19,20 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args
 
-from tce.errors import TceError
+from tce.commands.table import COMMANDS, Command
+from tce.errors import TceError, printable
 
-
-@dataclass(frozen=True)
-class Command:
-    """Where a command lives; both places are `module:name`, the options' module imports no torch."""
-
-    function: str
-    options: str
-    help: str
-    recipes: str = ""  # folder of src/tce/recipes with this command's named recipes
-
-
-COMMANDS = {
-    "demo": Command(
-        "tce.commands.demo:demo",
-        "tce.options.demo:DemoOptions",
-        "see it work on generated clips, in about two minutes",
-    ),
-    "pack": Command(
-        "tce.data.pack:pack",
-        "tce.options.pack:PackOptions",
-        "videos or frame folders -> a collection",
-    ),
-    "check": Command(
-        "tce.data.check:check",
-        "tce.options.check:CheckOptions",
-        "list unreadable footage or damaged rows",
-    ),
-    "pretrain": Command(
-        "tce.train.pretrain:pretrain",
-        "tce.options.pretrain:PretrainOptions",
-        "learn embeddings from unlabelled footage",
-        "pretrain",
-    ),
-    "embed": Command(
-        "tce.embedding.embed:embed_inputs",
-        "tce.options.embed:EmbedOptions",
-        "videos -> embeddings with video, frame and time",
-    ),
-    "tsne": Command(
-        "tce.visualize.tsne:tsne", "tce.options.tsne:TsneOptions", "videos -> a t-SNE picture or film"
-    ),
-    "finetune": Command(
-        "tce.train.finetune:finetune",
-        "tce.options.finetune:FinetuneOptions",
-        "train an action classifier",
-        "finetune",
-    ),
-    "evaluate": Command(
-        "tce.evaluation.evaluate:evaluate",
-        "tce.options.evaluate:EvaluateOptions",
-        "judge a checkpoint by a protocol",
-    ),
-    "compare": Command(
-        "tce.evaluation.compare:compare",
-        "tce.options.compare:CompareOptions",
-        "several results in one table and chart",
-    ),
-    "classify": Command(
-        "tce.evaluation.classify:classify",
-        "tce.options.classify:ClassifyOptions",
-        "a video's top classes over time",
-    ),
-    "convert": Command(
-        "tce.model.convert:convert",
-        "tce.options.convert:ConvertOptions",
-        "any known checkpoint -> model.safetensors",
-    ),
-    "export": Command(
-        "tce.model.export:export", "tce.options.export:ExportOptions", "a checkpoint -> ONNX, checked"
-    ),
-    "info": Command(
-        "tce.commands.info:info",
-        "tce.options.info:InfoOptions",
-        "what a checkpoint, run, collection, dataset or video is",
-    ),
-}
+__all__ = ["COMMANDS", "Command", "OutputOptions", "main", "parse", "report", "resolve", "run"]
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How the command talks."""
+    """What is printed."""
 
     json: bool = False
-    """The result as JSON on standard output; everything else goes to standard error."""
+    """Print the result as JSON on standard output; everything else goes to standard error."""
     verbose: bool = False
-    """Say more about what is being done."""
+    """Log more of what is being done."""
     debug: bool = False
     """Show the full traceback of an error."""
 
@@ -129,13 +57,13 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "Start with `tce demo`, or with your own videos: tce pretrain FOLDER --out RUN",
+            "Start with `tce demo`, or with your own videos: tce info FOLDER",
         ]
     )
 
 
 def _optional(info: Any) -> Any:
-    """How tyro reads and shows `X | None`: as an X, "unset" where it is None, rather than as {None}|X."""
+    """How tyro reads `X | None`: as an X, or as None for the word "unset"."""
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
     some = [kind for kind in get_args(info.type) if kind is not type(None)]
@@ -154,16 +82,42 @@ def _optional(info: Any) -> Any:
 
 
 def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple[Any, OutputOptions]:
-    """A command's options out of its arguments; a `--recipe` gives the defaults that flags override."""
-    import tyro
+    """A command's options out of its arguments; a `--recipe` gives the defaults that flags override.
 
-    command = COMMANDS[name]
+    Raises:
+        SystemExit: after `--help` (0), or a usage error told in one line (2).
+        TceError: options that contradict each other or lie outside their range.
+    """
+    command, prog = COMMANDS[name], prog or f"tce {name}"
     options = resolve(command.options)
     default: Any = dataclasses.MISSING
     if command.recipes:
         from tce.recipes import apply_recipe, named_recipe
 
         default = apply_recipe(options, command.recipes, named_recipe(arguments))
+    asked = {"-h", "--help", "--help-all"} & set(arguments)
+    if asked:
+        from tce.help import flags_of, help_text
+
+        flags, output = list(flags_of(options, default)), list(flags_of(OutputOptions))
+        print(help_text(prog, command, flags, output, "--help-all" in asked))
+        raise SystemExit(0)
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return _read(options, default, arguments, prog)
+    except SystemExit as stop:
+        from tce.help import flags_of, usage_error
+
+        flags = [*flags_of(options, default), *flags_of(OutputOptions)]
+        print(printable(usage_error(prog, command, flags, told.getvalue())), file=sys.stderr)
+        raise SystemExit(2 if stop.code else 0) from None
+
+
+def _read(options: type, default: Any, arguments: Sequence[str], prog: str) -> tuple[Any, OutputOptions]:
+    """Options and output options by tyro, which fills dataclasses from arguments."""
+    import tyro
+
     # Flags stand without their group's name, and the groups without the name of the whole.
     flat: Any = Annotated[options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
     output: Any = Annotated[OutputOptions, tyro.conf.OmitArgPrefixes]
@@ -177,25 +131,45 @@ def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_optional)
     parsed: Any = tyro.cli(
-        both,
-        registry=registry,
-        args=list(arguments),
-        prog=prog or f"tce {name}",
-        description=command.help,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        both, registry=registry, args=list(arguments), prog=prog, config=(tyro.conf.FlagCreatePairsOff,)
     )
     return parsed.options, parsed.output
 
 
 def run(name: str, arguments: Sequence[str], prog: str | None = None) -> int:
-    """Parse and run one command, print its result, and give the exit code (0, 1 or 130)."""
+    """Parse and run one command, print its result, and give the exit code (0, 1, 2 or 130)."""
+    with _standard_streams():
+        try:
+            options, output = parse(name, arguments, prog)
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        except TceError as error:  # options that contradict each other
+            print(f"tce: {error}", file=sys.stderr)
+            return 1
+        function = resolve(COMMANDS[name].function)
+        return report(lambda: function(options), output)
+    return 1  # the reader of our output went away, as `| head` does
+
+
+@contextlib.contextmanager
+def _standard_streams() -> Any:
+    """Prints any name to any terminal or pipe, also to one whose reader goes away."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, a name that is not
     try:
-        options, output = parse(name, arguments, prog)
-    except TceError as error:  # options that contradict each other
-        print(f"tce: {error}", file=sys.stderr)
-        return 1
-    function = resolve(COMMANDS[name].function)
-    return report(lambda: function(options), output)
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Printable(logging.Formatter):
+    """Log lines without control characters: names in them come out of strangers' files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def report(work: Callable[[], Any], output: OutputOptions) -> int:
@@ -204,37 +178,50 @@ def report(work: Callable[[], Any], output: OutputOptions) -> int:
     from tce.result import plain
     from tce.signals import raise_terminations
 
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("tce").setLevel(logging.DEBUG if output.verbose else logging.INFO)
     show_bars()
     try:
         with raise_terminations():
             result = work()
     except KeyboardInterrupt as error:  # commands that keep some of their work say what
-        print(str(error) or "stopped by Ctrl-C", file=sys.stderr)
+        print(printable(str(error)) or "stopped by Ctrl-C", file=sys.stderr)
         return 130
     except TceError as error:
         if output.debug:
             raise
         print(f"tce: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a full disk, a missing right: the system's words name the file
         if output.debug:
             raise
-        print(f"tce: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        text = f"tce: {error.filename or 'input/output'}: {error.strerror or error}"
+        print(printable(text), file=sys.stderr)
         return 1
     if os.environ.get("RANK", "0") != "0":
-        return 0  # of several processes started together the first one speaks
+        return 0  # of several processes started together only the first one prints
     if output.json:
         print(json.dumps(plain(result.figures), sort_keys=True))
     elif result.text:
-        print(result.text)
+        print(printable(result.text))
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `tce` program."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in COMMANDS:
+        return run(arguments[0], arguments[1:])
+    with _standard_streams():
+        return _without_command(arguments)
+    return 1
+
+
+def _without_command(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -243,19 +230,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    name, *rest = arguments
-    if name not in COMMANDS:
-        import difflib
+    import difflib
 
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean `tce {near[0]}`?" if near else "`tce --help` lists the commands"
-        print(f"tce: unknown command {name!r}; {hint}", file=sys.stderr)
-        return 2
-    try:
-        return run(name, rest)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    name = arguments[0]
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean `tce {near[0]}`?" if near else "`tce --help` lists the commands"
+    print(printable(f"tce: unknown command {name!r}; {hint}"), file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

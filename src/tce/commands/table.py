@@ -1,0 +1,170 @@
+"""The table of commands: where each one's function and options live, and what its help shows.
+
+To add a command, add a line here: the options' module in `tce.options` gives flags, help and defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives; both places are `module:name`, and the options' module imports no torch.
+
+    Attributes:
+        function: takes the options and returns a result.
+        options: a frozen dataclass, or one of such groups.
+        help: what it does, an imperative.
+        examples: command lines for the end of its help.
+        usual: flags that `--help` shows, without dashes; the others need `--help-all`. Empty: all.
+        recipes: folder of tce/recipes with this command's named recipes.
+    """
+
+    function: str
+    options: str
+    help: str
+    examples: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
+    recipes: str = ""
+
+
+COMMANDS = {
+    "demo": Command(
+        "tce.commands.demo:demo",
+        "tce.options.demo:DemoOptions",
+        "See it work on generated clips, within three minutes",
+        ("tce demo", "tce demo --out demo"),
+    ),
+    "pack": Command(
+        "tce.data.pack:pack",
+        "tce.options.pack:PackOptions",
+        "Pack videos or frame folders into a collection, which trains and evaluates faster",
+        (
+            "tce pack videos/ --out collection",
+            "tce pack recordings/ --out collection --clip-seconds 10 --fps 10",
+            "tce pack UCF-101/ --out ucf101 --lists UCF_list --split 01",
+        ),
+        (
+            *("footage", "out", "lists", "split", "short_side", "every", "fps", "clip_seconds", "add"),
+            *("split_scenes", "keep_damaged", "replace", "workers", "dry_run"),
+        ),
+    ),
+    "check": Command(
+        "tce.data.check:check",
+        "tce.options.check:CheckOptions",
+        "List videos that cannot be read, or damaged clips of a collection",
+        ("tce check videos/", "tce check videos/ --deep", "tce check collection --json"),
+    ),
+    "pretrain": Command(
+        "tce.train.pretrain:pretrain",
+        "tce.options.pretrain:PretrainOptions",
+        "Pre-train a frame encoder on unlabelled videos",
+        (
+            "tce pretrain videos/ --out runs/mine --recipe quick",
+            "tce pretrain videos/ --out runs/mine --resume",
+            "tce pretrain collection --out runs/split01 --lists UCF_list --split 01 --epochs 50",
+        ),
+        (
+            *(
+                "data",
+                "out",
+                "recipe",
+                "method",
+                "lists",
+                "split",
+                "model",
+                "weights",
+                "image_size",
+                "epochs",
+            ),
+            *("batch_size", "lr", "seed", "workers", "device", "precision", "resume", "force", "show"),
+        ),
+        "pretrain",
+    ),
+    "embed": Command(
+        "tce.embedding.embed:embed_inputs",
+        "tce.options.embed:EmbedOptions",
+        "Embed the frames of videos: vectors with video, frame number and time",
+        (
+            "tce embed --ckpt runs/mine --input clip.mp4 --output clip.npz",
+            "tce embed --ckpt runs/mine --input videos/ --every 5 --output videos.npz",
+            "tce embed --ckpt resnet50.pth --input a.mp4 b.mp4 frames/ --output some.npz --json",
+        ),
+    ),
+    "tsne": Command(
+        "tce.visualize.tsne:tsne",
+        "tce.options.tsne:TsneOptions",
+        "Draw a t-SNE map of videos, as a picture or a film",
+        (
+            "tce tsne --ckpt runs/mine --input a.mp4 b.mp4 --output map.png",
+            "tce tsne --ckpt runs/mine --input a.mp4 --vid --output film.mp4",
+            "tce tsne --embeddings videos.npz --output map.svg",
+        ),
+    ),
+    "finetune": Command(
+        "tce.train.finetune:finetune",
+        "tce.options.finetune:FinetuneOptions",
+        "Train an action classifier on labelled clips, and test it",
+        (
+            "tce finetune --data videos/ --lists lists/ --weights runs/mine --savedir runs/classifier",
+            "tce finetune --data videos/ --weights runs/mine --savedir runs/classifier --labels 5/class",
+            "tce finetune --data videos/ --lists lists/ --split all --savedir runs/scratch",
+        ),
+        (
+            *("data", "lists", "split", "weights", "savedir", "recipe", "model", "image_size"),
+            *("labels", "freeze", "epochs", "batch_size", "lr", "seed", "workers", "device", "precision"),
+            *("resume", "evaluate", "force", "show"),
+        ),
+        "finetune",
+    ),
+    "evaluate": Command(
+        "tce.evaluation.evaluate:evaluate",
+        "tce.options.evaluate:EvaluateOptions",
+        "Evaluate a checkpoint by a protocol: kNN, linear probe, retrieval, coherence, classification",
+        (
+            "tce evaluate --ckpt runs/mine --data videos/ --lists lists/ --split 01 --protocol knn",
+            "tce evaluate --ckpt random --model resnet18 --data videos/ --protocol knn",
+            "tce evaluate --ckpt runs/classifier --data videos/ --lists lists/ --protocol frames --json",
+        ),
+    ),
+    "compare": Command(
+        "tce.evaluation.compare:compare",
+        "tce.options.compare:CompareOptions",
+        "Compare several results in one table and one chart, with paired differences",
+        (
+            "tce compare evaluation/untrained evaluation/mine",
+            "tce compare runs/a runs/b --names A B --output compare.png",
+        ),
+    ),
+    "classify": Command(
+        "tce.evaluation.classify:classify",
+        "tce.options.classify:ClassifyOptions",
+        "Classify videos with a fine-tuned network, over all and along time",
+        (
+            "tce classify clip.mp4 --ckpt runs/classifier",
+            "tce classify clip.mp4 --ckpt runs/classifier --top 3 --json",
+        ),
+    ),
+    "convert": Command(
+        "tce.model.convert:convert",
+        "tce.options.convert:ConvertOptions",
+        "Convert a checkpoint of any known format to model.safetensors",
+        ("tce convert old.pth --output model.safetensors", "tce convert resnet50.pth --output folder/"),
+    ),
+    "export": Command(
+        "tce.model.export:export",
+        "tce.options.export:ExportOptions",
+        "Export a checkpoint to ONNX, checked against ONNX Runtime",
+        (
+            "tce export --ckpt runs/classifier --output classifier.onnx",
+            "tce export --ckpt runs/mine --output encoder.onnx --raw",
+        ),
+    ),
+    "info": Command(
+        "tce.commands.info:info",
+        "tce.options.info:InfoOptions",
+        "Describe a checkpoint, run, collection, dataset, embeddings or video",
+        ("tce info videos/ --sheet sheet.png", "tce info runs/mine", "tce info clip.mp4"),
+    ),
+}
