@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import os
+import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,19 +74,5 @@ def content_hash(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unpacked_limit(size: int) -> int:
-    """Bytes that a file of `size` bytes may unpack to: floats hardly shrink, names shrink at most so far."""
-    return (64 << 20) + 8 * size
-
-
-def check_archive(archive: zipfile.ZipFile, size: int) -> str | None:
-    """What is wrong with a zip archive's declared sizes, before anything of it is unpacked; None if nothing.
-
-    Args:
-        archive: the archive, whose directory says what each member unpacks to.
-        size: bytes of its file.
-    """
-    unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked <= unpacked_limit(size):
-        return None
-    return f"an archive of {size:,} bytes that unpacks to {unpacked:,}"
+import zipfile
+from collections.abc import Iterable, Iterator

@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import pytest
 
+from tce.data.annotations import choose_splits, list_splits
 from tce.data.read_catalog import Catalog, apply_lists, read_catalog
 from tce.errors import OptionError, TceError
 from tests.helpers.lists import rows, touch, write
@@ -285,6 +287,123 @@ def test_kinetics_untrimmed_and_names_that_differ_in_case(tmp_path: Path) -> Non
     assert by_id["Ab3_-xyz012"].split is None and by_id["zzzzzzzzzzz#0-10"].split == "val"
 
 
+@pytest.mark.parametrize("end", ["", "nan", "NaN", " "])
+def test_kinetics_without_an_end_means_to_the_end(end: str, tmp_path: Path) -> None:
+    lists = write(
+        tmp_path / "lists/train.csv", ["label,youtube_id,time_start,time_end,split", f"wave,w1,2,{end},train"]
+    )
+    clip = read_catalog(touch(tmp_path / "data", "w1.mp4"), lists)[0]
+    assert (clip.id, clip.start, clip.end, clip.label) == ("w1#2-", 2.0, None, "wave")
+    write(lists, ["label,youtube_id,time_start,time_end,split", "wave,w1,,3,train"])
+    clip = read_catalog(tmp_path / "data", lists)[0]
+    assert (clip.id, clip.start, clip.end) == ("w1#0-3", 0.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["wave,w1,0,1,train", "wave,w2,0,1,train", "Mét,w3,0,1,train"],
+            "line 4; .*the byte 0xe9; save the file",
+        ),
+        (["wave,w1,0,1,train", "wave,w2,0,1"], "line 3; expected 5 cells as in the header; found 4"),
+        (["wa\0ve,w1,0,1,train"], "line 2; .*a NUL character"),
+        (["wave,w1,soon,1,train"], "line 2; expected times in seconds"),
+        (["wave,w1,0,1e999,train"], "line 2; expected times in seconds"),
+        (["wave,,0,1,train"], "line 2; expected a path"),
+        (["wave,w1,0,1,train", "point,w1,0,1,train"], "each clip once; found 'w1' twice"),
+    ],
+)
+def test_faulty_kinetics_lists_are_named(lines: list[str], message: str, tmp_path: Path) -> None:
+    text = "\n".join(["label,youtube_id,time_start,time_end,split", *lines])
+    (tmp_path / "train.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(TceError, match=message):
+        read_catalog(touch(tmp_path / "data", "w1.mp4", "w2.mp4"), tmp_path / "train.csv")
+
+
+def test_kinetics_with_a_column_twice(tmp_path: Path) -> None:
+    lists = write(tmp_path / "train.csv", ["label,label,youtube_id", "a,b,w1"])
+    with pytest.raises(TceError, match="expected one column `label`; found 2"):
+        read_catalog(touch(tmp_path / "data", "w1.mp4"), lists)
+
+
+# Lists of every dataset in other encodings, with blanks, and with decomposed characters on the disk
+
+DATASETS = {
+    "ucf101": {
+        "classInd.txt": "1 café\n2 wave\n",
+        "trainlist01.txt": "café/v_café_g01_c01.avi 1\nwave/v_wave_g01_c01.avi 2\n",
+        "testlist01.txt": "café/v_café_g02_c01.avi\n",
+    },
+    "hmdb51": {
+        "café_test_split1.txt": "v_café_g01_c01.avi 1\nv_café_g02_c01.avi 2\n",
+        "wave_test_split1.txt": "v_wave_g01_c01.avi 1\n",
+    },
+    "kinetics": {
+        "train.csv": "label, youtube_id, time_start, time_end, split\ncafé, v_café_g01_c01,,, train\n"
+        "wave ,v_wave_g01_c01,,,train\n,,,,\n",
+        "val.csv": "label;youtube_id\ncafé;v_café_g02_c01\n",
+    },
+    "ssv2": {
+        "labels.json": '{"café": "0", "wave": "1"}',
+        "train.json": '[{"id": "v_café_g01_c01", "template": "[café]"},'
+        '{"id": "v_wave_g01_c01", "template": "wave "}]',
+        "validation.json": '[{"id": "v_café_g02_c01", "template": "café"}]',
+    },
+    "table": {
+        "train.csv": "path,label\n café/v_café_g01_c01.avi ,café \nwave/v_wave_g01_c01.avi, wave\n",
+        "val.tsv": "path\tlabel\ncafé/v_café_g02_c01.avi\tcafé\n",
+    },
+    "plain": {
+        "train.txt": "café/v_café_g01_c01.avi 0 \nwave/v_wave_g01_c01.avi 1\n",
+        "val.txt": "café/v_café_g02_c01.avi  0\n",
+        "classes.txt": "café\nwave \n",
+    },
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "  \n\n"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_lists_in_any_encoding(name: str, end: str, encoding: str, tmp_path: Path) -> None:
+    for file, text in DATASETS[name].items():
+        path = tmp_path / "lists" / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.replace("\n", end).encode(encoding))
+    clips = ["café/v_café_g01_c01", "café/v_café_g02_c01", "wave/v_wave_g01_c01"]
+    data = touch(tmp_path / "data", *(f"{unicodedata.normalize('NFD', clip)}.avi" for clip in clips))
+    catalog = read_catalog(data, tmp_path / "lists")
+    assert [clip.label for clip in catalog] == ["café", "café", "wave"] and catalog.classes == [
+        "café",
+        "wave",
+    ]
+    assert [clip.split for clip in catalog] == ["train", catalog[1].split, "train"]
+    assert catalog[1].split in ("val", "test") and not catalog.missing and catalog.listed == 3
+    again = apply_lists(read_catalog(data), tmp_path / "lists")
+    assert rows(again) == rows(catalog)
+
+
+# The splits that lists hold
+
+
+def test_splits_of_lists(ucf_lists: Path, tmp_path: Path) -> None:
+    assert list_splits(ucf_lists) == choose_splits("all", ucf_lists) == ("01", "02")
+    assert choose_splits("2,01", ucf_lists) == ("02", "01")
+    with pytest.raises(OptionError, match=r"--split; expected one of 01, 02, the splits of .*; found '03'"):
+        choose_splits("01,02,03", ucf_lists)
+    with pytest.raises(OptionError, match="give --lists"):
+        choose_splits("all", None)
+    assert choose_splits("held-out", None) == ("held-out",)
+    for number in "123":
+        write(tmp_path / f"hmdb/wave_test_split{number}.txt", ["a.avi 1"])
+        write(tmp_path / f"mm/ucf_train_split_{number}_videos.txt", ["a.avi 0"])
+    assert list_splits(tmp_path / "hmdb") == list_splits(tmp_path / "mm") == ("01", "02", "03")
+    table = write(tmp_path / "clips_split2.csv", ["path,label", "a.avi,b"])
+    assert list_splits(table) == () and choose_splits("all", table) == choose_splits("1", table) == ("01",)
+    with pytest.raises(OptionError, match="lists that number their splits; found '02', and one split in"):
+        choose_splits("01,02", table)
+
+
 # Something-Something V2
 
 
@@ -345,6 +464,22 @@ def test_apply_lists(ucf_lists: Path, tmp_path: Path) -> None:
     assert again.ids.tolist() == pieces.ids.tolist() and not again.missing
     with pytest.raises(TceError, match="none of the 4 listed clips there"):
         apply_lists(Catalog(["x"], ["x.mp4"]), ucf_lists)
+
+
+def test_whole_files_named_like_pieces_keep_their_own_entries(tmp_path: Path) -> None:
+    data = touch(tmp_path / "v", *(f"w{n}#000{n}.mp4" for n in range(3)), "w.mp4")
+    lines = ["path,label,split", *(f"w{n}#000{n}.mp4,wave,{'train' if n else 'test'}" for n in range(3))]
+    table = write(tmp_path / "t.csv", [*lines, "w.mp4,point,test"])
+    packed = read_catalog(data)
+    pieces = packed.cut([[(0.0, 1.0), (1.0, float("nan"))] if clip.id == "w" else [] for clip in packed])
+    assert rows(apply_lists(packed, table)) == rows(read_catalog(data, table))
+    assert rows(apply_lists(pieces, table)) == [
+        ("w#0000", "point", "test"),
+        ("w#0001", "point", "test"),
+        ("w0#0000", "wave", "test"),
+        ("w1#0001", "wave", "train"),
+        ("w2#0002", "wave", "train"),
+    ]
 
 
 def test_a_clip_listed_twice_is_named(tmp_path: Path, ucf_lists: Path) -> None:

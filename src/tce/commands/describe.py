@@ -246,14 +246,15 @@ def _counts(catalog: Catalog) -> dict[str, Any]:
 def _shown_counts(catalog: Catalog) -> dict[str, Any]:
     counts = _counts(catalog)
     classes, missing = counts["classes"], counts["missing"]
-    listed = len(catalog) + len(missing)
     return {
         "clips": f"{len(catalog):,} of {counts['recordings']:,} recordings",
         "splits": ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items()),
         "classes": len(classes) or "none: no lists, and no folder names a class",
         "clips a class": some([f"{name} {number}" for name, number in classes.items()], MOST_CLASSES),
         "without a class": counts["unlabelled"] or None if classes else None,
-        "missing": f"{len(missing)} of {listed} listed clips: {some(missing, 3)}" if missing else None,
+        "missing": f"{len(missing)} of {catalog.listed} listed clips: {some(missing, 3)}"
+        if missing
+        else None,
     }
 
 

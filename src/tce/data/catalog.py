@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tce.data.listing import class_order
 from tce.errors import OptionError, TceError
 
 Strings = NDArray[np.object_]  # of str, or None where nothing is known
@@ -59,10 +60,11 @@ class Catalog:
         sources: see `Clip`; read out of UCF101-style ids, else the id, if not given.
         starts: seconds, NaN for the beginning.
         ends: seconds, NaN for the end.
-        classes: class names in the order of their numbers; sorted names of `labels` if not given.
+        classes: class names in the order of their numbers; the names of `labels`, sorted, if not given.
         root: folder below which relative paths lie.
         missing: names that the dataset's lists hold, but that have no footage.
         skipped: what could not be looked at, each with its reason.
+        listed: number of clips that the dataset's lists name; 0 if there are no lists.
 
     Raises:
         TceError: two clips have the same id, or columns differ in length.
@@ -82,13 +84,14 @@ class Catalog:
         root: str = "",
         missing: Sequence[str] = (),
         skipped: Sequence[str] = (),
+        listed: int = 0,
     ):
         self._ids = _strings(ids)
         self._paths = _strings(paths)
         self.root = root
-        self.missing, self.skipped = list(missing), list(skipped)
+        self.missing, self.skipped, self.listed = list(missing), list(skipped), listed
         labels = _nothing(len(self._ids)) if labels is None else _strings(labels)
-        self.classes: list[str] = sorted(_known(labels)) if classes is None else list(classes)
+        self.classes: list[str] = class_order(_known(labels)) if classes is None else list(classes)
         self.labels: NDArray[np.int64] = _numbers(labels, self.classes)
         self._splits = _coded(_nothing(len(self._ids)) if splits is None else splits)
         self._given_sources = None if sources is None else _strings(sources)
@@ -177,7 +180,7 @@ class Catalog:
         take = pa.array(rows)
         part = object.__new__(Catalog)
         part.root, part.classes = self.root, self.classes
-        part.missing, part.skipped = self.missing, self.skipped
+        part.missing, part.skipped, part.listed = self.missing, self.skipped, self.listed
         for name in ("_ids", "_paths", "_splits", "_given_sources", "_given_groups"):
             column = getattr(self, name)
             setattr(part, name, None if column is None else column.take(take))

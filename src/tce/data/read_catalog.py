@@ -5,23 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter, defaultdict
+import stat
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tce.data.annotations import Entry, Layout, Listing, class_key, read_lists, ucf_label
+from tce.data.annotations import read_lists
 from tce.data.catalog import PIECE_SUFFIX, Catalog, Clip
-from tce.data.find_clips import VIDEO_SUFFIXES, Footage, find_footage, label_folders
+from tce.data.find_clips import Footage, find_footage, label_folders
+from tce.data.listing import Entry, Layout, Listing, NameIndex, class_key, class_order, compose, ucf_label
+from tce.data.tables import TABLE_SUFFIXES
 from tce.errors import OptionError, TceError
 
 __all__ = ["Catalog", "Clip", "Layout", "apply_lists", "read_catalog", "read_catalogs"]
 
 log = logging.getLogger("tce.video")
-
-_TABLES = (".csv", ".tsv", ".parquet")
 
 
 def read_catalog(
@@ -49,7 +50,7 @@ def read_catalog(
         OptionError: there is no such split.
     """
     root = os.fspath(data)
-    if lists is None and layout != "folders" and root.lower().endswith(_TABLES):
+    if lists is None and layout != "folders" and root.lower().endswith((*TABLE_SUFFIXES, ".txt")):
         return _table_catalog(root, read_lists(root, split, "table"))
     footage = find_footage(root)
     if lists is None or layout == "folders":
@@ -100,7 +101,9 @@ def read_catalogs(footage: Sequence[str], lists: str | None, split: str) -> Cata
         sources=[name for part in parts for name in part.sources],
         starts=np.concatenate([part.starts for part in parts]),
         ends=np.concatenate([part.ends for part in parts]),
+        missing=[name for part in parts for name in part.missing],
         skipped=[reason for part in parts for reason in part.skipped],
+        listed=sum(part.listed for part in parts),
     )
 
 
@@ -123,7 +126,10 @@ def apply_lists(
             listed twice.
         OptionError: there is no such split.
     """
-    recordings = [re.sub(PIECE_SUFFIX, "", name) for name in catalog.ids]
+    whole = np.isnan(catalog.starts)  # the name of a whole file may end as a piece's does
+    recordings = [
+        name if alone else re.sub(PIECE_SUFFIX, "", name) for name, alone in zip(catalog.ids, whole.tolist())
+    ]
     footage = Footage(catalog.root, list(dict.fromkeys(recordings)))
     footage.folders.update(footage.paths)  # none has a suffix to take off
     listing = read_lists(lists, split)
@@ -131,10 +137,10 @@ def apply_lists(
     if not found:
         raise _no_clip_listed(lists, catalog.root or "the collection", listing)
     listing.require_classes(entry for _, entry in found)
-    _require_once(lists, [(place, entry.name) for place, entry in found])
+    _require_once(f"--lists {lists}", [(place, entry.name) for place, entry in found])
     if warn:
         _warn_missing(missing, listing)
-    classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
+    classes = listing.classes or class_order(entry.label for entry in listing.entries if entry.label)
     entries = dict(_unlisted(footage, {place for place, _ in found}, classes))
     entries.update(found)
     by_name = {name: entries[place] for place, name in enumerate(footage.paths)}
@@ -151,6 +157,7 @@ def apply_lists(
         root=catalog.root,
         missing=missing,
         skipped=catalog.skipped,
+        listed=len(listing.entries),
     )
 
 
@@ -163,17 +170,19 @@ def _no_clip_listed(lists: str | os.PathLike[str], where: str, listing: Listing)
     )
 
 
-def _require_once(lists: str | os.PathLike[str], clips: Sequence[tuple[Hashable, str]]) -> None:
+def _require_once(lists: str, clips: Sequence[tuple[Hashable, str]]) -> None:
     """Raise if a list names a clip twice: its label and split would be a matter of chance.
 
     Args:
-        lists: the lists.
-        clips: what tells each clip from the others, and its name.
+        lists: the lists, as a message names them.
+        clips: what identifies each clip, and its name.
     """
-    counts = Counter(key for key, _ in clips)
-    if len(counts) < len(clips):
-        name = next(name for key, name in clips if counts[key] > 1)
-        raise TceError(f"--lists {lists}", "each clip once", f"{name!r} twice", "remove one of its lines")
+    first: dict[Hashable, str] = {}
+    for key, name in clips:
+        if key in first:
+            found = f"{name!r} twice" if first[key] == name else f"{first[key]!r} and {name!r}, the same clip"
+            raise TceError(lists, "each clip once", found, "remove one of its lines")
+        first[key] = name
 
 
 def _warn_missing(missing: list[str], listing: Listing) -> None:
@@ -190,6 +199,7 @@ def _warn_missing(missing: list[str], listing: Listing) -> None:
 def _folder_catalog(footage: Footage) -> Catalog:
     labels, splits = label_folders(footage.paths)
     labels = [label or ucf_label(footage.stem(path)) for label, path in zip(labels, footage.paths)]
+    labels = [label and compose(label) for label in labels]
     return Catalog(
         _ids(footage, footage.paths),
         footage.paths,
@@ -205,38 +215,97 @@ def _listed_catalog(footage: Footage, listing: Listing, lists: str) -> Catalog:
     if not found:
         raise _no_clip_listed(lists, footage.root, listing)
     listing.require_classes(entry for _, entry in found)
-    _require_once(lists, [((place, _range(entry)), entry.name) for place, entry in found])
+    _require_once(f"--lists {lists}", [((place, _range(entry)), entry.name) for place, entry in found])
     _warn_missing(missing, listing)
-    classes = listing.classes or sorted({entry.label for entry in listing.entries if entry.label})
+    classes = listing.classes or class_order(entry.label for entry in listing.entries if entry.label)
     listed = {place for place, _ in found}
     rows = sorted([*found, *_unlisted(footage, listed, classes)], key=lambda row: (row[0], _start(row[1])))
-    return _catalog(footage, [place for place, _ in rows], [entry for _, entry in rows], classes, missing)
+    return _catalog(
+        footage,
+        [place for place, _ in rows],
+        [entry for _, entry in rows],
+        classes,
+        missing,
+        len(listing.entries),
+    )
 
 
 def _table_catalog(table: str, listing: Listing) -> Catalog:
-    """Clips named by a table with their paths, relative to the table's folder; nothing else is looked at."""
+    """Clips that a table names by their paths, relative to the table's folder; nothing else is looked at."""
     footage = Footage(os.path.dirname(table) or ".")
-    entries, missing = [], []
+    finder = _PathFinder(footage.root)
+    entries, files, missing = [], [], []
     for entry in listing.entries:
-        path = os.path.join(footage.root, entry.name)
-        if not os.path.exists(path):
+        path = finder.find(entry.name)
+        if path is None:
             missing.append(entry.name)
             continue
-        footage.paths.append(entry.name)
-        if os.path.isdir(path):
-            footage.folders.add(entry.name)
+        status = os.stat(os.path.join(footage.root, path))
+        footage.paths.append(path)
+        if stat.S_ISDIR(status.st_mode):
+            footage.folders.add(path)
         entries.append(entry)
+        files.append((status.st_dev, status.st_ino))
     if not entries:
         found = f"none of the {len(missing)} clips that it names, such as {missing[0]}"
-        raise TceError(table, f"paths of clips, absolute or below {footage.root}", found)
-    _require_once(table, [((entry.name, _range(entry)), entry.name) for entry in entries])
+        raise TceError(
+            table,
+            f"paths of clips, absolute or below {footage.root}",
+            found,
+            "correct the paths, or give the table as --lists and the folder of the videos in its place",
+        )
+    _require_once(table, [((file, _range(entry)), entry.name) for file, entry in zip(files, entries)])
     _warn_missing(missing, listing)
-    classes = sorted({entry.label for entry in entries if entry.label})
-    return _catalog(footage, range(len(entries)), entries, classes, missing)
+    classes = listing.classes or class_order(entry.label for entry in entries if entry.label)
+    return _catalog(footage, range(len(entries)), entries, classes, missing, len(listing.entries))
+
+
+class _PathFinder:
+    """Finds the files that a table names, whatever system it was written on.
+
+    Args:
+        root: folder below which relative paths lie.
+    """
+
+    def __init__(self, root: str):
+        self._root = root
+        self._listed: dict[str, dict[str, str]] = {}
+
+    def find(self, name: str) -> str | None:
+        """The path on the disk, relative to the root unless `name` is absolute; None if there is none.
+
+        Backslashes may stand for slashes, and composed characters for decomposed ones.
+        """
+        for path in dict.fromkeys((name, name.replace("\\", "/"), os.path.expanduser(name))):
+            if os.path.exists(os.path.join(self._root, path)):
+                # Where ".." follows a link, only the system knows what it leads to.
+                return path if ".." in path.split(os.sep) else os.path.normpath(path)
+        folder = os.sep if os.path.isabs(name) else ""
+        for part in name.replace("\\", "/").split("/"):
+            if part in ("", "."):
+                continue
+            inside = self._names_in(os.path.join(self._root, folder))
+            folder = os.path.join(folder, part if part == ".." else inside.get(compose(part), part))
+        return folder if os.path.exists(os.path.join(self._root, folder)) else None
+
+    def _names_in(self, folder: str) -> dict[str, str]:
+        """The names in a folder by their composed and stripped forms."""
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                names = []
+            self._listed[folder] = {compose(name).strip(): name for name in names}
+        return self._listed[folder]
 
 
 def _catalog(
-    footage: Footage, places: Sequence[int], entries: list[Entry], classes: list[str], missing: list[str]
+    footage: Footage,
+    places: Sequence[int],
+    entries: list[Entry],
+    classes: list[str],
+    missing: list[str],
+    listed: int,
 ) -> Catalog:
     paths = [footage.paths[place] for place in places]
     ids = _ids(footage, paths)
@@ -255,19 +324,20 @@ def _catalog(
         root=footage.root,
         missing=missing,
         skipped=footage.skipped,
+        listed=listed,
     )
 
 
 def _match(footage: Footage, listing: Listing) -> tuple[list[tuple[int, Entry]], list[str]]:
     """The listed clips with the place of their footage in `footage.paths`; names of those without any."""
-    names = _Names(footage)
+    names = NameIndex(footage)
     found: list[tuple[int, Entry]] = []
     missing: list[str] = []
     for entry in listing.entries:
         place = None
         if not np.isnan(entry.start):
             # Clips that are cut already carry their range in the name; a recording is cut at it.
-            if listing.layout == "kinetics":
+            if listing.layout == "kinetics" and not np.isnan(entry.end):
                 place = names.find(entry.name, f"_{int(entry.start):06d}_{int(entry.end):06d}")
             if place is None:
                 place = names.find(entry.name, _range(entry))
@@ -280,44 +350,6 @@ def _match(footage: Footage, listing: Listing) -> tuple[list[tuple[int, Entry]],
         else:
             found.append((place, entry))
     return found, missing
-
-
-class _Names:
-    """Finds footage by the name that a list gives it.
-
-    Lists and folders spell classes differently, and the same file name may lie in several class folders: so
-    the name is looked up with its folder first, then alone, then alone without regard to case (UCF101's lists
-    write HandStandPushups where its files write HandstandPushups).
-    """
-
-    def __init__(self, footage: Footage):
-        self._by_folder: dict[tuple[str, str], int] = {}
-        self._by_name: dict[str, list[int]] = defaultdict(list)
-        self._by_caseless: dict[str, list[int]] = defaultdict(list)
-        for place, path in enumerate(footage.paths):
-            folder, name = os.path.split(footage.stem(path))
-            self._by_folder.setdefault((class_key(os.path.basename(folder)), name.lower()), place)
-            self._by_name[name].append(place)
-            self._by_caseless[name.lower()].append(place)
-
-    def find(self, listed: str, piece: str = "") -> int | None:
-        """The place of the footage; None where there is none, or several with nothing to tell them apart.
-
-        Args:
-            listed: the name, with or without folder and suffix.
-            piece: what the footage's name says in addition, at its end, where it is a piece of a recording.
-        """
-        stem, suffix = os.path.splitext(listed.replace("\\", "/"))
-        if suffix.lower() not in VIDEO_SUFFIXES:
-            stem = stem + suffix
-        folder, _, name = (stem + piece).rpartition("/")
-        place = self._by_folder.get((class_key(folder.rpartition("/")[2]), name.lower())) if folder else None
-        if place is not None:
-            return place
-        for places in (self._by_name.get(name, ()), self._by_caseless.get(name.lower(), ())):
-            if len(places) == 1:
-                return places[0]
-        return None
 
 
 def _unlisted(footage: Footage, listed: set[int], classes: list[str]) -> list[tuple[int, Entry]]:
