@@ -74,5 +74,51 @@ def content_hash(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-import zipfile
-from collections.abc import Iterable, Iterator
+def unpacked_limit(size: int) -> int:
+    """Bytes that a file of `size` bytes may unpack to: floats hardly shrink, names shrink at most so far."""
+    return (64 << 20) + 8 * size
+
+
+def check_archive(archive: zipfile.ZipFile, size: int) -> str | None:
+    """What is wrong with a zip archive's declared sizes, before anything of it is unpacked; None if nothing.
+
+    Args:
+        archive: the archive, whose directory says what each member unpacks to.
+        size: bytes of its file.
+    """
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked <= unpacked_limit(size):
+        return None
+    return f"an archive of {size:,} bytes that unpacks to {unpacked:,}"
+
+
+def write_csv(file: IO[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of values as CSV; texts that a spreadsheet would run as formulas are escaped.
+
+    Names of files and classes may come from strangers. `unescape_cell` undoes the escape.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([escape_cell(value) for value in row] for row in rows)
+
+
+def escape_cell(value: Any) -> Any:
+    """`value`, with an apostrophe before a text that begins with = + - @, a tab or a carriage return.
+
+    Numbers stay as they are, also when written as text.
+    """
+    if isinstance(value, str) and re.match(r"'*[=+\-@\t\r]", value) and not _is_number(value):
+        return f"'{value}"
+    return value
+
+
+def unescape_cell(text: str) -> str:
+    """The text of a cell that `escape_cell` may have escaped."""
+    return text[1:] if re.match(r"'+[=+\-@\t\r]", text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

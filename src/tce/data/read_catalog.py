@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import stat
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
