@@ -54,3 +54,12 @@ def hard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hard_footage")
     list(hard_footage.make_all(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of inputs re-created from public reports; tests that need it skip without it."""
+    folder = REAL_DATA.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/cases beside the checkout: they are kept out of the repository")
+    return folder

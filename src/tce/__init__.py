@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "TceError": "tce.errors",
-    "VideoError": "tce.video.open_video",
-    "Video": "tce.video.open_video",
+    "VideoError": "tce.video.base",
+    "Video": "tce.video.base",
     "open_video": "tce.video.open_video",
     "FrameEncoder": "tce.model.encoder",
     "Classifier": "tce.model.classifier",

@@ -10,7 +10,8 @@ import pytest
 
 from tce.data.segment import cut, frame_range
 from tce.errors import OptionError, TceError
-from tce.video.open_video import FrameError, VideoUnreadable, open_video
+from tce.video.base import FrameError, VideoUnreadable
+from tce.video.open_video import open_video
 from tests.helpers.hard_footage import RATE, encode
 
 

@@ -17,7 +17,8 @@ from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
 from tce.options.embed import EmbedOptions
 from tce.options.network import NetworkOptions
-from tce.video.open_video import VideoError, open_video
+from tce.video.base import VideoError
+from tce.video.open_video import open_video
 from tce.video.synthetic import draw_clip, write_video
 
 SIZE = 32

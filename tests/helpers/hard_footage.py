@@ -47,6 +47,25 @@ def numbers(images: np.ndarray) -> list[int]:
     return [number(image) for image in images]
 
 
+def streamed(video: Any, **how: int) -> tuple[np.ndarray, np.ndarray]:
+    """All indices [n] and frames [n, H, W, 3] that a video's stream yields."""
+    indices, frames = zip(*video.stream(**how))
+    return np.concatenate(indices), np.concatenate(frames)
+
+
+def readable(video: Any) -> dict[int, np.ndarray]:
+    """The frames [H, W, 3] by number that a damaged video's stream yields before its error."""
+    from tce.video.base import VideoTruncated
+
+    found: dict[int, np.ndarray] = {}
+    try:
+        for indices, frames in video.stream():
+            found.update(zip(indices.tolist(), frames))
+    except VideoTruncated:
+        pass
+    return found
+
+
 def encode(
     path: Path,
     codec: str,
@@ -61,11 +80,12 @@ def encode(
     b_frames: int | None = None,
     muxer: dict[str, str] | None = None,
     rotation: int = 0,
+    rate: int = RATE,
     **options: str,
 ) -> Path:
     """Write `frames` numbered frames with one codec; `stamps` gives each its time in units of `base`."""
     with av.open(str(path), "w", format=container, options=muxer or {}) as output:
-        stream: Any = output.add_stream(codec, rate=RATE)
+        stream: Any = output.add_stream(codec, rate=rate)
         stream.width, stream.height = size
         stream.pix_fmt, stream.gop_size = pixels, gop
         stream.codec_context.time_base = base

@@ -13,7 +13,7 @@ import numpy as np
 
 from tce.video.base import FrameError
 from tce.video.open_video import open_video
-from tce.video.pool import alive
+from tce.video.pool_worker import heartbeat
 
 
 def act(deed: str) -> Any:
@@ -38,7 +38,7 @@ def act(deed: str) -> Any:
     if deed == "slow but alive":
         for _ in range(20):
             time.sleep(0.1)
-            alive()
+            heartbeat()
     if deed == "modules":
         return sorted(sys.modules)
     if deed == "process":

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tce.video.base import FrameError, VideoMissing, VideoUnreadable
 from tce.video.folder import FrameFolder, natural_key
-from tce.video.open_video import FrameError, VideoMissing, VideoUnreadable, open_video
+from tce.video.open_video import open_video
 from tests.helpers.hard_footage import HEIGHT, WIDTH, jpeg, numbers, picture, png
 
 
@@ -102,5 +103,5 @@ def test_a_named_pipe_among_the_frames_is_a_bad_frame(tmp_path: Path) -> None:
     video = open_video(tmp_path)
     with pytest.raises(FrameError, match="not a regular file"):
         video.frames([1])
-    with pytest.raises(VideoUnreadable, match="not a regular file"):
+    with pytest.raises(VideoUnreadable, match="a named pipe"):
         open_video(tmp_path / "1.jpg")

@@ -15,8 +15,9 @@ from tce.commands.words import common, describe, some, spread
 from tce.data.read_catalog import apply_lists, read_catalog
 from tce.progress import Progress
 from tce.result import Result
+from tce.video.base import Video
 from tce.video.image import decode
-from tce.video.open_video import Video, open_video
+from tce.video.open_video import open_video
 from tce.video.pool import DecodePool
 from tce.visualize.contact_sheet import save_sheet
 

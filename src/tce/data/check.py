@@ -64,7 +64,7 @@ def count_frames(job: FootageJob) -> int:
     """
     from tce.video.base import VideoTruncated
     from tce.video.open_video import open_video
-    from tce.video.pool_worker import alive
+    from tce.video.pool_worker import heartbeat
 
     with open_video(job.path, threads=1) as video:
         if not job.deep:
@@ -73,12 +73,10 @@ def count_frames(job: FootageJob) -> int:
         frames = 0
         for indices, _ in video.stream(16):
             frames += len(indices)
-            alive()
-        concealed = getattr(video, "concealed", 0)  # of files only
-        if concealed:
-            raise VideoTruncated(
-                job.path, f"{frames} sound frames", f"{concealed} signs of damage within them"
-            )
+            heartbeat()
+        corrupt = getattr(video, "corrupt_frames", 0)  # of files only
+        if corrupt:
+            raise VideoTruncated(job.path, f"{frames} sound frames", f"{corrupt} signs of damage within them")
         return frames
 
 
@@ -139,7 +137,7 @@ class RowsJob:
 def damaged_rows(job: RowsJob) -> list[tuple[int, str]]:
     """Rows that cannot be read or do not match their checksum, with the reason; runs in a child process."""
     from tce.data.collection import FRAMES, open_table
-    from tce.video.pool_worker import alive
+    from tce.video.pool_worker import heartbeat
 
     # Lance panics over some damage and says so at length; the reason is kept all the same.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -149,7 +147,7 @@ def damaged_rows(job: RowsJob) -> list[tuple[int, str]]:
         # From the row before, with which the first one's time is compared.
         rows = np.arange(max(first - 1, job.first), min(first + _TAKE, job.last))
         bad += _verify(frames, rows, job.deep)
-        alive()
+        heartbeat()
     return bad
 
 

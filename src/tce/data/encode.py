@@ -26,10 +26,10 @@ from tce.video.image import (
     reduce_to,
     reduced_size,
 )
-from tce.video.pool_worker import alive
+from tce.video.pool_worker import heartbeat
 
 if TYPE_CHECKING:
-    from tce.video.open_video import Video
+    from tce.video.base import Video
 
 DEFAULT_SIDE = 256
 """Short side to which videos are reduced by default, pixels; it serves crops of 224."""
@@ -151,7 +151,7 @@ def _encode_video(job: Job) -> Iterator[Part | Summary]:
                 sink.size = sink.size or reduced_size(frames.shape[1:3], encoding.video_side)
                 if sink.pending > PART_BYTES:
                     yield sink.part(video.times(sink.indices))
-                alive()
+                heartbeat()
         except VideoTruncated as error:
             if not (encoding.keep_damaged and sink.frames):
                 raise
@@ -186,7 +186,7 @@ def _encode_folder(job: Job) -> Iterator[Part | Summary]:
         if sink.pending > PART_BYTES:
             yield sink.part(folder.times(sink.indices))
         if count % BATCH == 0:
-            alive()
+            heartbeat()
     if not sink.frames:
         raise VideoUnreadable(job.path, "images that can be read", f"none ({sink.damage})")
     if sink.pending:

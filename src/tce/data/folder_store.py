@@ -42,8 +42,8 @@ class FolderStore(FrameStore):
     """
 
     def __init__(self, catalog: Catalog):
+        from tce.video.base import VideoError
         from tce.video.folder import FrameFolder
-        from tce.video.open_video import VideoError
 
         self._names = FrameNames()
         self.damaged: dict[str, str] = {}

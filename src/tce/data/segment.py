@@ -15,9 +15,9 @@ import numpy as np
 
 from tce.errors import OptionError, TceError
 from tce.progress import Progress
-from tce.video.base import FrameError, VideoError, VideoTruncated
-from tce.video.open_video import DEFAULT_FPS, Video, open_video
-from tce.video.pool_worker import alive
+from tce.video.base import DEFAULT_FPS, FrameError, Video, VideoError, VideoTruncated
+from tce.video.open_video import open_video
+from tce.video.pool_worker import heartbeat
 
 if TYPE_CHECKING:
     from tce.data.catalog import Catalog
@@ -119,7 +119,7 @@ def _scene_starts(video: Video) -> list[int]:
     cuts: list[int] = []
     try:
         for indices, frames in video.stream():
-            alive()
+            heartbeat()
             for index, frame in zip(indices, frames):
                 small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
                 # PySceneDetect counts frames; true times come from the video, whose rate may vary.

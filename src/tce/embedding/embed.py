@@ -19,7 +19,8 @@ from tce.io import require_writable
 from tce.options.embed import EmbedOptions
 from tce.progress import Progress
 from tce.result import Result
-from tce.video.open_video import Video, open_video
+from tce.video.base import Video
+from tce.video.open_video import open_video
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,8 @@ from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
 from tce.options.network import RANDOM_MODEL, NetworkOptions
 from tce.progress import Progress
-from tce.video.open_video import Video, open_video
+from tce.video.base import Video
+from tce.video.open_video import open_video
 
 if TYPE_CHECKING:
     from tce.model.encoder import FrameEncoder

@@ -19,7 +19,8 @@ from tce.device import autocast, choose_precision
 from tce.progress import Progress
 from tce.result import Result
 from tce.data.sampling import spread, stack_at
-from tce.video.open_video import Video, open_video
+from tce.video.base import Video
+from tce.video.open_video import open_video
 from tce.visualize.plots import require_picture
 
 STILLS = 8

@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.video.base import FrameError, VideoMissing, VideoTruncated, VideoUnreadable
-from tce.video.open_video import DEFAULT_FPS, Frames, Image, Video
+from tce.video.base import (
+    DEFAULT_FPS,
+    FrameError,
+    Frames,
+    Image,
+    Video,
+    VideoMissing,
+    VideoTruncated,
+    VideoUnreadable,
+)
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 

@@ -26,7 +26,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from tce.errors import OptionError, TceError
-from tce.video.base import FrameError
+from tce.video.base import FrameError, max_pixels, require_pixels, too_many_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,9 +40,6 @@ RESIZES = ("squash", "center-crop", "squash-nearest")
 
 CROP_MARGIN = 256 / 224
 """Short side before a centre crop, as a multiple of the crop: the usual way to evaluate on ImageNet."""
-
-MAX_PIXELS = 89_478_485
-"""Pixels that an image may declare, Pillow's own limit (268 MB as RGB); `TCE_MAX_PIXELS` changes it."""
 
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _ORIENTATION = 0x0112  # EXIF tag
@@ -58,35 +55,6 @@ def check_resize(resize: str) -> None:
     """
     if resize not in RESIZES:
         raise OptionError("resize", expected=" or ".join(RESIZES), found=repr(resize))
-
-
-def max_pixels() -> int:
-    """Pixels that an image may declare: `MAX_PIXELS`, or the environment variable `TCE_MAX_PIXELS`.
-
-    Raises:
-        OptionError: the variable is no number above 0.
-    """
-    given = os.environ.get("TCE_MAX_PIXELS")
-    if given is None:
-        return MAX_PIXELS
-    if not given.isdecimal() or int(given) == 0:
-        raise OptionError("TCE_MAX_PIXELS", expected="a number of pixels above 0", found=repr(given))
-    return int(given)
-
-
-def require_pixels(height: int, width: int, name: str) -> None:
-    """Check the size that an image or video declares, before memory is taken for it.
-
-    Raises:
-        FrameError: more than `max_pixels()`.
-    """
-    if height * width > max_pixels():
-        raise _too_large(name, f"{width} x {height}")
-
-
-def _too_large(name: str, found: str) -> FrameError:
-    fix = "set the environment variable TCE_MAX_PIXELS to allow more"
-    return FrameError(name, f"at most {max_pixels():,} pixels a frame", found, fix)
 
 
 def decode(data: bytes, name: str = "image") -> Pixels:
@@ -242,7 +210,7 @@ def open_picture(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
-        raise _too_large(name, str(error)) from error
+        raise too_many_pixels(str(error), name) from error
     except Exception as error:
         raise _not_decodable(error, data, name) from error
     try:

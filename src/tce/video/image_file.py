@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.video.base import FrameError, VideoError, VideoMissing, VideoUnreadable
+from tce.video.base import DEFAULT_FPS, FrameError, Image, VideoError, VideoMissing, VideoUnreadable
 from tce.video.folder import ImageSequence
-from tce.video.open_video import DEFAULT_FPS, Image
 
 if TYPE_CHECKING:
     from PIL import Image as Pictures

@@ -1,8 +1,8 @@
 """Which frames a video file holds, and when each is shown.
 
-Most containers state every frame's presentation time in its packet, so the index is read without decoding.
-Others lie (H.264 in AVI, packed B-frames, fields in packets of their own, hidden frames): there the file is
-decoded once, and a checksum of each frame makes sure that a later seek arrives at the very same picture.
+Most containers carry each frame's presentation time in its packet, so the index is read without decoding.
+Others mislead (H.264 in AVI, packed B-frames, fields in packets of their own, hidden frames): such a file is
+decoded once, and a checksum of each frame verifies that a later seek arrives at the same picture.
 """
 
 from __future__ import annotations
@@ -12,84 +12,82 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from tce.video.open_video import DEFAULT_FPS
-
-# Containers whose packets hold one frame each and carry its true presentation time.
-_HONEST_CONTAINERS = ("mov,mp4", "matroska", "flv", "gif", "nut")
-# Codecs that put several frames, half a frame or a hidden one into a packet, in these containers too.
-_LYING_CODECS = {"vp8", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "wmv3", "vc1", "theora"}
 _CHECKED_ROWS = 4  # every fourth row: still no two frames of real footage alike, at a quarter of the time
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The frames of one file in the order in which they are shown.
+    """The frames of one file in presentation order.
 
     Attributes:
-        stamps: int64 [n] presentation times in units of the stream, increasing; counts where there are none.
+        stamps: int64 [n] presentation times in units of the stream, increasing; 0, 1, 2, ... where the file
+            has none that increase.
         keys: int64 [k] stamps of the key frames, increasing; empty where seeking is not possible.
         times: float64 [n] seconds since the first frame.
         checks: uint32 [n] checksums of the frames, where the file had to be decoded to be counted; else None.
-        lead: frames at the start that decode, but do not count (see `Ledger`), if the file was decoded.
+        skipped_leading: frames at the start that decode, but do not count (see `FrameCounter`).
     """
 
     stamps: NDArray[np.int64]
     keys: NDArray[np.int64]
     times: NDArray[np.float64]
     checks: NDArray[np.uint32] | None = None
-    lead: int = 0
+    skipped_leading: int = 0
 
     def __len__(self) -> int:
         return len(self.stamps)
 
     def find(self, stamp: int | None) -> int | None:
-        """The number of the frame that is shown at `stamp`, or None."""
+        """The number of the frame with this presentation time, or None."""
         if stamp is None:
             return None
         place = int(np.searchsorted(self.stamps, stamp))
         return place if place < len(self.stamps) and self.stamps[place] == stamp else None
 
 
-class Ledger:
-    """Numbers the frames of a pass from the start of a file, and draws up its index on the way.
+class FrameCounter:
+    """Numbers the frames of a pass from the start of a file, and builds its index on the way.
 
-    Where packets tell (`honest`), a frame's number is the count of packets that are to be shown before it, so
-    a frame that cannot be decoded leaves a gap and moves no other. Elsewhere frames are counted as they come.
-    What is shown before the first key frame lacks what it refers to, and does not count.
+    With `trust_timestamps`, a frame's number is the count of packets to be shown before it, so a frame that
+    cannot be decoded leaves a gap and shifts no other. Otherwise frames are counted as they come. Frames
+    shown before the first key frame lack what they refer to, and do not count.
 
     Args:
-        honest: whether packets hold one frame each with its true time; given up at the first that does not.
-        keyless: whether the file has no key frames (it refreshes the picture bit by bit), so that all count.
+        trust_timestamps: whether packets hold one frame each with its presentation time; given up at the
+            first that does not.
+        no_keyframes: whether the file has no key frames (intra refresh), so that all frames count.
 
     Attributes:
-        honest: the same, as it stands.
-        missing: promised frames that were passed over.
+        trust_timestamps: as above, at this point of the pass.
+        missing: frames that were declared by a packet, but not decoded.
     """
 
-    def __init__(self, honest: bool, keyless: bool = False):
-        self.honest = honest and not keyless
-        self._keyless = keyless
-        self._lead = 0
+    def __init__(self, trust_timestamps: bool, no_keyframes: bool = False):
+        self.trust_timestamps = trust_timestamps and not no_keyframes
+        self._no_keyframes = no_keyframes
+        self._skipped_leading = 0
         self.missing = 0
         self._count = 0
-        self._whole = True  # every frame was seen by the rule that holds now
+        self._whole = True  # every frame was counted by the rule that holds now
         self._due: list[int] = []  # heap: stamps of packets whose frame is still to come
         self._begin: int | None = None  # stamp of the first key frame
         self._stamps: list[int] = []
         self._keys: list[int] = []
+        self._decoding_times: list[int | None] = []  # one a packet
         self._seen: list[tuple[int | None, bool, int]] = []
 
-    def sent(self, packet: Packet) -> None:
+    def on_packet(self, packet: Packet) -> None:
         """Note a packet as it goes into the decoder."""
-        if not self.honest or packet.size == 0:
+        if packet.size == 0:
+            return
+        self._decoding_times.append(packet.dts)
+        if not self.trust_timestamps:
             return
         stamp = packet.pts
         if stamp is None:
@@ -107,11 +105,12 @@ class Ledger:
     def number(self, frame: VideoFrame) -> int | None:
         """The frame's number; None for a frame that does not count."""
         stamp = frame.pts
-        if self.honest and stamp is None:
+        if self.trust_timestamps and stamp is None:
             self._lose_trust()
-        if not self.honest:
-            if not (self._seen or self._keyless or frame.key_frame or frame.pict_type == PictureType.I):
-                self._lead += 1
+        if not self.trust_timestamps:
+            is_key = frame.key_frame or frame.pict_type == PictureType.I
+            if not (self._seen or self._no_keyframes or is_key):
+                self._skipped_leading += 1
                 return None
             self._seen.append((stamp, bool(frame.key_frame), checksum(frame)))
         else:
@@ -127,34 +126,29 @@ class Ledger:
         return self._count - 1
 
     def close(self) -> None:
-        """Count what is still due as missing: no more frames will come."""
-        if self.honest:
+        """Count frames that are still due as missing: no more will come."""
+        if self.trust_timestamps:
             self.missing += len(self._due)
         self._due.clear()
 
     def index(self, base: Fraction, rate: float) -> FrameIndex | None:
-        """The index after a complete pass; None where packets turned out to mislead."""
+        """The index after a complete pass; None if packets turned out to mislead."""
         if not self._whole:
             return None
-        if self.honest:
+        if self.trust_timestamps:
             return index_of_packets(self._stamps, self._keys, base)
-        return index_of_frames(self._seen, base, rate, self._lead)
+        # One packet a frame, whatever their order: then the decoding times are the frames' times, sorted.
+        one_each = len(self._decoding_times) == len(self._seen) + self._skipped_leading
+        decoding_times = self._decoding_times[self._skipped_leading :] if one_each else []
+        return index_of_frames(self._seen, base, rate, self._skipped_leading, decoding_times)
 
     def _lose_trust(self) -> None:
-        self.honest = False
+        self.trust_timestamps = False
         self._whole = self._count == 0
 
 
-def packets_tell(stream: VideoStream) -> bool:
-    """Whether this container and codec keep to one frame a packet, with its true time."""
-    codec, container = stream.codec_context.name, stream.container.format.name
-    if codec in _LYING_CODECS or (codec == "mpeg4" and not container.startswith("mov,mp4")):
-        return False
-    return container.startswith(_HONEST_CONTAINERS)
-
-
 def index_of_packets(stamps: Sequence[int], keys: Sequence[int], base: Fraction) -> FrameIndex | None:
-    """The index out of the packets' times, or None where those are not unique.
+    """The index from the packets' presentation times, or None if two of those are equal.
 
     Args:
         stamps: presentation times of the packets that count, in any order.
@@ -168,30 +162,41 @@ def index_of_packets(stamps: Sequence[int], keys: Sequence[int], base: Fraction)
 
 
 def index_of_frames(
-    seen: Sequence[tuple[int | None, bool, int]], base: Fraction, rate: float, lead: int = 0
+    seen: Sequence[tuple[int | None, bool, int]],
+    base: Fraction,
+    rate: float,
+    skipped_leading: int = 0,
+    decoding_times: Sequence[int | None] = (),
 ) -> FrameIndex:
-    """The index out of the frames as they were decoded; counts stand in for times that are missing or wrong.
+    """The index from the decoded frames, with times from the first of these sources that is usable.
+
+    1. Presentation times that increase.
+    2. Presentation times of which some are equal, since the container rounds them to a unit longer than a
+       frame (2,000 frames a second in milliseconds): spread evenly.
+    3. Decoding times, where presentation times are out of order (H.264 in AVI).
+    4. Frame number over frame rate.
 
     Args:
         seen: of each frame its presentation time, whether it is a key frame, and its checksum.
         base: seconds a unit of the times.
-        rate: frames per second where the times are of no use.
-        lead: frames before these that do not count.
+        rate: frames per second where the times are unusable.
+        skipped_leading: frames before these that do not count.
+        decoding_times: of each frame's packet in the file's order, if there is one a frame.
     """
-    stamps = [stamp for stamp, _, _ in seen if stamp is not None]
     checks = np.array([check for _, _, check in seen], np.uint32)
-    if len(stamps) == len(seen) and all(one < two for one, two in pairwise(stamps)):
-        known = np.array(stamps, np.int64)
-        keys = known[np.array([key for _, key, _ in seen], bool)]
-        return FrameIndex(known, keys, _seconds(known, base), checks, lead)
+    stamps = _all_known([stamp for stamp, _, _ in seen])
+    if stamps is not None and (stamps[1:] > stamps[:-1]).all():
+        keys = stamps[np.array([key for _, key, _ in seen], bool)]
+        return FrameIndex(stamps, keys, _seconds(stamps, base), checks, skipped_leading)
+    decoded = _all_known(decoding_times) if len(decoding_times) == len(seen) else None
+    if stamps is not None and (stamps[1:] >= stamps[:-1]).all() and stamps[-1] > stamps[0]:
+        times = _spread(stamps, base, rate)
+    elif decoded is not None and (decoded[1:] > decoded[:-1]).all():
+        times = _seconds(decoded, base)
+    else:
+        times = np.arange(len(seen)) / rate
     count = np.arange(len(seen), dtype=np.int64)
-    return FrameIndex(count, np.zeros(0, np.int64), count / rate, checks, lead)
-
-
-def stated_rate(stream: VideoStream) -> float:
-    """Average frames per second as the file states them; 25 where it states none, or nonsense."""
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    return rate if 0 < rate <= 1000 else DEFAULT_FPS
+    return FrameIndex(count, np.zeros(0, np.int64), times, checks, skipped_leading)
 
 
 def checksum(frame: VideoFrame) -> int:
@@ -201,6 +206,27 @@ def checksum(frame: VideoFrame) -> int:
     bits = sum(part.bits for part in frame.format.components if part.plane == 0)
     width = min(plane.line_size, plane.width * max(1, bits // 8))
     return zlib.adler32(rows[::_CHECKED_ROWS, :width].tobytes())
+
+
+def _all_known(stamps: Sequence[int | None]) -> NDArray[np.int64] | None:
+    known = [stamp for stamp in stamps if stamp is not None]
+    return np.array(known, np.int64) if known and len(known) == len(stamps) else None
+
+
+def _spread(stamps: NDArray[np.int64], base: Fraction, rate: float) -> NDArray[np.float64]:
+    """Seconds since the first frame, from times that were rounded so coarsely that some are equal.
+
+    A constant rate is taken where it agrees with every rounded time; else the frames of one time are spread
+    evenly over the time until the next.
+    """
+    unit = float(base)
+    exact = np.arange(len(stamps)) / rate
+    if (np.abs(exact / unit - (stamps - stamps[0])) <= 1).all():
+        return exact
+    distinct, counts = np.unique(stamps, return_counts=True)
+    lengths = np.append(np.diff(distinct), 1)  # the last one lasts one unit
+    place = np.concatenate([np.arange(count) / count for count in counts])
+    return (np.repeat(distinct - distinct[0], counts) + place * np.repeat(lengths, counts)) * unit
 
 
 def _seconds(stamps: NDArray[np.int64], base: Fraction) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Functions run on untrusted footage in child processes: a crash or a hang costs its own item and no more."""
+"""A pool of child processes that decode: a crash or a hang affects one item, and the program continues."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from typing import Any, Self, TypeVar
 
 from tce.errors import TceError
 from tce.video.base import DecoderCrashed, VideoTimeout
-from tce.video.pool_worker import ALIVE, DONE, ERROR, PART, READY, alive
+from tce.video.pool_worker import DONE, ERROR, HEARTBEAT, PART, READY
 
-__all__ = ["DecodePool", "alive"]
+__all__ = ["DecodePool"]
 
 log = logging.getLogger("tce.video")
 
@@ -31,23 +31,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _STARTUP_SECONDS = 120.0  # a child imports its modules; on a busy machine that takes a while
-_PARTS_AHEAD = 4  # parts of one item that wait for the consumer; then its child waits too
-_START = "import sys; from tce.video.pool_worker import serve; serve({path!r}, {memory})"
+_PARTS_AHEAD = 4  # parts of one item that wait for the consumer; then its child waits as well
+# Ctrl-C reaches children as well: it is ignored from the start, before the imports.
+_START = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "import sys; sys.path[:] = {path!r}; "
+    "from tce.video.pool_worker import serve; serve({memory})"
+)
 
 
 class DecodePool:
-    """Child processes that run functions on footage which may crash, hang or exhaust the decoder.
+    """Child processes that run functions on files which may crash, hang or exhaust the decoder.
 
-    A child works on one item at a time. If it dies, that item's outcome is `DecoderCrashed`; if it gives no
-    sign for `timeout` seconds, it is killed and the outcome is `VideoTimeout`; a fresh child takes its place.
-    Children are started anew rather than forked (Lance and torch do not survive a fork), import nothing of
-    the caller's main module, use one thread each for numerics, and die with the parent.
+    A child works on one item at a time. If it dies, that item's outcome is `DecoderCrashed`; if it sends
+    nothing for `timeout` seconds, it is killed and the outcome is `VideoTimeout`; a new child replaces it.
+    Children are started as new interpreters, not forked (Lance and torch do not survive a fork). They do not
+    import the caller's main module, use one thread each for numerics, and end with the parent.
 
     Args:
         workers: child processes; 0 for one a core.
-        timeout: seconds without a sign of life after which an item is given up: a part handed over, a call of
-            `alive()`, or the end.
-        memory: address space that a child may take, in bytes; 0 for no limit.
+        timeout: seconds after which an item fails if its child sends nothing: a part, a `heartbeat()` (see
+            `pool_worker`), or the end.
+        memory: address space of a child in bytes; 0 for no limit.
 
     Example:
         with DecodePool(workers=2, timeout=60) as pool:
@@ -62,7 +67,7 @@ class DecodePool:
         self._changed = threading.Condition()
         self._queue: deque[_Task] = deque()
         self._children: list[_Child] = []
-        self._woken, self._wake = Pipe(duplex=False)
+        self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._closed = False
@@ -70,11 +75,11 @@ class DecodePool:
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item]
     ) -> Iterator[tuple[Item, Result | TceError]]:
-        """Each item with the function's result for it, or the error that it cost, in the order of the items.
+        """Each item with the function's result for it, or its error, in the order of the items.
 
         Args:
-            function: importable (not from the main module), takes one item.
-            items: what to work on; taken as workers become free, with a few ahead.
+            function: takes one item; importable, and not from the main module.
+            items: the items, taken as workers become free, with a few ahead.
 
         Yields:
             the item, and its result or error: a `VideoError`, or another `TceError` that the function raised.
@@ -92,15 +97,15 @@ class DecodePool:
     ) -> Iterator[tuple[Item, Iterator[Any]]]:
         """Each item with the parts that a generator function yields for it, in the order of the items.
 
-        A few parts wait for the consumer; then the child waits, so memory stays bounded however long an item
-        is. Use up an item's parts before taking the next item.
+        At most four parts of an item wait for the consumer; then its child waits. So memory is bounded,
+        however long an item is. Consume an item's parts before taking the next item.
 
         Args:
-            function: as for `map`, but a generator function.
-            items: what to work on.
+            function: a generator function, else as for `map`.
+            items: the items.
 
         Yields:
-            the item, and an iterator of its parts, which raises the item's error in its place.
+            the item, and an iterator of its parts, which raises the item's error.
         """
         source = iter(items)
         pending: deque[_Task] = deque()
@@ -121,10 +126,10 @@ class DecodePool:
                 self._cancel(task)
 
     def close(self) -> None:
-        """End all children, at once."""
+        """End all children immediately."""
         with self._changed:
             self._closed = True
-        self._nudge()
+        self._wake()
         if self._thread is not None:
             self._thread.join()
         for child in self._children:
@@ -142,7 +147,7 @@ class DecodePool:
     def _submit(self, function: Callable[[Any], Any], item: Any) -> _Task:
         if function.__module__ == "__main__":
             raise ValueError(
-                f"{function.__qualname__} lies in the main module, which child processes do not import"
+                f"{function.__qualname__} is defined in the main module, which child processes do not import"
             )
         task = _Task(item, pickle.dumps((function, item)))
         with self._changed:
@@ -151,7 +156,7 @@ class DecodePool:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="tce-decode-pool", daemon=True)
                 self._thread.start()
-        self._nudge()
+        self._wake()
         return task
 
     def _parts(self, task: _Task) -> Iterator[Any]:
@@ -168,7 +173,7 @@ class DecodePool:
                     return
                 else:
                     raise RuntimeError("the pool was closed while it was in use")
-            self._nudge()
+            self._wake()
             yield part
 
     def _cancel(self, task: _Task) -> None:
@@ -177,35 +182,35 @@ class DecodePool:
             task.parts.clear()
             with contextlib.suppress(ValueError):
                 self._queue.remove(task)
-        self._nudge()
+        self._wake()
 
-    def _nudge(self) -> None:
-        """Make the pool's thread look again."""
+    def _wake(self) -> None:
+        """Make the pool's thread look for work."""
         with self._changed:
-            if not self._woken.poll():
-                self._wake.send_bytes(b"!")
+            if not self._wake_reader.poll():
+                self._wake_writer.send_bytes(b"!")
 
-    # What follows runs in the pool's own thread, so that children never wait while the consumer is busy.
+    # The methods below run in the pool's own thread, so that children never wait while the consumer is busy.
 
     def _run(self) -> None:
         try:
             while not self._closed:
                 self._assign()
-                listening = [child for child in self._children if child.heard(self.timeout)]
-                patience = (
-                    min((child.deadline for child in listening), default=float("inf")) - time.monotonic()
+                active = [child for child in self._children if child.is_listened_to(self.timeout)]
+                wait_seconds = (
+                    min((child.deadline for child in active), default=float("inf")) - time.monotonic()
                 )
                 ready = wait(
-                    [self._woken, *(child.reader for child in listening)],
-                    None if patience == float("inf") else max(0.0, patience),
+                    [self._wake_reader, *(child.reader for child in active)],
+                    None if wait_seconds == float("inf") else max(0.0, wait_seconds),
                 )
-                if self._woken in ready:
-                    self._woken.recv_bytes()
-                for child in listening:
+                if self._wake_reader in ready:
+                    self._wake_reader.recv_bytes()
+                for child in active:
                     if child.reader in ready:
-                        self._hear(child)
+                        self._on_message(child)
                     elif time.monotonic() > child.deadline:
-                        self._give_up(child)
+                        self._on_timeout(child)
         except BaseException as error:
             self._failure = error
         with self._changed:
@@ -228,18 +233,18 @@ class DecodePool:
         for _ in range(missing):
             self._children.append(_Child(self._memory))
 
-    def _hear(self, child: _Child) -> None:
+    def _on_message(self, child: _Child) -> None:
         try:
             kind, value = child.reader.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
-            self._bury(child)
+            self._on_exit(child)
             return
         child.deadline = time.monotonic() + self.timeout
         if kind == READY:
             child.ready, child.deadline = True, float("inf")
             return
         task = child.task
-        if kind == ALIVE or task is None:
+        if kind == HEARTBEAT or task is None:
             return
         with self._changed:
             if kind == PART and not task.cancelled:
@@ -251,15 +256,15 @@ class DecodePool:
                 child.task, child.deadline = None, float("inf")
             self._changed.notify_all()
 
-    def _bury(self, child: _Child) -> None:
-        """A child died: its item fails, unless it never got one, when nothing will ever work."""
-        status = child.end(grace=1.0)  # it has hung up: its own status tells why
+    def _on_exit(self, child: _Child) -> None:
+        """A child died: its item fails. A child that died before it was ready ends the pool."""
+        status = child.end(grace=1.0)  # it has closed its pipe: its exit status holds the reason
         self._drop(child)
         if not child.ready:
             raise RuntimeError(f"a decoding process did not start: {_cause(status)}")
-        self._fail(child, DecoderCrashed, "a decoder that survives", _cause(status))
+        self._fail(child, DecoderCrashed, "decoding to end without a crash", _cause(status))
 
-    def _give_up(self, child: _Child) -> None:
+    def _on_timeout(self, child: _Child) -> None:
         self._drop(child)
         if not child.ready:
             raise RuntimeError(f"a decoding process did not start within {_STARTUP_SECONDS:.0f} s")
@@ -313,8 +318,8 @@ class _Child:
     def idle(self) -> bool:
         return self.ready and self.task is None
 
-    def heard(self, timeout: float) -> bool:
-        """Whether to listen to it: not while the consumer has enough parts; its clock stands still then."""
+    def is_listened_to(self, timeout: float) -> bool:
+        """Whether to read from it: not while enough parts wait; its time limit is suspended then."""
         full = self.task is not None and len(self.task.parts) >= _PARTS_AHEAD
         if self._paused and not full:
             self.deadline = time.monotonic() + timeout
@@ -326,7 +331,7 @@ class _Child:
         self.task, self.deadline = task, time.monotonic() + timeout
 
     def end(self, grace: float = 0.0) -> int:
-        """Kill the process if it still runs after `grace` seconds; its exit status, negative for a signal."""
+        """Kill the process if it runs after `grace` seconds; its exit status, negative for a signal."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
         self._process.kill()
@@ -339,4 +344,4 @@ def _cause(status: int) -> str:
     if status >= 0:
         return f"it ended with status {status}"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-    return f"it was killed by {name}" + (", perhaps out of memory" if name == "SIGKILL" else "")
+    return f"it was killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")

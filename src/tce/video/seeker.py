@@ -1,4 +1,4 @@
-"""Any frame of a video file by its number, exactly: seek to a key frame, then decode up to it."""
+"""Frames of a video file by number, exactly: seek to a key frame, then decode up to the wanted frame."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _WORTH_SEEKING = 8  # frames; a seek empties the decoder, so a shorter way is de
 
 
 class Seeker:
-    """Decodes the frames of one file in any order, quickest where they are asked for in order.
+    """Decodes the frames of one file in any order, fastest where they are asked for in order.
 
-    A seek is never believed: the frame must arrive with its own time stamp (and, in a file whose stamps are
-    not to be trusted, with its own picture), or decoding begins at an earlier key frame, at last at the
-    beginning.
+    The result of a seek is verified: the frame must arrive with its own timestamp (and, in a file whose
+    timestamps mislead, with its own picture). Otherwise decoding starts at an earlier key frame, and finally
+    at the beginning, as in `Video.stream`; so both give the same frames of a damaged file.
 
     Args:
         path: the file.
@@ -35,7 +35,7 @@ class Seeker:
         self._keys = np.searchsorted(index.stamps, index.keys)  # frame numbers of the key frames
         self._decoder: Decoder | None = None
         self._ahead: Iterator[tuple[int, VideoFrame]] = iter(())
-        self._next = len(index) + 1  # the number that `_ahead` gives next
+        self._next = len(index) + 1  # the number that `_ahead` yields next
         self._last: tuple[int, VideoFrame] | None = None
 
     def frame(self, number: int) -> VideoFrame:
@@ -65,17 +65,21 @@ class Seeker:
         return self._decoder.damage if self._decoder is not None else ""
 
     def walk(self, start: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Numbered frames in order, from `start` on or the first after it that decodes."""
-        key = self._key_before(start)
-        for begin in dict.fromkeys((key, self._key_before(key - 1), 0)):
-            ahead = self._decode_from(begin)
-            first = next((item for item in ahead if item[0] >= start), None)
-            if first is not None and first[0] == start:
-                break
-        return itertools.chain([first] if first is not None else [], ahead)
+        """Numbered frames from `start` on, in order, without those that cannot be decoded."""
+        for attempt in range(3):
+            key = self._key_before(start)
+            begin = (key, self._key_before(key - 1), 0)[attempt]
+            for number, frame in self._decode_from(begin):
+                if number > start and begin:
+                    break  # a gap, perhaps only because of the seek
+                if number >= start:
+                    yield number, frame
+                    start = number + 1
+            if begin == 0 or start >= len(self._index):
+                return
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._decoder is not None:
             self._decoder.close()
         self._decoder, self._last, self._ahead = None, None, iter(())
@@ -100,12 +104,12 @@ class Seeker:
         for frame in self._decoder.frames():
             number = self._index.find(frame.pts)
             # Frames shown before the key frame refer to others that were not decoded.
-            if number is not None and number >= key and not frame.is_corrupt and self._same(number, frame):
+            if number is not None and number >= key and not frame.is_corrupt and self._is_same(number, frame):
                 yield number, frame
 
     def _from_beginning(self, decoder: Decoder) -> Iterator[tuple[int, VideoFrame]]:
         if self._index.checks is not None:
-            counted = itertools.islice(decoder.frames(), self._index.lead, None)
+            counted = itertools.islice(decoder.frames(), self._index.skipped_leading, None)
             yield from itertools.islice(enumerate(counted), len(self._index))
             return
         for frame in decoder.frames():
@@ -113,6 +117,6 @@ class Seeker:
             if number is not None:
                 yield number, frame
 
-    def _same(self, number: int, frame: VideoFrame) -> bool:
+    def _is_same(self, number: int, frame: VideoFrame) -> bool:
         checks = self._index.checks
         return checks is None or int(checks[number]) == checksum(frame)
