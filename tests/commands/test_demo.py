@@ -41,9 +41,48 @@ def test_the_demo_says_what_it_found_and_what_to_do_next(tmp_path):
         assert words in text
 
 
+def test_the_length_of_the_training_follows_the_time_a_step_takes(small, tmp_path, monkeypatch):
+    from tce.options.demo import DemoOptions
+    from tce.train import pretrain as training
+    from tce.video.synthetic import make_clips
+
+    options = DemoOptions(out=str(tmp_path), workers=1)
+    clips = make_clips(tmp_path / "clips", 3, 6, 8, 48, 15, groups=3, test_groups=1)
+    whole = module._pretrain_options(clips, module._pack(clips, tmp_path, options), tmp_path, options)
+    rows = [
+        {"seconds": 9.0},
+        {"seconds": 5.0},
+        *[{"seconds": 0.5}] * 5,
+        {"seconds": 40.0},
+    ]  # warm-up, a hiccup
+    monkeypatch.setattr("tce.train.run_log.read_log", lambda path: rows)
+    done = []
+    pretrain = training.pretrain
+    monkeypatch.setattr(training, "pretrain", lambda options: done.append(pretrain(options)))
+    planned = module._within_budget(whole, 30.0)
+    assert planned.optim.epochs == 20  # 12 clips in batches of 4 are three steps
+    assert len(done) == 1 and not (tmp_path / "run-timing").exists()
+    assert planned.run == whole.run
+
+
+def test_reported_people_have_a_seed_of_their_own(tmp_path):
+    from tce.video.open_video import open_video
+    from tce.video.synthetic import make_clips
+
+    sizes = {"classes": 2, "per_class": 2, "frames": 2, "size": 48, "groups": 2, "test_groups": 1}
+    for name, seed in (("a", 0), ("b", 1)):
+        make_clips(tmp_path / name, **sizes, seed=seed, test_seed=module.REPORTED_SEED)
+
+    def pixels(name, group):
+        return open_video(tmp_path / name / f"videos/Bow/v_Bow_g{group:02d}_c01.mp4").frames([0, 1])
+
+    assert (pixels("a", 2) == pixels("b", 2)).all() and (pixels("a", 1) != pixels("b", 1)).any()
+
+
 def test_an_unwritable_place_is_told_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["demo", "--out", str(tmp_path / "file")]) == 1
     assert "--out" in capsys.readouterr().err
     assert main(["demo", "--epochs", "0"]) == 1
+    assert main(["demo", "--seconds", "0"]) == 1
     assert "--epochs" in capsys.readouterr().err

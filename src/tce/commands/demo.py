@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
+import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +24,14 @@ CLASSES, CLIPS_PER_CLASS, GROUPS, TEST_GROUPS = 6, 48, 6, 2
 FRAMES, SIZE, FPS = 24, 96, 15
 IMAGE_SIZE, BATCH_SIZE = 64, 64
 NEIGHBOURS = 10
+# The clips that are reported come from a seed of their own: the generator and the recipe were tuned on other
+# seeds only, and nothing may be changed because of the figures that this one gives.
+REPORTED_SEED = 20201127
+CALIBRATION_STEPS = 8
 
 
 def demo(options: DemoOptions) -> Result:
-    """Generate clips, pre-train on some, judge the network before and after on the others, and show it.
+    """Generate clips, pre-train on some, evaluate the network before and after on the others, and show it.
 
     Raises:
         TceError: the folder cannot be written.
@@ -38,7 +44,16 @@ def demo(options: DemoOptions) -> Result:
     require_writable(out / "film.mp4", "--out")
     log.info("1/4 generating clips of a moving figure into %s", out / "clips")
     clips = make_clips(
-        out / "clips", CLASSES, CLIPS_PER_CLASS, FRAMES, SIZE, FPS, options.seed, GROUPS, TEST_GROUPS
+        out / "clips",
+        CLASSES,
+        CLIPS_PER_CLASS,
+        FRAMES,
+        SIZE,
+        FPS,
+        options.seed,
+        GROUPS,
+        TEST_GROUPS,
+        REPORTED_SEED,
     )
     collection = _pack(clips, out, options)
 
@@ -46,14 +61,16 @@ def demo(options: DemoOptions) -> Result:
     untrained, trained = out / "untrained", Path(training.run.out)
     save_model(untrained, make_encoder(training))
     log.info("2/4 pre-training without labels on the clips of %d people", GROUPS - TEST_GROUPS)
-    started = time.monotonic()
     try:
+        if options.epochs is None:
+            training = _within_budget(training, options.seconds)
+        started = time.monotonic()
         pretrain(training)
-    except KeyboardInterrupt as interrupt:  # which says how a run goes on; the demo has no such way
-        raise KeyboardInterrupt("stopped; tce demo begins anew when it is repeated") from interrupt
+    except KeyboardInterrupt as interrupt:  # which says how a run is resumed; the demo cannot be
+        raise KeyboardInterrupt("stopped; repeat tce demo to start it again") from interrupt
     seconds = time.monotonic() - started
 
-    log.info("3/4 judging it on the clips of %d other people", TEST_GROUPS)
+    log.info("3/4 evaluating it on the clips of %d other people", TEST_GROUPS)
     before, after = (_knn(network, clips, collection, out, options) for network in (untrained, trained))
 
     log.info("4/4 drawing maps and a film")
@@ -103,7 +120,7 @@ def _pretrain_options(
             saturation=0.2,
             hue=0.05,
         ),
-        optim=replace(quick.optim, epochs=options.epochs, batch_size=BATCH_SIZE, lr=0.06),
+        optim=replace(quick.optim, epochs=options.epochs or 1, batch_size=BATCH_SIZE, lr=0.06),
         run=replace(
             quick.run,
             out=str(out / "run"),
@@ -113,6 +130,32 @@ def _pretrain_options(
             force=True,
         ),
     )
+
+
+def _within_budget(training: PretrainOptions, seconds: float) -> PretrainOptions:
+    """The same training with as many epochs as fit into the time; a few steps of it are timed first.
+
+    The first steps load kernels and fill queues; the median of the others counts.
+    """
+    from tce.train.pretrain import pretrain
+    from tce.train.run_log import read_log
+
+    replace = dataclasses.replace
+    run = replace(
+        training.run,
+        out=training.run.out + "-timing",
+        max_steps=CALIBRATION_STEPS,
+        log_steps=1,
+        monitor_epochs=0,
+    )
+    pretrain(replace(training, run=run, optim=replace(training.optim, epochs=CALIBRATION_STEPS)))
+    steps = [row["seconds"] for row in read_log(Path(run.out) / "log.csv") if "seconds" in row]
+    shutil.rmtree(run.out)
+    clips = CLASSES * CLIPS_PER_CLASS * (GROUPS - TEST_GROUPS) // GROUPS
+    per_epoch = statistics.median(steps[2:]) * max(1, clips // BATCH_SIZE)
+    epochs = max(2, int(seconds / per_epoch))
+    log.info("%.2f s an epoch: %d epochs in %.0f s", per_epoch, epochs, seconds)
+    return replace(training, optim=replace(training.optim, epochs=epochs))
 
 
 def _knn(network: Path, clips: SyntheticClips, collection: Path, out: Path, options: DemoOptions) -> float:
@@ -157,7 +200,7 @@ def _pictures(
 
     everything = out / "everything.mp4"
     group = GROUPS - 1
-    parts = [draw_clip(name, group, 99, 2 * FRAMES, 2 * SIZE, FPS, options.seed) for name in clips.classes]
+    parts = [draw_clip(name, group, 99, 2 * FRAMES, 2 * SIZE, FPS, REPORTED_SEED) for name in clips.classes]
     write_video(everything, np.concatenate(parts), FPS)
     written["film"] = str(out / "film.mp4")
     tsne(TsneOptions(output=written["film"], input=(str(everything),), network=network, vid=True))

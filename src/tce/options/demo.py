@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tce.errors import OptionError
-from tce.options.checks import check_seed
+from tce.options.checks import at_least, check_seed
 
 
 @dataclass(frozen=True)
@@ -14,8 +13,10 @@ class DemoOptions:
 
     out: str = "demo"
     """Folder for everything the demo makes; what an earlier demo left there is replaced."""
-    epochs: int = 70
-    """Passes over the 192 training clips, three steps each; 70 take some 90 seconds on two cores."""
+    seconds: float = 90.0
+    """Wall-clock seconds of pre-training, whatever number of steps that is on this machine."""
+    epochs: int | None = None
+    """Passes over the training clips; by default as many as fit into --seconds."""
     seed: int = 0
     """Decides clips, weights and training."""
     workers: int = 2
@@ -24,7 +25,7 @@ class DemoOptions:
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
     def __post_init__(self) -> None:
-        for flag, value in (("--epochs", self.epochs), ("--workers", self.workers)):
-            if value < 1:
-                raise OptionError(flag, "1 or more", str(value))
+        at_least("--seconds", self.seconds, 1)
+        at_least("--epochs", self.epochs, 1)
+        at_least("--workers", self.workers, 1)
         check_seed(self.seed)

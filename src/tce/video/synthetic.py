@@ -128,6 +128,7 @@ def make_clips(
     seed: int = 0,
     groups: int = 6,
     test_groups: int = 2,
+    test_seed: int | None = None,
 ) -> SyntheticClips:
     """Write clips of a moving figure as H.264 files, with UCF101's names and lists.
 
@@ -143,6 +144,7 @@ def make_clips(
         seed: decides rooms, people and movements.
         groups: persons in rooms (`gNN`), each of which performs every class.
         test_groups: how many of them, the last ones, make up the test list.
+        test_seed: the same as `seed` for the test groups; None: `seed`.
 
     Raises:
         OptionError: a number out of its range.
@@ -163,8 +165,11 @@ def make_clips(
             for number in range(per_class):
                 group, clip = number % groups, number // groups
                 file = f"{name}/v_{name}_g{group + 1:02d}_c{clip + 1:02d}.mp4"
-                write_video(target.videos / file, draw_clip(name, group, clip, frames, size, fps, seed), fps)
-                if group >= groups - test_groups:
+                tested = group >= groups - test_groups
+                drawn_by = test_seed if tested and test_seed is not None else seed
+                pictures = draw_clip(name, group, clip, frames, size, fps, drawn_by)
+                write_video(target.videos / file, pictures, fps)
+                if tested:
                     test.append(file)
                 else:
                     train.append(f"{file} {label}")
