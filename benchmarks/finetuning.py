@@ -31,8 +31,9 @@ import torch
 from costs import in_turn, median, ratios
 from torch.nn import functional
 
-from tce.data.frame_store import FrameStore, open_store
+from tce.data.frame_store import FrameStore
 from tce.data.loader import Loader
+from tce.data.open_data import open_store
 from tce.data.pack import pack
 from tce.data.sampling import test_positions
 from tce.device import autocast

@@ -29,8 +29,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from tce.data.frame_store import FrameStore, open_store
+from tce.data.frame_store import FrameStore
 from tce.data.loader import Loader
+from tce.data.open_data import open_store
 from tce.data.pack import pack
 from tce.options.pack import PackOptions
 from tce.video.image import decode, decode_into

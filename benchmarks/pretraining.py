@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from costs import in_turn, median, ratios
 
-from tce.data.frame_store import open_store
+from tce.data.open_data import open_store
 from tce.data.pack import pack
 from tce.device import autocast
 from tce.distributed import init_distributed

@@ -1,9 +1,14 @@
+import json
 import os
+import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from tce.errors import OptionError, TceError
-from tce.io import atomic, content_hash, require_writable
+from tce.io import atomic, content_hash, require_writable, write_json
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -14,6 +19,36 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    """But not what a living one is writing, or one of another machine."""
+    program = (
+        "import os, sys\nfrom tce.io import atomic\n"
+        "with atomic(sys.argv[1], 'w') as file:\n    file.write('half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    target = tmp_path / "a [1].json"
+    subprocess.run([sys.executable, "-c", program, str(target)], check=False, env=os.environ)
+    (leftover,) = os.listdir(tmp_path)
+    assert leftover.endswith(".part")
+    elsewhere = re.sub(r"\.[0-9a-f]{8}-", ".00000000-", leftover)
+    (tmp_path / elsewhere).touch()
+    with atomic(target, "w") as outer:
+        outer.write("outer")
+        with atomic(target, "w") as inner:
+            inner.write("inner")
+        assert target.read_text() == "inner"
+    assert target.read_text() == "outer" and sorted(os.listdir(tmp_path)) == sorted([target.name, elsewhere])
+
+
+def test_json_holds_plain_values_only(tmp_path):
+    write_json(tmp_path / "a.json", {"n": np.int64(3), "x": [np.nan, 0.5], "s": "é", "a": np.arange(2)})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {
+        "n": 3,
+        "x": [None, 0.5],
+        "s": "é",
+        "a": [0, 1],
+    }
 
 
 def test_a_finished_write_replaces_and_has_ordinary_rights(tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import json
 import os
 import re
+import socket
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from tce.errors import TceError
+from tce.result import plain
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 @contextlib.contextmanager
@@ -21,10 +26,13 @@ def atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """A file to write that replaces `path` when the block ends well, and leaves `path` as it was otherwise.
 
     The data is flushed to the disk before the replacement: a power cut leaves the old file or the new one.
+    What a killed process left of the same file is removed.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    _remove_leftovers(target)
+    prefix = f".{target.name}.{_HOST}-{os.getpid()}-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=target.parent)
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -36,6 +44,35 @@ def atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the unfinished copies of a file whose writers are dead; those of other hosts may be alive."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.{_HOST}-(\d+)-\w+\.part")
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(target.parent)):
+            match = pattern.fullmatch(entry.name)
+            if match and not _is_alive(int(match[1])):
+                os.unlink(entry.path)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # asking would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as JSON, whole or not at all; NumPy values become plain ones, NaN becomes null."""
+    with atomic(path, "w") as file:
+        json.dump(plain(value), file, indent=2, ensure_ascii=False)
+        file.write("\n")
 
 
 def _umask() -> int:

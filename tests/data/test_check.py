@@ -156,7 +156,7 @@ def test_lost_rows_of_the_clips_are_packed_again(videos: Path, packed: Path, tmp
     shutil.copytree(packed, tmp_path / "c")
     os.truncate(data_file(tmp_path / "c", "clips"), 100)
     with pytest.raises(TceError, match="none"):
-        from tce.data.frame_store import open_store
+        from tce.data.open_data import open_store
 
         open_store(tmp_path / "c")
     pack_into(tmp_path / "c", videos, replace=True)

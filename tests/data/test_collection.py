@@ -12,7 +12,8 @@ import pytest
 
 from tce.data.check import check
 from tce.data.collection import STORAGE_VERSION, open_collection
-from tce.data.frame_store import FrameStore, open_store, prepare_store
+from tce.data.frame_store import FrameStore
+from tce.data.open_data import find_data, open_store, prepare_store
 from tce.data.writer import CollectionWriter
 from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
@@ -116,6 +117,25 @@ def test_a_file_that_vanishes_is_an_error_in_its_place(tmp_path: Path) -> None:
     items = store.read(np.zeros(4, int), np.arange(4))
     assert [type(item) for item in items] == [bytes, bytes, bytes, OSError]
     assert "frame000004.jpg" in str(items[3])
+
+
+def test_a_replaced_frame_changes_the_fingerprint_of_its_folder(tmp_path: Path) -> None:
+    """Not only the first one: a run that resumes must not go on with other pictures."""
+    folders = write_folders(tmp_path, 2)
+    before = open_store(folders).fingerprint()
+    assert open_store(folders).fingerprint() == before
+    frame = folders / "B" / "v_B_g01_c01" / "frame000007.jpg"
+    frame.write_bytes(hard_footage.jpeg(hard_footage.picture(5)) + b"\0")
+    assert open_store(folders).fingerprint() != before
+
+
+def test_what_is_found_is_known_before_it_is_packed(videos: Path, packed: Path, tmp_path: Path) -> None:
+    found = find_data(videos)
+    assert found.store is None and len(found.catalog) == CLIPS and not list(tmp_path.iterdir())
+    assert_frames(found.open(tmp_path / "cache", {"workers": 1}))
+    again = find_data(packed)
+    assert again.store is not None and again.open(tmp_path / "unused") is again.store
+    assert not (tmp_path / "unused").exists()
 
 
 def test_rows_in_another_order_are_found(packed: Path, tmp_path: Path) -> None:
@@ -246,8 +266,8 @@ def test_a_uri_is_read_as_a_folder_is(packed: Path, videos: Path) -> None:
 
 
 def test_unknown_resize(packed: Path) -> None:
-    from tce.data.frame_store import open_store
     from tce.data.loader import Loader
+    from tce.data.open_data import open_store
 
     with pytest.raises(OptionError, match="squash"):
         Loader(open_store(packed), [], (8, 8), "stretch")  # type: ignore[arg-type]

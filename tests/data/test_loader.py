@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from tce.data.frame_store import open_store
 from tce.data.loader import Batch, Loader
+from tce.data.open_data import open_store
 from tests.helpers.faulty import CLIPS, FaultyStore, random_plan
 from tests.helpers.numbered import pack_into
 

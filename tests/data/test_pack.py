@@ -15,8 +15,8 @@ import pytest
 from tce.data.check import check
 from tce.data.collection import open_collection
 from tce.data.find_clips import is_video
-from tce.data.frame_store import open_store
 from tce.data.loader import Loader
+from tce.data.open_data import open_store
 from tce.data.writer import CollectionWriter
 from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
@@ -237,7 +237,7 @@ def test_damaged_footage_costs_itself_only(tmp_path: Path, caplog: pytest.LogCap
     assert [entry["id"] for entry in report["failed"]] == ["A/v_A_g01_c02", "B/v_B_g01_c02"]
     assert all(entry["error"] and entry["path"] in entry["error"] for entry in report["failed"])
     assert result.figures["failed"] == report["failed"] and "report.json" in result.text
-    assert "skipped A/v_A_g01_c02" in caplog.text
+    assert f"skipped {cut}; expected" in caplog.text, "the file is named once"
     assert open_collection(tmp_path / "c").catalog.ids.tolist() == ["A/v_A_g01_c01", "B/v_B_g01_c01"]
 
 
@@ -256,19 +256,78 @@ def test_kept_damaged_footage_gives_its_good_frames(tmp_path: Path) -> None:
     ]
 
 
-def test_stops_early_when_most_fails(tmp_path: Path) -> None:
-    """Nothing is kept of it, so that the same command works once the cause is gone."""
+def test_most_may_fail_if_something_decodes(tmp_path: Path) -> None:
     videos = write_videos(tmp_path / "v", 4)
-    contents = {path: path.read_bytes() for path in videos.rglob("*.mp4")}
-    for path in list(contents)[:3]:
+    for path in sorted(videos.rglob("*.mp4"))[:3]:
         path.write_bytes(b"text")
-    with pytest.raises(TceError, match="3 of the first 4 clips"):
+    result = pack_into(tmp_path / "c", videos)
+    assert result.figures["clips"] == 1 and len(result.figures["failed"]) == 3
+
+
+def test_stops_when_nothing_decodes(tmp_path: Path) -> None:
+    """Nothing is kept of it, so that the same command works once the cause is gone."""
+    videos = write_videos(tmp_path / "v", 3)
+    contents = {path: path.read_bytes() for path in videos.rglob("*.mp4")}
+    for path in contents:
+        path.write_bytes(b"text")
+    with pytest.raises(TceError, match="none of the 3 clips can be decoded") as caught:
         pack_into(tmp_path / "c", videos)
+    assert str(caught.value).count(".mp4") == 1, "one file is named, once"
     assert len(json.loads((tmp_path / "c/report.json").read_text())["failed"]) == 3
     for path, content in contents.items():
         path.write_bytes(content)
     pack_into(tmp_path / "c", videos)
-    assert len(open_collection(tmp_path / "c")) == 4
+    assert len(open_collection(tmp_path / "c")) == 3
+
+
+def test_there_is_a_way_on_where_the_first_clips_are_all_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tce.data.pack.FIRST", 2)
+    videos = write_videos(tmp_path / "v", 2)
+    for number in range(3):
+        (videos / f"0{number}.mp4").write_bytes(b"text")
+    with pytest.raises(TceError, match=r"none of the first 2 clips .*--keep-going"):
+        pack_into(tmp_path / "c", videos)
+    result = pack_into(tmp_path / "c", videos, keep_going=True)
+    assert result.figures["clips"] == 2 and len(result.figures["failed"]) == 3
+
+
+def test_a_packing_without_any_clip_binds_nobody(tmp_path: Path) -> None:
+    """Other options and other footage may follow, and what failed is tried again under them."""
+    cut = hard_footage.encode(tmp_path / "cut.mkv", "mpeg4", FRAMES)
+    cut.write_bytes(cut.read_bytes()[: -cut.stat().st_size // 3])
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"text")
+    with pytest.raises(TceError, match="none of the 2 clips"):
+        pack_into(tmp_path / "c", cut, bad)
+    pack_into(tmp_path / "c", cut, bad, keep_damaged=True)
+    store = open_collection(tmp_path / "c")
+    assert store.catalog.ids.tolist() == ["cut"] and 0 < store.lengths[0] < FRAMES
+    with pytest.raises(OptionError, match="expected --keep-damaged, as when it was made; found no --keep"):
+        pack_into(tmp_path / "c", cut, bad)
+
+
+def test_locks_and_leftovers_are_not_in_the_way(tmp_path: Path) -> None:
+    videos = write_videos(tmp_path / "v", 2)
+    out = tmp_path / "c"
+    out.mkdir()
+    for name in (".writer.lock", ".options.json.00000000-1-x.part", "cuts.json"):
+        (out / name).write_text("{}")
+    pack_into(out, videos)
+    assert not (out / ".writer.lock").exists() and len(open_collection(out)) == 2
+    with pytest.raises(OptionError):
+        pack_into(out, videos, replace=True, only=("nobody",))
+    assert not (out / ".writer.lock").exists()
+
+
+def test_a_file_name_that_ends_as_a_piece_does_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    hard_footage.encode(tmp_path / "v/c.mp4", "libx264", 4, preset="ultrafast")
+    hard_footage.encode(tmp_path / "v/c#0003.mp4", "libx264", 4, first=9, preset="ultrafast")
+    pack_into(tmp_path / "cut", tmp_path / "v/c#0003.mp4", clip_seconds=1.0)
+    pack_into(tmp_path / "cut", tmp_path / "v/c.mp4", clip_seconds=1.0, add=True)
+    assert open_collection(tmp_path / "cut").catalog.ids.tolist() == ["c#0003#0000", "c#0000"]
 
 
 def test_most_of_what_came_later_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +374,7 @@ def patched_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode in this process, in small parts: a child would not see what is patched here."""
     from tce.data import encode
 
-    monkeypatch.setattr(encode, "PART_BYTES", 2000)
+    monkeypatch.setattr(encode, "CHUNK_BYTES", 2000)
     monkeypatch.setattr(
         "tce.video.pool.DecodePool.stream",
         lambda self, function, items: ((item, function(item)) for item in items),

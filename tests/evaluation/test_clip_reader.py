@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tce.data.frame_store import open_store
+from tce.data.open_data import open_store
 from tce.evaluation.clip_reader import (
     Reader,
     _Assembly,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tce.data.frame_store import open_store
+from tce.data.open_data import open_store
 from tce.errors import TceError
 from tce.evaluation.protocols import match_classes, score_clips
 from tce.evaluation.clip_reader import Reader

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tce.data.frame_store import open_store
+from tce.data.open_data import open_store
 from tce.distributed import DistributedContext
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.options.pretrain import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tce.data.frame_store import open_store
+from tce.data.open_data import open_store
 from tce.errors import TceError
 from tce.model.encoder import build_encoder
 from tce.train.monitor import CollapseWatch, Monitor, has_rivals, knn_accuracy

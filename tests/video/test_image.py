@@ -18,8 +18,8 @@ from PIL import Image, ImageOps
 
 from tce.data.encode import Encoding, Job, Summary, encode_clip
 from tce.data.find_clips import find_footage
-from tce.data.frame_store import open_store
 from tce.data.loader import Loader
+from tce.data.open_data import open_store
 from tce.embedding import embed
 from tce.errors import OptionError
 from tce.video.base import FrameError
@@ -230,9 +230,9 @@ def test_every_way_into_the_program_gives_the_same_pixels(kind: str, tmp_path: P
     (batch,) = Loader(store, [(np.zeros(1, int), np.ones((1, 1), int))], size)
     assert batch.ok.all() and np.array_equal(batch.frames[0, 0], pixels)
 
-    part, summary = encode_clip(Job(str(folder), Encoding(quality=100)))
+    chunk, summary = encode_clip(Job(str(folder), Encoding(quality=100)))
     assert isinstance(summary, Summary) and summary.size == size
-    packed = decode(part.data[part.ends[0] : part.ends[1]])  # type: ignore[union-attr]
+    packed = decode(chunk.data[chunk.ends[0] : chunk.ends[1]])  # type: ignore[union-attr]
     if suffix == ".jpg":
         assert np.array_equal(packed, pixels), "JPEG files are copied"
     else:

@@ -153,9 +153,10 @@ def damaged_rows(job: RowsJob) -> list[tuple[int, str]]:
 
 def _verify(frames: Any, rows: np.ndarray, deep: bool) -> list[tuple[int, str]]:
     """The bad ones of some rows; where they cannot be read together, halves are tried."""
-    from tce.data.lance_rows import attempt, first_line
+    from tce.data.lance_rows import first_line, try_read
 
-    table, error = attempt(partial(frames.take, rows, columns=["clip", "index", "time", "image", "checksum"]))
+    columns = ["clip", "index", "time", "image", "checksum"]
+    table, error = try_read(partial(frames.take, rows, columns=columns))
     if table is None:
         if len(rows) == 1:
             return [(int(rows[0]), f"cannot be read: {first_line(error)}")]

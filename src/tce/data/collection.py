@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tce.data.frame_store import FrameStore
-from tce.data.lance_rows import attempt, catalog_of, clip_starts, first_line, frame_runs, read_rows
+from tce.data.frame_store import FrameRequest, FrameStore
+from tce.data.lance_rows import catalog_of, clip_starts, first_line, frame_runs, read_rows, try_read
 from tce.errors import TceError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def has_table(folder: str | os.PathLike[str], name: str) -> bool:
     if is_remote(folder):
         import lance
 
-        return attempt(partial(lance.dataset, table_path(folder, name)))[0] is not None
+        return try_read(partial(lance.dataset, table_path(folder, name)))[0] is not None
     versions = Path(table_path(folder, name)) / "_versions"
     return versions.is_dir() and any(versions.iterdir())
 
@@ -210,7 +210,14 @@ class Collection(FrameStore):
         Returns:
             n items: the image's bytes, or the error that stands in its place.
         """
-        return self._read_checked(clips, frames, self._read)
+        wanted = FrameRequest(self.lengths, clips, frames)
+        rows = self._starts[wanted.clips] + wanted.frames
+        if self._order is not None:
+            rows = self._order[rows]
+        images, _ = try_read(lambda: self._take(rows))
+        if images is None:  # some row is damaged: one at a time, so that the others are had
+            images = [self._take_one(row) for row in rows]
+        return wanted.fill(images)
 
     def frame_at(self, row: int) -> tuple[int, int]:
         """Clip and position of the frame in this row of the table `frames`; clip -1 for one of no clip."""
@@ -230,13 +237,6 @@ class Collection(FrameStore):
     def _subset(self, rows: np.ndarray) -> None:
         self._starts, self._content = self._starts[rows], self._content.take(rows)
 
-    def _read(self, clips: np.ndarray, frames: np.ndarray) -> list[bytes | Exception]:
-        rows = self._starts[clips] + frames
-        if self._order is not None:
-            rows = self._order[rows]
-        images, _ = attempt(lambda: self._take(rows))
-        return images if images is not None else [self._take_one(row) for row in rows]
-
     def _take(self, rows: np.ndarray) -> list[bytes | Exception]:
         columns = ["image", "checksum"] if self.verify else ["image"]
         table = self._frames.take(rows, columns=columns)  # type: ignore[arg-type]
@@ -249,7 +249,7 @@ class Collection(FrameStore):
         ]
 
     def _take_one(self, row: int) -> bytes | Exception:
-        images, error = attempt(lambda: self._take(np.array([row])))
+        images, error = try_read(lambda: self._take(np.array([row])))
         return images[0] if images is not None else OSError(f"damaged collection: {first_line(error)}")
 
 

@@ -29,13 +29,14 @@ from tce.video.image import (
 from tce.video.pool_worker import heartbeat
 
 if TYPE_CHECKING:
+    from tce.options.pack import PackOptions
     from tce.video.base import Video
 
 DEFAULT_SIDE = 256
 """Short side to which videos are reduced by default, pixels; it serves crops of 224."""
 
 BATCH = 16  # frames decoded at a time: few enough that they are still in the cache when they are encoded
-PART_BYTES = 8 << 20  # of encoded frames handed over at a time
+CHUNK_BYTES = 8 << 20  # of encoded frames handed over at a time
 _ROUNDING = 1e-6  # seconds
 
 
@@ -56,6 +57,11 @@ class Encoding:
     every: int | None = None
     fps: float | None = None
     keep_damaged: bool = False
+
+    @classmethod
+    def of(cls, options: PackOptions) -> Encoding:
+        """The part of `tce pack`'s options that a decoding process needs."""
+        return cls(options.short_side, options.quality, options.every, options.fps, options.keep_damaged)
 
     @property
     def video_side(self) -> int:
@@ -84,7 +90,7 @@ class Job:
 
 
 @dataclass
-class Part:
+class FrameChunk:
     """Some encoded frames of a clip in their order, n of them.
 
     Attributes:
@@ -126,7 +132,7 @@ class Summary:
     damage: str = ""
 
 
-def encode_clip(job: Job) -> Iterator[Part | Summary]:
+def encode_clip(job: Job) -> Iterator[FrameChunk | Summary]:
     """Decode a clip and encode the frames wanted.
 
     Yields:
@@ -138,38 +144,38 @@ def encode_clip(job: Job) -> Iterator[Part | Summary]:
     return _encode_folder(job) if os.path.isdir(job.path) else _encode_video(job)
 
 
-def _encode_video(job: Job) -> Iterator[Part | Summary]:
+def _encode_video(job: Job) -> Iterator[FrameChunk | Summary]:
     from tce.video.open_video import open_video
 
     encoding = job.encoding
-    sink = _Sink()
+    buffer = FrameBuffer()
     with open_video(job.path, threads=1) as video:
         try:
             for indices, frames in _wanted(video, job):
                 for index, frame in zip(indices.tolist(), frames, strict=True):
-                    sink.write(index, encode_jpeg(reduce_to(frame, encoding.video_side), encoding.quality))
-                sink.size = sink.size or reduced_size(frames.shape[1:3], encoding.video_side)
-                if sink.pending > PART_BYTES:
-                    yield sink.part(video.times(sink.indices))
+                    buffer.write(index, encode_jpeg(reduce_to(frame, encoding.video_side), encoding.quality))
+                buffer.size = buffer.size or reduced_size(frames.shape[1:3], encoding.video_side)
+                if buffer.pending > CHUNK_BYTES:
+                    yield buffer.chunk(video.times(buffer.indices))
                 heartbeat()
         except VideoTruncated as error:
-            if not (encoding.keep_damaged and sink.frames):
+            if not (encoding.keep_damaged and buffer.frames):
                 raise
-            sink.damage = str(error)
-        if not sink.frames:
+            buffer.damage = str(error)
+        if not buffer.frames:
             raise VideoUnreadable(job.path, "frames", "none")
-        if sink.pending:
-            yield sink.part(video.times(sink.indices))
+        if buffer.pending:
+            yield buffer.chunk(video.times(buffer.indices))
         rate = video.fps
     modified = modified_at(job.path)
-    yield sink.summary(rate, encoding, file_hash(job.path, os.path.getsize(job.path), modified), modified)
+    yield buffer.summary(rate, encoding, file_hash(job.path, os.path.getsize(job.path), modified), modified)
 
 
-def _encode_folder(job: Job) -> Iterator[Part | Summary]:
+def _encode_folder(job: Job) -> Iterator[FrameChunk | Summary]:
     """JPEG files go in byte for byte, unless they have to be reduced; other images are encoded."""
     from tce.video.folder import FrameFolder
 
-    folder, sink, digest = FrameFolder(job.path), _Sink(), hashlib.sha256()
+    folder, buffer, digest = FrameFolder(job.path), FrameBuffer(), hashlib.sha256()
     numbers = chosen(folder, job)
     for count, number in enumerate(numbers.tolist()):
         name = folder.names[number]
@@ -178,20 +184,20 @@ def _encode_folder(job: Job) -> Iterator[Part | Summary]:
         except FrameError as error:
             if not job.encoding.keep_damaged:
                 raise
-            sink.damage = sink.damage or f"{name}: {error.found}"
+            buffer.damage = buffer.damage or f"{name}: {error.found}"
             continue
         digest.update(name.encode() + b"\0" + data)
-        sink.write(number, image)
-        sink.size = sink.size or size
-        if sink.pending > PART_BYTES:
-            yield sink.part(folder.times(sink.indices))
+        buffer.write(number, image)
+        buffer.size = buffer.size or size
+        if buffer.pending > CHUNK_BYTES:
+            yield buffer.chunk(folder.times(buffer.indices))
         if count % BATCH == 0:
             heartbeat()
-    if not sink.frames:
-        raise VideoUnreadable(job.path, "images that can be read", f"none ({sink.damage})")
-    if sink.pending:
-        yield sink.part(folder.times(sink.indices))
-    yield sink.summary(folder.fps, job.encoding, digest.hexdigest(), modified_at(job.path))
+    if not buffer.frames:
+        raise VideoUnreadable(job.path, "images that can be read", f"none ({buffer.damage})")
+    if buffer.pending:
+        yield buffer.chunk(folder.times(buffer.indices))
+    yield buffer.summary(folder.fps, job.encoding, digest.hexdigest(), modified_at(job.path))
 
 
 @dataclass(frozen=True)
@@ -318,7 +324,7 @@ def _stored_image(data: bytes, encoding: Encoding, name: str) -> tuple[bytes, tu
     return encode_jpeg(image, encoding.quality), (image.shape[0], image.shape[1])
 
 
-class _Sink:
+class FrameBuffer:
     """Collects a clip's encoded frames until they are handed over.
 
     Attributes:
@@ -349,13 +355,13 @@ class _Sink:
         self.pending += len(image)
         self.frames += 1
 
-    def part(self, times: np.ndarray) -> Part:
+    def chunk(self, times: np.ndarray) -> FrameChunk:
         """Hand over what was written since the last part; `times` are its presentation times."""
         if self._bytes == 0:
             self._first = float(times[0])
         self._last = float(times[-1])
         lengths = [len(image) for image in self._images]
-        part = Part(
+        chunk = FrameChunk(
             b"".join(self._images),
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             np.array([zlib.crc32(image) for image in self._images], dtype=np.uint32),
@@ -363,7 +369,7 @@ class _Sink:
         )
         self._bytes += self.pending
         self._indices, self._images, self.pending = [], [], 0
-        return part
+        return chunk
 
     def summary(self, footage_fps: float, encoding: Encoding, content_hash: str, modified: int) -> Summary:
         """What is known at the end; `footage_fps` stands in where one frame alone tells no rate."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tce.data.frame_store import FrameStore
+from tce.data.frame_store import FrameRequest, FrameStore
 from tce.errors import TceError
 from tce.video.base import FrameError
 from tce.video.image import image_size, read_file
@@ -94,27 +94,22 @@ class FolderStore(FrameStore):
 
     def read(self, clips: np.ndarray, frames: np.ndarray) -> list[bytes | Exception]:
         """Encoded images of single frames; see `FrameStore.read`."""
-        return self._read_checked(clips, frames, self._read)
+        wanted = FrameRequest(self.lengths, clips, frames)
+        pairs = zip(wanted.clips.tolist(), wanted.frames.tolist(), strict=True)
+        return wanted.fill([self._read_one(clip, frame) for clip, frame in pairs])
 
     def fingerprint(self) -> str:
-        """Hash of the clips, their frames' names, and the first frames' file sizes; pixels are not read."""
+        """Hash of the clips and of every frame's name and file size; pixels are not read."""
         digest = hashlib.sha256()
         for name, clip in zip(self.catalog.ids, self._clips.tolist(), strict=True):
-            try:
-                size = os.stat(os.path.join(self._paths[clip], self._names.name(clip, 0))).st_size
-            except OSError:
-                size = -1
-            digest.update(repr((name, self._names.key(clip), size)).encode())
+            sizes = _file_sizes(self._paths[clip])
+            of_frames = [sizes.get(frame, -1) for frame in self._names.all(clip)]
+            digest.update(repr((name, self._names.key(clip), of_frames)).encode())
         return digest.hexdigest()
 
     def _subset(self, rows: np.ndarray) -> None:
         self._clips = self._clips[rows]
         self._sizes = None if self._sizes is None else self._sizes[rows]
-
-    def _read(self, clips: np.ndarray, frames: np.ndarray) -> list[bytes | Exception]:
-        return [
-            self._read_one(clip, frame) for clip, frame in zip(clips.tolist(), frames.tolist(), strict=True)
-        ]
 
     def _read_one(self, row: int, frame: int) -> bytes | Exception:
         clip = int(self._clips[row])
@@ -148,6 +143,13 @@ class FrameNames:
         prefix, first, digits, suffix, _ = key
         return f"{prefix}{first + frame:0{digits}d}{suffix}"
 
+    def all(self, clip: int) -> list[str]:
+        """The names of a clip's frames, in order."""
+        key = self._keys[clip]
+        if isinstance(key, bytes):
+            return [os.fsdecode(name) for name in key.split(b"\0")]
+        return [self.name(clip, frame) for frame in range(key[4])]
+
     def key(self, clip: int) -> tuple[str, int, int, str, int] | bytes:
         """What is kept of a clip's names; equal for equal names."""
         return self._keys[clip]
@@ -163,3 +165,13 @@ class FrameNames:
             return None
         shared = (self._seen.setdefault(part, part) for part in (prefix, suffix))
         return next(shared), first, digits, next(shared), len(names)
+
+
+def _file_sizes(folder: str) -> dict[str, int]:
+    """The size of each file in a folder; empty where the folder cannot be read."""
+    sizes = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                sizes[entry.name] = entry.stat().st_size
+    return sizes

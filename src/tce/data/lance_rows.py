@@ -1,11 +1,13 @@
-"""From a collection's rows to arrays: which rows of `frames` are which clip's, and which are lost."""
+"""Rows and data files of a collection's tables: which rows are which clip's, which are lost, compaction."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +27,7 @@ _LOST, _NONE = -2, -9  # numbers of a frame that cannot be read, and of none; 0 
 T = TypeVar("T")
 
 
-def attempt(read: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException]:
+def try_read(read: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException]:
     """What `read` returns, or the error it raises, a panic of Lance's over damaged bytes included."""
     try:
         return read(), None
@@ -44,12 +46,12 @@ def read_rows(
     import pyarrow as pa
 
     names = columns or schema.names
-    whole, error = attempt(lambda: dataset.to_table(columns=names))
+    whole, error = try_read(lambda: dataset.to_table(columns=names))
     if error is None:
         return whole, 0
     tables, lost = [], 0
     for fragment in dataset.get_fragments():  # some data file is damaged: take what can be read
-        table, error = attempt(partial(fragment.to_table, columns=names))
+        table, error = try_read(partial(fragment.to_table, columns=names))
         if error is None:
             tables.append(table)
         else:
@@ -150,6 +152,47 @@ def first_line(error: BaseException | None) -> str:
     return re.sub(r", /\S+:\d+:\d+$", "", text[0])[:200] if text else type(error).__name__
 
 
+def _worth_joining(dataset: lance.LanceDataset, small: int) -> bool:
+    """Whether data files are so small that reading at random suffers, or hold deleted rows."""
+    fragments = dataset.get_fragments()
+    rows = [fragment.count_rows() for fragment in fragments]
+    pairs = any(a < small and b < small for a, b in itertools.pairwise(rows))
+    return pairs or any(fragment.num_deletions for fragment in fragments)
+
+
+def compact(dataset: lance.LanceDataset, small: int, target_rows: int, age: timedelta) -> None:
+    """Join data files of fewer than `small` rows, keeping the order, and delete versions older than `age`."""
+    if _worth_joining(dataset, small):
+        dataset.optimize.compact_files(
+            target_rows_per_fragment=target_rows, materialize_deletions_threshold=0.0
+        )
+    dataset.cleanup_old_versions(older_than=age)
+
+
+def drop_unreadable(dataset: lance.LanceDataset, column: str) -> int:
+    """Take data files that cannot be read out of the table; how many.
+
+    Their rows are lost anyway, and Lance neither deletes nor joins rows beside them.
+    """
+    import lance
+
+    bad = [
+        fragment.fragment_id
+        for fragment in dataset.get_fragments()
+        if try_read(partial(fragment.to_table, columns=[column]))[1] is not None
+    ]
+    if bad:
+        operation = lance.LanceOperation.Delete([], bad, "true")
+        lance.LanceDataset.commit(dataset.uri, operation, read_version=dataset.version)
+    return len(bad)
+
+
+def disk_error(error: BaseException) -> str:
+    """The system's words in an error of Lance's about a disk that cannot be written, else nothing."""
+    known = ("No space left on device", "Permission denied", "Read-only file system", "File too large")
+    return next((words for words in known if words.lower() in str(error).lower()), "")
+
+
 def _jumps(frames: lance.LanceDataset) -> tuple[np.ndarray, np.ndarray, int]:
     """Rows at which the numbers do not just count on, int64 [n], their numbers, and the rows in all."""
     starts: list[np.ndarray] = []
@@ -169,7 +212,7 @@ def _numbers(frames: lance.LanceDataset) -> Iterator[np.ndarray]:
     """The column `index`, int32, in pieces; `_LOST` for rows that cannot be read."""
     for fragment in frames.get_fragments():
         # A fragment is read as a whole or not at all, so that damage in the middle cannot count rows twice.
-        table, error = attempt(partial(fragment.to_table, columns=["index"]))
+        table, error = try_read(partial(fragment.to_table, columns=["index"]))
         if table is None:
             log.warning("a data file of the frames cannot be read: %s", first_line(error))
             yield np.full(fragment.count_rows(), _LOST, dtype=np.int32)
@@ -182,10 +225,10 @@ def _names_at(frames: lance.LanceDataset, rows: np.ndarray) -> pa.Array:
 
     if len(rows) == 0:
         return pa.array([], pa.string())
-    table, _ = attempt(partial(frames.take, rows, columns=["clip"]))
+    table, _ = try_read(partial(frames.take, rows, columns=["clip"]))
     if table is not None:
         return table["clip"].combine_chunks()
-    singly = [attempt(partial(frames.take, [int(row)], columns=["clip"]))[0] for row in rows]
+    singly = [try_read(partial(frames.take, [int(row)], columns=["clip"]))[0] for row in rows]
     return pa.array([None if one is None else one["clip"][0].as_py() for one in singly], pa.string())
 
 
@@ -196,7 +239,7 @@ def _sorted_runs(frames: lance.LanceDataset) -> Runs:
     codes, numbers = [], []
     known: dict[str, int] = {}
     for fragment in frames.get_fragments():
-        table, _ = attempt(partial(fragment.to_table, columns=["clip", "index"]))
+        table, _ = try_read(partial(fragment.to_table, columns=["clip", "index"]))
         if table is None:
             rows = fragment.count_rows()
             codes.append(np.full(rows, -1, dtype=np.int64))

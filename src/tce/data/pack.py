@@ -1,4 +1,4 @@
-"""`tce pack`: footage into a collection, continuable at any moment, with nothing lost to a bad file."""
+"""`tce pack`: footage into a collection; resumed at any moment, and a bad file costs only itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tce.progress import Progress
 from tce.result import Result
 
 if TYPE_CHECKING:
-    from tce.data.encode import Encoding
     from tce.data.read_catalog import Catalog
     from tce.data.writer import CollectionWriter
     from tce.video.pool import DecodePool
@@ -21,11 +20,11 @@ __all__ = ["PackOptions", "pack"]
 
 log = logging.getLogger("tce.data")
 
-FIRST = 20  # clips after which packing stops if most of them failed: the decoder or the path is wrong then
+FIRST = 20  # clips after which packing stops if all of them failed: the decoder or the path is wrong then
 
 
 def pack(options: PackOptions, catalog: Catalog | None = None) -> Result:
-    """Pack footage into a collection, or go on with one that was interrupted.
+    """Pack footage into a collection, or resume a packing that was interrupted.
 
     Clips are committed in the catalog's order, in batches; footage that fails is named in `report.json` and
     in the table, and not tried again unless `replace` asks for it.
@@ -36,10 +35,10 @@ def pack(options: PackOptions, catalog: Catalog | None = None) -> Result:
 
     Raises:
         OptionError: options that contradict those the collection was made with.
-        TceError: no footage, most of it undecodable, a place that cannot be written, another writer at work.
+        TceError: no footage that can be decoded, a place that cannot be written, another writer at work.
     """
     from tce.data.collection import is_remote
-    from tce.data.manifest import open_pins
+    from tce.data.manifest import open_manifest
     from tce.data.pack_report import dry_run, report
     from tce.data.read_catalog import read_catalogs
     from tce.data.segment import cut_catalog
@@ -52,48 +51,46 @@ def pack(options: PackOptions, catalog: Catalog | None = None) -> Result:
     out = Path(options.out)
     if catalog is None:
         catalog = read_catalogs(options.footage, options.lists, options.split)
-    pins = open_pins(out, options, catalog)
+    manifest = open_manifest(out, options, catalog)
     with DecodePool(options.workers or 0, options.timeout) as pool:
         if options.dry_run:
             return dry_run(catalog, options, pool)
-        if pins.complete and not options.replace and not _anything_new(catalog, out, options):
+        if manifest.complete and not options.replace and not _anything_new(catalog, out, options):
             return report(catalog, out)
         with CollectionWriter(out) as writer:
-            pins.write(complete=False)
+            manifest.write(complete=False)
+            if manifest.starts_over:
+                writer.clear_failed()
+                (out / "cuts.json").unlink(missing_ok=True)
             try:
                 catalog = cut_catalog(catalog, options, out, pool)
                 _pack_rows(catalog, options, writer, pool)
-                writer.finish(keep_old=pins.was_complete)
+                writer.finish(keep_old=manifest.was_complete)
             except KeyboardInterrupt:
                 done = sum(name in writer.known and name not in writer.waiting for name in catalog.ids)
                 raise KeyboardInterrupt(
-                    f"interrupted: {done} of {len(catalog)} clips are done; the same command goes on"
+                    f"interrupted: {done} of {len(catalog)} clips are packed; the same command resumes"
                 ) from None
-            pins.write(complete=True)
+            manifest.write(complete=True)
     return report(catalog, out)
-
-
-def encoding_of(options: PackOptions) -> Encoding:
-    """The part of the options that a decoding process needs."""
-    from tce.data.encode import Encoding
-
-    return Encoding(options.short_side, options.quality, options.every, options.fps, options.keep_damaged)
 
 
 def _anything_new(catalog: Catalog, out: Path, options: PackOptions) -> bool:
     """Whether there is footage of which the collection holds nothing."""
     from tce.data.writer import known_clips
 
-    known = set(known_clips(out))
-    if options.clip_seconds is not None or options.split_scenes:
-        known |= {name.rpartition("#")[0] for name in known}
-    return any(name not in known for name in catalog.ids)
+    known = known_clips(out)
+    cutting = options.clip_seconds is not None or options.split_scenes
+    paths = {clip.path for clip in known.values()} if cutting else set()  # pieces have names of their own
+    return any(
+        name not in known and path not in paths for name, path in zip(catalog.ids, catalog.paths, strict=True)
+    )
 
 
 def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWriter) -> list[int]:
     """Rows of the catalog to pack: new clips, and those to pack again.
 
-    Of these, clips of which nothing good is stored lose their rows here, others once they are packed anew.
+    Of these, clips of which nothing good is stored lose their rows here, others once they are packed again.
 
     Raises:
         OptionError: `only` names a clip that is not there, or an id is taken by other footage.
@@ -148,24 +145,26 @@ def _stale(writer: CollectionWriter, name: str, path: str) -> bool:
 
 def _pack_rows(catalog: Catalog, options: PackOptions, writer: CollectionWriter, pool: DecodePool) -> None:
     """Encode the clips wanted and add them to the collection, in order."""
-    from tce.data.encode import Job, encode_clip
+    from tce.data.encode import Encoding, Job, encode_clip
 
     fresh = all(map(writer.failed, writer.known))  # nothing that was packed speaks for decoder and path
     rows = _wanted_rows(catalog, options, writer)
-    encoding = encoding_of(options)
+    encoding = Encoding.of(options)
     jobs = (Job(clip.path, encoding, clip.start, clip.end) for clip in map(catalog.__getitem__, rows))
     done = 0 if options.only else len(catalog) - len(rows)
     if done and rows:
-        log.info("%d of %d clips are there already", done, len(catalog))
+        log.info("%d of %d clips are packed already", done, len(catalog))
     failures: list[TceError] = []
     with Progress(done + len(rows), "packing", "clip", done=done) as progress:
         for count, (row, (_, parts)) in enumerate(zip(rows, pool.stream(encode_clip, jobs), strict=True), 1):
             error = _add_clip(_columns(catalog, row), parts, writer)
             if error is not None:
                 failures.append(error)
-            if fresh and count == min(FIRST, len(rows)) and 2 * len(failures) > count:
-                _stop_hopeless(failures, count, catalog, writer)
-            if not fresh or count >= FIRST or not failures:
+            if len(failures) < count:
+                fresh = False  # something decodes
+            if fresh and (count == len(rows) or (count == FIRST and not options.keep_going)):
+                _stop_hopeless(failures, count, len(rows), catalog, writer)
+            if not fresh:
                 writer.commit_if_due()
             progress.update(1, **({"failed": len(failures)} if failures else {}))
 
@@ -173,6 +172,7 @@ def _pack_rows(catalog: Catalog, options: PackOptions, writer: CollectionWriter,
 def _add_clip(row: dict[str, Any], parts: Any, writer: CollectionWriter) -> TceError | None:
     """Add one clip out of its parts; the error if it failed."""
     from tce.data.encode import Summary
+    from tce.data.pack_report import name_once
 
     try:
         for part in parts:
@@ -183,7 +183,7 @@ def _add_clip(row: dict[str, Any], parts: Any, writer: CollectionWriter) -> TceE
     except TceError as error:
         if not _of_footage(error):
             raise
-        log.warning("skipped %s: %s", row["id"], error)
+        log.warning("skipped %s", name_once(row["id"], row["path"], str(error)))
         writer.add_clip(row, None, str(error))
         return error
     raise AssertionError("a clip's parts end with its summary")
@@ -202,17 +202,20 @@ def _columns(catalog: Catalog, row: int) -> dict[str, Any]:
     return {name: getattr(clip, name) for name in names}
 
 
-def _stop_hopeless(failures: list[TceError], count: int, catalog: Catalog, writer: CollectionWriter) -> None:
-    """Stop: most of the first clips failed. They are forgotten, so that the same command tries them again."""
+def _stop_hopeless(
+    failures: list[TceError], count: int, wanted: int, catalog: Catalog, writer: CollectionWriter
+) -> None:
+    """Stop, as no clip could be decoded. All are forgotten, so that the same command tries them again."""
     from tce.data.pack_report import write_report
 
     write_report(catalog, writer.folder, writer.known)
     writer.discard()
-    if count == 1:
+    if wanted == 1:
         raise failures[0]
+    error = failures[0]
     raise TceError(
-        f"{len(failures)} of the first {count} clips cannot be decoded",
-        expected="footage most of which decodes",
-        found=f"{failures[0]}",
-        fix=f"check the path and the files ({writer.folder / 'report.json'} names them)",
+        f"none of the {'first ' if count < wanted else ''}{count} clips can be decoded",
+        found=f"{error.found}, of {error.what}" if error.found else str(error),
+        fix=f"check the path and the files ({writer.folder / 'report.json'} names them)"
+        + ("; or pack the others with --keep-going" if count < wanted else ""),
     )

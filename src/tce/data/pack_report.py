@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tce.data.collection import FAILED
-from tce.data.writer import Known, known_clips, write_json
+from tce.data.writer import ClipRecord, known_clips
 from tce.errors import TceError
+from tce.io import write_json
 from tce.options.pack import PackOptions
 from tce.result import Result
 
@@ -38,7 +39,7 @@ def report(catalog: Catalog, out: Path) -> Result:
         ("are damaged; their good frames are in", damaged),
     ):
         if entries:
-            text += f"\n{len(entries)} clips {what}, such as {entries[0]['id']}: {entries[0]['error']}"
+            text += f"\n{len(entries)} clips {what}, such as {name_once(**entries[0])}"
     if failed:
         text += "\n--replace tries them again"
     if missing:
@@ -50,7 +51,7 @@ def report(catalog: Catalog, out: Path) -> Result:
     return Result(text, {"collection": str(out)} | figures)
 
 
-def write_report(catalog: Catalog, out: Path, known: dict[str, Known]) -> dict[str, Any]:
+def write_report(catalog: Catalog, out: Path, known: dict[str, ClipRecord]) -> dict[str, Any]:
     """Write `report.json`: what the collection holds, and all footage that it does not, with the reason."""
     packed = [clip for clip in known.values() if clip.status != FAILED]
     content = {
@@ -72,12 +73,12 @@ def dry_run(catalog: Catalog, options: PackOptions, pool: DecodePool) -> Result:
     Raises:
         TceError: none of these clips can be decoded.
     """
-    from tce.data.encode import Job, Probe, probe_clip
-    from tce.data.pack import encoding_of
+    from tce.data.encode import Encoding, Job, Probe, probe_clip
 
     rows = np.unique(np.linspace(0, len(catalog) - 1, _SAMPLE).astype(int)).tolist()
     clips = [catalog[row] for row in rows]
-    jobs = [Job(clip.path, encoding_of(options), clip.start, clip.end) for clip in clips]
+    encoding = Encoding.of(options)
+    jobs = [Job(clip.path, encoding, clip.start, clip.end) for clip in clips]
     outcomes = [outcome for _, outcome in pool.map(probe_clip, jobs)]
     probes = [outcome for outcome in outcomes if isinstance(outcome, Probe)]
     if not probes:
@@ -138,7 +139,14 @@ def _weights(catalog: Catalog) -> np.ndarray:
     return np.array([max(os.path.getsize(path), 1) for path in paths], dtype=np.float64)
 
 
-def _entries(known: dict[str, Known], wanted: Any) -> list[dict[str, str]]:
+def name_once(id: str, path: str, error: str) -> str:
+    """A clip's error, which names the clip once: by its path, if the error has that and it tells the id."""
+    if path in error and id in path.replace(os.sep, "/"):
+        return error
+    return f"{id}: {error}"
+
+
+def _entries(known: dict[str, ClipRecord], wanted: Any) -> list[dict[str, str]]:
     return [
         {"id": name, "path": clip.path, "error": clip.error} for name, clip in known.items() if wanted(clip)
     ]

@@ -170,7 +170,7 @@ def cut_catalog(catalog: Catalog, options: PackOptions, out: Path, pool: DecodeP
     """
     if options.clip_seconds is None and not options.split_scenes:
         return catalog
-    from tce.data.writer import write_json
+    from tce.io import write_json
 
     path = out / "cuts.json"
     kept = _read_cuts(path)

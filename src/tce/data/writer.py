@@ -8,7 +8,6 @@ when the next writer opens the collection.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -34,17 +33,26 @@ from tce.data.collection import (
     open_table,
     table_path,
 )
-from tce.data.compact import disk_says, drop_unreadable, tidy
-from tce.data.encode import Part, Summary
-from tce.data.lance_rows import attempt, clip_starts, frame_runs, read_rows
+from tce.data.encode import FrameChunk, Summary
+from tce.data.lance_rows import (
+    clip_starts,
+    compact,
+    disk_error,
+    drop_unreadable,
+    frame_runs,
+    read_rows,
+    try_read,
+)
 from tce.errors import TceError
-from tce.io import atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from filelock import FileLock
 
 log = logging.getLogger("tce.data")
+
+LOCK = ".writer.lock"
+OWN_FILES = ("options.json", "report.json", "cuts.json")
 
 COMMIT_BYTES = 128 << 20  # of encoded frames: what is held in memory at most
 COMMIT_SECONDS = 5.0  # between commits at first
@@ -56,7 +64,7 @@ _ID_CHUNK = 500  # ids in one SQL condition
 
 
 @dataclass
-class Known:
+class ClipRecord:
     """What the table says of a clip."""
 
     path: str
@@ -83,7 +91,7 @@ class CollectionWriter:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.known: dict[str, Known] = {}
+        self.known: dict[str, ClipRecord] = {}
         self.waiting: set[str] = set()
         self._rows: list[dict[str, Any]] = []  # of finished clips, not yet committed
         self._batches: list[pa.RecordBatch] = []  # of frames, not yet committed
@@ -98,7 +106,7 @@ class CollectionWriter:
         try:
             self._open()
         except BaseException:
-            self._lock.release()
+            unlock_collection(self.folder, self._lock)
             raise
         return self
 
@@ -108,17 +116,17 @@ class CollectionWriter:
                 self.abandon()
                 self.commit()
         finally:
-            self._lock.release()
+            unlock_collection(self.folder, self._lock)
 
-    def add_frames(self, clip: str, part: Part) -> None:
+    def add_frames(self, clip: str, chunk: FrameChunk) -> None:
         """Add the next frames of a clip; commits when enough is pending, so that memory stays bounded."""
         if clip != self._open_clip:
             assert not self._open_frames, "the clip before is not finished"
             self._open_clip = clip
-        self._batches.append(_frame_batch(clip, part, self._open_frames))
+        self._batches.append(_frame_batch(clip, chunk, self._open_frames))
         self._open_batches += 1
-        self._open_frames += len(part)
-        self._bytes += len(part.data)
+        self._open_frames += len(chunk)
+        self._bytes += len(chunk.data)
         if self._bytes >= COMMIT_BYTES:
             self.commit()
 
@@ -155,7 +163,9 @@ class CollectionWriter:
                 "error": error or None,
             }
         )
-        self.known[row["id"]] = Known(row["path"], status, found.frames, found.bytes, found.modified, error)
+        self.known[row["id"]] = ClipRecord(
+            row["path"], status, found.frames, found.bytes, found.modified, error
+        )
         self._close_clip()
 
     def abandon(self) -> None:
@@ -202,6 +212,10 @@ class CollectionWriter:
             del self.known[row["id"]]
         self._rows, self._batches, self._bytes = [], [], 0
 
+    def clear_failed(self) -> None:
+        """Delete the rows of all clips that failed, so that they are tried again."""
+        self.remove([name for name in self.known if self.failed(name)])
+
     def remove(self, ids: Iterable[str]) -> None:
         """Delete clips."""
         wanted = [clip for clip in ids if clip in self.known]
@@ -236,8 +250,8 @@ class CollectionWriter:
         for name, small, target in ((FRAMES, _SMALL_ROWS, _TARGET_ROWS), (CLIPS, _CLIP_ROWS, _CLIP_ROWS)):
             with self._guarded():
                 dataset = open_table(self.folder, name)
-                _, error = attempt(partial(tidy, dataset, small, target, timedelta(days=int(keep_old))))
-                if error is not None and disk_says(error):
+                _, error = try_read(partial(compact, dataset, small, target, timedelta(days=int(keep_old))))
+                if error is not None and disk_error(error):
                     raise error
                 if error is not None:
                     log.warning(
@@ -288,10 +302,10 @@ class CollectionWriter:
             condition = f"{column} IN ({quoted})"
             with self._guarded():
                 dataset = open_table(self.folder, name)
-                _, error = attempt(partial(dataset.delete, condition))
+                _, error = try_read(partial(dataset.delete, condition))
                 if error is None:
                     continue
-                if disk_says(error) or not drop_unreadable(dataset, column):
+                if disk_error(error) or not drop_unreadable(dataset, column):
                     raise error
                 open_table(self.folder, name).delete(condition)
 
@@ -301,7 +315,7 @@ class CollectionWriter:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
-            words = disk_says(error)
+            words = disk_error(error)
             if not words:
                 raise
             raise TceError(
@@ -313,7 +327,7 @@ class CollectionWriter:
 
 
 def lock_collection(folder: Path) -> FileLock:
-    """Take a collection's lock, which its one writer holds; to be released by the caller.
+    """Take a collection's lock, which its one writer holds; `unlock_collection` releases it.
 
     Raises:
         TceError: the folder cannot be written, holds something else, or another process is writing.
@@ -321,7 +335,7 @@ def lock_collection(folder: Path) -> FileLock:
     from filelock import FileLock, Timeout
 
     _require_place(folder)
-    lock = FileLock(folder / ".writer.lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -334,24 +348,31 @@ def lock_collection(folder: Path) -> FileLock:
     return lock
 
 
-def known_clips(folder: str | os.PathLike[str]) -> dict[str, Known]:
+def unlock_collection(folder: Path, lock: FileLock) -> None:
+    """Release a collection's lock and remove its file; a killed writer leaves it for the next to take."""
+    with contextlib.suppress(OSError):  # some systems do not remove a file that is open
+        (folder / LOCK).unlink()
+    lock.release()
+
+
+def known_clips(folder: str | os.PathLike[str]) -> dict[str, ClipRecord]:
     """The clips that a collection's table holds, failed ones too, by id; without those it cannot read."""
     columns = ["id", "path", "status", "frames", "bytes", "modified", "error"]
     table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
     if lost:
         log.warning("%d rows of the table of clips cannot be read: these clips count as not packed", lost)
-    return {row.pop("id"): Known(**row | {"error": row["error"] or ""}) for row in table.to_pylist()}
+    return {row.pop("id"): ClipRecord(**row | {"error": row["error"] or ""}) for row in table.to_pylist()}
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    with atomic(path, "w") as file:
-        json.dump(value, file, indent=1, sort_keys=True, ensure_ascii=False)
-        file.write("\n")
+def holds_clips(folder: str | os.PathLike[str]) -> bool:
+    """Whether any clip was packed into a collection, also if it is damaged by now or its row unreadable."""
+    columns = ["status"]
+    table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
+    return lost > 0 or any(status != FAILED for status in table["status"].to_pylist())
 
 
 def _require_place(folder: Path) -> None:
-    """Make `folder`; raise unless it is a collection, or empty."""
+    """Make `folder`; raise unless it is a collection, or empty but for what a failed packing leaves."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe"
@@ -361,40 +382,36 @@ def _require_place(folder: Path) -> None:
     except OSError as error:
         found = "a file" if folder.is_file() else error.strerror or str(error)
         raise TceError(f"--out {folder}", expected="a folder that can be written", found=found) from error
-    if is_collection(folder) or not [name for name in content if not _own(name)]:
+    foreign = sorted(name for name in content if not _is_own(name))
+    if is_collection(folder) or not foreign:
         return
+    more = ", ..." if len(foreign) > 1 else ""
     raise TceError(
         f"--out {folder}",
         expected="a collection or a new folder",
-        found=f"a folder with other content ({sorted(content)[0]}, ...)"
-        if len(content) > 1
-        else f"a folder with {content[0]}",
+        found=f"a folder with other content ({foreign[0]}{more})",
         fix="name a new folder",
     )
 
 
-def _own(name: str) -> bool:
+def _is_own(name: str) -> bool:
     """Whether a file of that name can stand beside tables that were not yet made."""
-    return name in {
-        ".writer.lock",
-        "options.json",
-        "report.json",
-        f"{FRAMES}.lance",
-        f"{CLIPS}.lance",
-    }
+    if name.startswith(".") and name.endswith(".part"):  # a killed process was writing it
+        return True
+    return name in {LOCK, ".probe", *OWN_FILES, f"{FRAMES}.lance", f"{CLIPS}.lance"}
 
 
-def _frame_batch(clip: str, part: Part, first: int) -> pa.RecordBatch:
+def _frame_batch(clip: str, chunk: FrameChunk, first: int) -> pa.RecordBatch:
     """Rows of frames, whose images are views of the part's bytes; `first` is the first frame's index."""
     import pyarrow as pa
 
-    count = len(part)
-    offsets = pa.py_buffer(part.ends.astype(np.int32).tobytes())
+    count = len(chunk)
+    offsets = pa.py_buffer(chunk.ends.astype(np.int32).tobytes())
     columns = [
         pa.array([clip] * count, pa.string()),
         pa.array(np.arange(first, first + count, dtype=np.int32)),
-        pa.array(part.times, pa.float64()),
-        pa.Array.from_buffers(pa.binary(), count, [None, offsets, pa.py_buffer(part.data)]),
-        pa.array(part.checksums, pa.uint32()),
+        pa.array(chunk.times, pa.float64()),
+        pa.Array.from_buffers(pa.binary(), count, [None, offsets, pa.py_buffer(chunk.data)]),
+        pa.array(chunk.checksums, pa.uint32()),
     ]
     return pa.record_batch(columns, schema=frames_schema())

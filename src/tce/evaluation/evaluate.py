@@ -21,7 +21,7 @@ from tce.evaluation.report import notes
 from tce.device import choose_precision
 from tce.options.evaluate import PLACEHOLDER, EvaluateOptions
 from tce.evaluation.frozen_network import FrozenNetwork, load_network, short_name
-from tce.io import require_writable
+from tce.io import require_writable, write_json
 from tce.result import Result
 
 log = logging.getLogger("tce.evaluation")
@@ -101,7 +101,7 @@ def write(
         share = flat_share(outcome)
         title = f"{result['checkpoint']['name']}, {result['protocol']}, split {split.split}{share}"
         names += report.write_pictures(folder, split, outcome, seed, title)
-    report.write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     return names
 
 

@@ -194,13 +194,6 @@ def class_rows(split: SplitClips, outcome: SplitResult) -> list[dict[str, Any]]:
     ]
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a result whole or not at all."""
-    with atomic(path, "w") as file:
-        json.dump(plain(dict(content)), file, indent=2)
-        file.write("\n")
-
-
 def read_result(path: str | Path) -> dict[str, Any]:
     """A result.json, named itself or by its folder; with its folder under "folder".
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tce.data.frame_store import FrameStore, prepare_store
+from tce.data.frame_store import FrameStore
+from tce.data.open_data import find_data
 from tce.data.collection import is_collection, read_options
 from tce.errors import OptionError, TceError
 from tce.options.checks import labels_amount
@@ -117,12 +118,10 @@ def open_split(
         TceError: nothing to read, no test clips (or training clips, where needed), or too many missing.
     """
     require_split(data, lists, split)
-
-    def look(catalog: Catalog) -> None:
-        _require_footage(catalog, data, max_missing)
-        check(catalog)
-
-    store = prepare_store(data, cache, lists=lists, split=split, check=look)
+    found = find_data(data, lists, split)
+    _require_footage(found.catalog, data, max_missing)
+    check(found.catalog)  # before anything is packed
+    store = found.open(cache)
     catalog = store.catalog
     if unlabelled and not (catalog.labels >= 0).any():
         return SplitClips(store, "none", np.empty(0, np.int64), np.arange(len(store)), [])

@@ -37,6 +37,8 @@ class PackOptions:
     """Cut footage where the scene changes (needs the extra `tce-video[scenes]`); before --clip-seconds."""
     keep_damaged: bool = False
     """Keep the frames that decode of damaged footage, rather than leave the clip out."""
+    keep_going: bool = False
+    """Pack what decodes even if none of the first 20 clips does; packing would stop there."""
     add: bool = False
     """Add footage to a collection that was made from other footage."""
     replace: bool = False

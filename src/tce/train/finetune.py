@@ -23,6 +23,7 @@ from tce.evaluation import report
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.protocols import Evaluator, SplitResult
 from tce.evaluation.splits import SplitClips, hold_out, label_subset, open_split, require_splits
+from tce.io import write_json
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import load_encoder, tensors_hash
 from tce.model.checkpoint_reader import start_name
@@ -131,7 +132,7 @@ def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
         for name in ("model", "chosen", "last", "best_on_test", "training")
     }
     result = {**mean.figures, "command": "finetune", **of_splits}
-    report.write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     return Result("\n".join([*(run.text for run in runs), mean.text]), result)
 
 

@@ -52,7 +52,7 @@ class PairPlan:
                 "contrastive learning",
                 expected="two clips or more",
                 found=str(clips),
-                fix="cut long footage into clips with `tce pack --split-scenes` or add footage",
+                fix="add clips, or cut long videos into clips with `tce pack --clip-seconds 10`",
             )
         if contrast.positives == "neighbour" and lengths.max() < 2:
             raise OptionError(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from tce.data.clip_sketch import clip_sketch
-from tce.data.frame_store import FrameStore, prepare_store
+from tce.data.frame_store import FrameStore
+from tce.data.open_data import find_data
 from tce.distributed import DistributedContext, deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation.splits import require_split
@@ -123,10 +124,14 @@ def open_clips(data: DataOptions, cache: Path, context: DistributedContext) -> F
         require_split(data.data, data.lists, split)
     if not context.is_main:
         context.broadcast(None)  # until the main process has packed what there is to pack
-    store = prepare_store(data.data, cache, lists=data.lists, split=split)
+    found = find_data(data.data, data.lists, split)
+    whole = data.lists is None and data.split is None
+    clips = len(found.catalog) if whole else int((found.catalog.splits == "train").sum())
+    require_clips(data.data, clips)  # before they are packed
+    store = found.open(cache)
     if context.is_main:
         context.broadcast(None)
-    if data.lists is None and data.split is None:
+    if whole:
         return store
     train = store.catalog.splits == "train"
     if not train.any():
@@ -135,6 +140,22 @@ def open_clips(data: DataOptions, cache: Path, context: DistributedContext) -> F
         )
     log.info("learning from the %d train clips of split %s", train.sum(), split)
     return store.select(train)
+
+
+def require_clips(data: str, clips: int) -> None:
+    """Check that there are two clips: with one, there is nothing to tell it from.
+
+    Raises:
+        TceError: there are fewer.
+    """
+    if clips == 1:
+        raise TceError(
+            data,
+            expected="two clips or more to learn from",
+            found="one",
+            fix=f"cut a long video into clips: tce pack {data} --out COLLECTION --clip-seconds 10, "
+            "then tce pretrain COLLECTION",
+        )
 
 
 def require_recordings(options: PretrainOptions, store: FrameStore) -> None:

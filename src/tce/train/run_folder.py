@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 import tce.device
 from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
-from tce.io import atomic, require_writable
+from tce.io import atomic, require_writable, write_json
 from tce.options.training import RunOptions
 from tce.result import plain
 from tce.train.run_log import RunLog, read_log
@@ -183,8 +183,7 @@ class RunFolder:
         step = state["step"] if state else 0
         self._saved_step = step if state else -1
         self.log = RunLog(self.path, columns, self._saved_step)
-        with atomic(self.path / "options.json", "w") as file:
-            json.dump(plain(dict(record)), file, indent=2)
+        write_json(self.path / "options.json", record)
         for later in self.checkpoints.glob("step-*.pt"):
             if int(later.stem.removeprefix("step-")) > step:
                 later.unlink()  # later than the checkpoint that the user went back to
@@ -283,8 +282,7 @@ class RunFolder:
 
     def write_result(self, figures: Mapping[str, Any]) -> None:
         """Write result.json."""
-        with atomic(self.path / "result.json", "w") as file:
-            json.dump(plain(dict(figures)), file, indent=2)
+        write_json(self.path / "result.json", figures)
 
 
 def settle_precision(
