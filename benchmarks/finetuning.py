@@ -48,6 +48,7 @@ from tce.model.encoder import build_encoder
 from tce.options.finetune import FinetuneOptions
 from tce.options.pack import PackOptions
 from tce.recipes import apply_recipe
+from tce.train.finetune import clip_accuracy
 from tce.train.finetune_task import Finetuning
 from tce.train.optim import make_optimizer
 from tce.train.trainer import Trainer
@@ -163,7 +164,10 @@ def training(clips: SplitClips, classifier: Classifier, options: argparse.Namesp
         run=dataclasses.replace(recipe.run, savedir="-", precision=options.precision, device=options.device),
     )
     with init_distributed(options.device) as context:
-        task = Finetuning(made, clips, clips.train, clips.train[:0], classifier.train(), context)
+        none_held_out = clips.train[:0]
+        task = Finetuning(
+            made, clips, clips.train, none_held_out, classifier.train(), context, clip_accuracy(made, clips)
+        )
         trainer = Trainer(task, made.optim, made.run, context, None)
         trainer.begin_rows()
         batches = task.batches(0)

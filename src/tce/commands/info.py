@@ -148,7 +148,7 @@ def tell_run(path: str, curves: str | None = None) -> Result:
         "state": "finished" if outcome else f"at step {last.get('step', 0):.0f}, not finished",
         "recipe": record.get("options", {}).get("run", {}).get("recipe"),
         "clips": record.get("data", {}).get("clips"),
-        "steps": f"{last.get('step', 0):.0f}, epoch {last.get('epoch', 0):.4g}",
+        "steps": f"{last.get('step', 0):.0f}, in epoch {last.get('epoch', 0) + 1:.4g}",
         **{
             name.replace("_", " "): f"{first[name]:.4g} -> {last[name]:.4g}"
             for name in last

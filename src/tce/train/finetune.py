@@ -14,30 +14,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tce.data.clip_sketch import clip_sketch
 from tce.data.collection import read_options
 from tce.distributed import deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation import evaluate as evaluation
 from tce.evaluation import report
+from tce.evaluation.clip_reader import Reader
 from tce.evaluation.frozen_network import FrozenNetwork
-from tce.evaluation.protocols import Evaluator, SplitResult
-from tce.evaluation.splits import SplitClips, hold_out, label_subset, open_split, require_splits
+from tce.evaluation.metrics import top_k
+from tce.evaluation.protocols import Evaluator, SplitResult, score_clips
+from tce.evaluation.splits import SplitClips, open_split, require_splits
 from tce.io import write_json
-from tce.model.backbone import same_architecture
-from tce.model.checkpoint import load_encoder, tensors_hash
-from tce.model.checkpoint_reader import start_name
-from tce.model.classifier import Classifier, classifier_from_encoder
-from tce.model.encoder import FrameEncoder, build_encoder, seeded
-from tce.model.initial_weights import describe_weights, load_backbone_weights, weights_provenance
+from tce.model.checkpoint import tensors_hash
+from tce.model.classifier import Classifier
+from tce.model.encoder import seeded
 from tce.options.checks import split_names
 from tce.options.evaluate import EvaluateOptions
 from tce.options.finetune import FinetuneOptions
 from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.result import Result
-from tce.train.finetune_resume import run_of, what_is_resumed
-from tce.train.finetune_task import Finetuning
+from tce.train.finetune_start import divide, make_classifier, run_of, starting_encoder, what_is_resumed
+from tce.train.finetune_task import ClipAccuracy, Finetuning
 from tce.train.run_folder import RunFolder, describe_run, settle_precision
 from tce.train.trainer import fit
 
@@ -161,7 +159,8 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
             classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if run.compile:
                 classifier.backbone.compile()
-            task = Finetuning(options, clips, train, held_out, classifier, context)
+            accuracy = clip_accuracy(options, clips)
+            task = Finetuning(options, clips, train, held_out, classifier, context, accuracy)
             data = {
                 "fingerprint": clips.store.fingerprint(),
                 "split": clips.digest,
@@ -180,90 +179,25 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Result:
     return Result(_text(result), result)
 
 
-def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str]:
-    """Rows of the clips that train and of those held out, and how these were chosen."""
-    rows, data = clips.train, options.data
-    if data.labels is not None:
-        rows = rows[label_subset(clips.labels[rows], data.labels, options.run.seed)]
-    if not data.held_out:
-        return rows, np.empty(0, np.int64), "none"
-    held, way = hold_out(clips.labels[rows], clips.groups[rows].tolist(), data.held_out, options.run.seed)
-    if not held.any():
-        log.warning("no class has clips to spare: none is held out, the last epoch's network is kept")
-    elif "groups" not in way:
-        log.warning("too few groups a class: their last pieces are held out, which resemble the others")
-    log.info("%d clips train, %d are held out (%s)", (~held).sum(), held.sum(), way)
-    return rows[~held], rows[held], way
+def clip_accuracy(options: FinetuneOptions, clips: SplitClips) -> ClipAccuracy:
+    """A function that tests a classifier on some of the clips as `tce evaluate --protocol frames` does."""
 
-
-def starting_encoder(options: FinetuneOptions) -> FrameEncoder:
-    """A network like the one to train, from whose configuration the classifier is built.
-
-    Raises:
-        TceError: `--weights` is no checkpoint, or not of that `--model`.
-        OptionError: an unknown `--model` or `--freeze`.
-    """
-    model = options.model
-    facts = {} if model.weights is None else describe_weights(model.weights, model.model)
-    held = facts.get("architecture")
-    if model.model and held and not same_architecture(held, model.model):
-        raise TceError(
-            f"{model.weights}: the file holds a {held}",
-            expected=f"a {model.model}, as --model says",
-            fix=f"use --model {held}, or weights of a {model.model}",
+    def accuracy(classifier: Classifier, rows: Ints, samples: int, what: str) -> tuple[float, float]:
+        reader = Reader(
+            clips.store,
+            classifier.config.image_size,
+            options.model.resize,
+            max(options.optim.batch_size, 32),
+            options.run.workers,
+            options.run.precision,
         )
-    if model.weights and model.model is None and facts.get("kind") == "encoder":
-        encoder = load_encoder(model.weights)  # the file says all: a foreign network's folder may be gone
-    else:
-        foreign = start_name(model.weights) if model.weights else None
-        size = model.image_size or facts.get("image_size")
-        name = model.model or held or foreign or "resnet18"
-        encoder = build_encoder(name, image_size=size, seed=options.run.seed)
-    encoder.freeze(model.freeze)  # of the classifier, once it is built; here, whether there is such a layer
-    return encoder
+        found = score_clips(classifier, reader, rows, samples, what)
+        labels = clips.labels[found.rows]
+        if len(labels) == 0:
+            raise TceError(what, expected="clips that can be read", found="none", fix="run `tce check`")
+        return float(top_k(found.scores, labels, 1).mean()), float(top_k(found.scores, labels, 5).mean())
 
-
-def make_classifier(options: FinetuneOptions, clips: SplitClips, encoder: FrameEncoder) -> Classifier:
-    """The classifier to train: a new last layer on a new backbone, or on one from `--weights`.
-
-    Args:
-        options: the weights, the input, and what stays frozen.
-        clips: whose classes are told apart.
-        encoder: as `starting_encoder` gives it.
-
-    Raises:
-        TceError: the weights do not fit.
-    """
-    model, seed = options.model, options.run.seed
-    classifier = classifier_from_encoder(
-        encoder,
-        len(clips.classes),
-        model.differences,
-        tuple(clips.classes),
-        model.resize,
-        model.image_size,
-        model.dropout,
-        seed,
-    )
-    data = options.data
-    provenance: dict[str, Any] = {
-        "made": "tce finetune",
-        "data": {
-            "path": data.footage,
-            "lists": data.lists_folder,
-            "fingerprint": clips.store.fingerprint(),
-        },
-        "clips": clip_sketch(clips.store.catalog.ids[clips.train]),
-        "split": clips.split,
-        "seed": seed,
-        "weights": None,
-    }
-    if model.weights is not None:
-        log.info("%s: %s", model.weights, load_backbone_weights(classifier, model.weights))
-        provenance["weights"] = weights_provenance(model.weights, model.model)
-    classifier.config = replace(classifier.config, provenance=provenance)
-    classifier.freeze(model.freeze)
-    return classifier
+    return accuracy
 
 
 def _tested(

@@ -36,9 +36,9 @@ def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_p
     with pytest.raises(OptionError, match=r"expected a run of `tce pretrain`; found a run of `tce finetune`"):
         pretrain(pretraining(clips, run, resume=True))
     pretrain(pretraining(clips, tmp_path / "pre", max_steps=1, epochs=1))
-    with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):
+    with pytest.raises(OptionError, match=r"found a run of `tce pretrain`; start from .* --weights .*pre"):
         finetune(options(footage, tmp_path / "pre", resume=""))
-    with pytest.raises(OptionError, match=r"found one of `tce pretrain`; start from .* --weights .*pre"):
+    with pytest.raises(OptionError, match=r"found a run of `tce pretrain`; start from .* --weights .*pre"):
         finetune(options(footage, tmp_path / "new", resume=str(tmp_path / "pre")))
     with pytest.raises(TceError, match="found a classifier, as fine-tuning writes it"):
         load_encoder(run, "tinynet:tiny")
