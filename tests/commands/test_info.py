@@ -210,3 +210,76 @@ def test_sheets_of_any_size(tmp_path):
         save_sheet(tmp_path / "s.png", [])
     with pytest.raises(OptionError, match="--probe"):
         InfoOptions("x", probe=-1)
+
+
+def test_several_paths_are_described_one_after_the_other(tmp_path, capsys):
+    write_run(tmp_path / "run", finished=True)
+    data = np.random.default_rng(0).normal(size=(6, 4))
+    save_embeddings(tmp_path / "e.npz", Embeddings(data, np.array(["a"] * 3 + ["b"] * 3)))
+    paths = [str(tmp_path / name) for name in ("run", "missing", "e.npz")]
+    result = info(InfoOptions(tuple(paths)))
+    assert [figures["type"] for figures in result.figures["paths"]] == ["run", "embeddings"]
+    assert "nothing there" in result.text and "6" in result.text
+    assert main(["info", paths[0], paths[2], "--curves", "x.png"]) == 1
+    assert "--curves; expected one PATH; found 2" in capsys.readouterr().err
+    assert main(["info", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+
+
+@pytest.mark.parametrize("name", ["log.csv", "options.json"])
+def test_a_runs_own_files_stand_for_the_run(name, tmp_path):
+    write_run(tmp_path / "run", finished=True)
+    assert info(InfoOptions(str(tmp_path / "run" / name))).figures["type"] == "run"
+    (tmp_path / "log.csv").write_text("path,label\na.mp4,x\n")
+    assert kind_of(str(tmp_path / "log.csv")) == "dataset"  # another program's table of that name
+
+
+def test_a_result(tmp_path):
+    figures = {"protocol": "knn", "top1": 0.5, "checkpoint": {"name": "mine"}, "data": {"test_clips": 9}}
+    (tmp_path / "result.json").write_text(json.dumps(figures))
+    (tmp_path / "confusion-01.png").write_bytes(b"")
+    for place in (tmp_path, tmp_path / "result.json"):
+        result = info(InfoOptions(str(place)))
+        assert result.figures == {"type": "result", **figures}
+        for words in ("result of tce evaluate", "knn", "mine", "9", "0.5", "tce compare"):
+            assert words in result.text
+    for bad in ("[]", "{}", "{", "[" * 100_000):
+        (tmp_path / "result.json").write_text(bad)
+        with pytest.raises(TceError, match=r"result\.json"):
+            info(InfoOptions(str(tmp_path)))
+
+
+def test_a_run_that_cannot_be_written_to_is_described_without_its_picture(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", finished=True)
+
+    def refuse(path, what="--output"):
+        raise TceError(f"{what} {path}", found="Read-only file system")
+
+    monkeypatch.setattr("tce.commands.info.require_writable", refuse)
+    result = info(InfoOptions(str(tmp_path / "run")))
+    assert "not drawn (Read-only file system)" in result.text and result.figures["curves"] is None
+    with pytest.raises(TceError, match="--curves"):
+        info(InfoOptions(str(tmp_path / "run"), curves=str(tmp_path / "x.png")))
+
+
+def test_curves_have_chance_lines_whole_steps_and_honest_axes():
+    from matplotlib.figure import Figure
+
+    from tce.visualize.run_plots import PANELS, _draw
+
+    axes = Figure().add_subplot()
+    rows = [{"step": step, "knn": 0.4 + step / 100} for step in range(4)]
+    _draw(axes, next(panel for panel in PANELS if "knn" in panel.names), rows, {"knn": 0.25})
+    assert axes.get_ylim() == (0, 100)
+    curve, line = axes.get_lines()
+    assert list(curve.get_ydata()) == pytest.approx([40, 41, 42, 43]) and set(line.get_ydata()) == {25}
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+    axes = Figure().add_subplot()
+    _draw(axes, PANELS[0], [{"step": 0, "loss": 4.0}, {"step": 1, "loss": 3.9}], {"loss": 4.1})
+    assert axes.get_ylim()[0] == 0
+
+
+def test_sheets_name_the_file_and_take_any_name(tmp_path):
+    names = ["$x_{$", "_a", "a\x1b[31mb\nclass", "\udc80", "", "日本語.mp4", "x" * 500]
+    assert save_sheet(tmp_path / "s.png", ((name, np.zeros((20, 20, 3), np.uint8)) for name in names)) == 7
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.size[0] > 6 * CELL

@@ -1,4 +1,4 @@
-"""What footage is, in words and on a contact sheet: a video, a dataset, a collection."""
+"""Describe videos, datasets and collections, in text and on a contact sheet."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tce.video.pool import DecodePool
 from tce.visualize.contact_sheet import save_sheet
 
 if TYPE_CHECKING:
+    from tce.data.catalog import Clip
     from tce.data.collection import Collection
     from tce.data.read_catalog import Catalog
 
@@ -29,7 +30,7 @@ MOST_ON_SHEET = 36
 MOST_CLASSES = 30  # named one by one; more are counted
 
 
-def tell_video(path: str, sheet: str | None = None) -> Result:
+def describe_video(path: str, sheet: str | None = None) -> Result:
     """What a video file or a folder of frames is.
 
     Args:
@@ -65,7 +66,7 @@ def _video_cells(video: Video) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         yield f"{time:.2f} s", video.frames([row])[0]
 
 
-def tell_collection(
+def describe_collection(
     path: str, lists: str | None = None, split: str = "01", sheet: str | None = None
 ) -> Result:
     """What a collection is.
@@ -110,7 +111,13 @@ def _collection_cells(store: Collection) -> Iterator[tuple[str, NDArray[np.uint8
     for row, image in zip(chosen, store.read(chosen, store.lengths[chosen] // 2)):
         if not isinstance(image, Exception):
             clip = store.catalog[int(row)]
-            yield clip.label or clip.id, decode(image, clip.id)
+            yield _caption(clip), decode(image, clip.id)
+
+
+def _caption(clip: Clip) -> str:
+    """The clip's own name, and its class in a second line."""
+    name = clip.id.rsplit("/", 1)[-1]
+    return f"{name}\n{clip.label}" if clip.label else name
 
 
 def _disk(folder: Path) -> int:
@@ -157,7 +164,7 @@ def probe(asked: Probe) -> Probed:
         return Probed(max(last - first, 0), video.fps, video.size, picture)
 
 
-def tell_dataset(
+def describe_dataset(
     path: str,
     lists: str | None = None,
     split: str = "01",
@@ -181,7 +188,7 @@ def tell_dataset(
     good, bad = _probe_all(catalog, rows, on_sheet, workers)
     if sheet is not None:
         named = ((catalog[row], found.picture) for row, found in good.items())
-        save_sheet(sheet, ((clip.label or clip.id, image) for clip, image in named if image is not None))
+        save_sheet(sheet, ((_caption(clip), image) for clip, image in named if image is not None))
     lengths = np.array([found.frames for found in good.values()])
     rates = np.array([found.fps for found in good.values()])
     sizes = [f"{found.size[1]}x{found.size[0]}" for found in good.values()]

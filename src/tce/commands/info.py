@@ -1,4 +1,4 @@
-"""What a path holds (`tce info`): a checkpoint, a run, a collection, a dataset, embeddings or a video."""
+"""Describe a path (`tce info`): a checkpoint, run, result, collection, dataset, embeddings or video."""
 
 from __future__ import annotations
 
@@ -17,16 +17,33 @@ CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")
 EMBEDDINGS = (".npz", ".npy")
 TABLES = (".csv", ".tsv", ".parquet")
 
-Kind = Literal["checkpoint", "run", "collection", "dataset", "video", "embeddings"]
+RUN_FILES = ("log.csv", "options.json")
+
+Kind = Literal["checkpoint", "run", "result", "collection", "dataset", "video", "embeddings"]
 
 
 def info(options: InfoOptions) -> Result:
-    """Tell what a path holds, and draw a run's curves or a contact sheet.
+    """Describe what each path holds, and draw a run's curves or a contact sheet.
 
     Raises:
         TceError: nothing there, nothing known, damaged, or a picture that cannot be written.
     """
-    path, lists, split, sheet = options.path, options.lists, options.split, options.sheet
+    if len(options.path) == 1:
+        return _describe_path(options.path[0], options)
+    results, problems = [], []
+    for path in options.path:
+        try:
+            results.append(_describe_path(path, options))
+        except TceError as error:
+            problems.append(f"{error}")
+    if problems and not results:
+        raise TceError("; ".join(problems))
+    text = "\n\n".join([*(result.text for result in results), *problems])
+    return Result(text, {"paths": [result.figures for result in results], "problems": problems})
+
+
+def _describe_path(path: str, options: InfoOptions) -> Result:
+    lists, split, sheet = options.lists, options.split, options.sheet
     kind = kind_of(path, lists is not None)
     for flag, given, kinds in (
         ("--sheet", sheet, ("dataset", "collection", "video")),
@@ -41,19 +58,21 @@ def info(options: InfoOptions) -> Result:
         check_suffix(sheet)
         require_writable(sheet, "--sheet")
     if kind == "checkpoint":
-        return tell_checkpoint(path)
+        return describe_checkpoint(path)
     if kind == "run":
-        return tell_run(path, options.curves)
+        return describe_run(path, options.curves)
+    if kind == "result":
+        return describe_result(path)
     if kind == "embeddings":
-        return tell_embeddings(path)
+        return describe_embeddings(path)
 
-    from tce.commands import describe as footage
+    from tce.commands import describe as videos
 
     if kind == "video":
-        return footage.tell_video(path, sheet)
+        return videos.describe_video(path, sheet)
     if kind == "collection":
-        return footage.tell_collection(path, lists, split, sheet)
-    return footage.tell_dataset(path, lists, split, sheet, options.probe, options.workers)
+        return videos.describe_collection(path, lists, split, sheet)
+    return videos.describe_dataset(path, lists, split, sheet, options.probe, options.workers)
 
 
 def kind_of(path: str, listed: bool = False) -> Kind:
@@ -71,8 +90,10 @@ def kind_of(path: str, listed: bool = False) -> Kind:
     place, suffix = Path(path), Path(path).suffix.lower()
     if "://" in path or (place / "clips.lance").is_dir():
         return "collection"
-    if (place / "log.csv").is_file():
+    if (place / "log.csv").is_file() or (place.name in RUN_FILES and _in_run(place)):
         return "run"
+    if (place / "result.json").is_file() or place.name == "result.json":
+        return "result"
     if (place / "model.safetensors").is_file() or (place / "config.json").is_file():
         return "checkpoint"
     if place.is_dir():
@@ -84,6 +105,10 @@ def kind_of(path: str, listed: bool = False) -> Kind:
     if suffix in EMBEDDINGS:
         return "embeddings"
     return "dataset" if suffix in TABLES else "video"
+
+
+def _in_run(file: Path) -> bool:
+    return file.is_file() and all((file.parent / name).is_file() for name in RUN_FILES)
 
 
 def _holds_frames(folder: Path) -> bool:
@@ -99,7 +124,7 @@ def _holds_frames(folder: Path) -> bool:
     )
 
 
-def tell_checkpoint(path: str) -> Result:
+def describe_checkpoint(path: str) -> Result:
     """What a checkpoint is: format, network, sizes, and where its weights come from.
 
     Raises:
@@ -121,8 +146,8 @@ def tell_checkpoint(path: str) -> Result:
     return Result(text, {"type": "checkpoint", **found})
 
 
-def tell_run(path: str, curves: str | None = None) -> Result:
-    """What a run folder holds: how it was started, how far it is, each figure's way; draws the curves.
+def describe_run(path: str, curves: str | None = None) -> Result:
+    """What a run folder holds: how it was started, how far it is, each figure's course; draws the curves.
 
     Args:
         path: the folder.
@@ -134,14 +159,21 @@ def tell_run(path: str, curves: str | None = None) -> Result:
     from tce.train.run_log import read_log
     from tce.visualize.run_plots import save_curves
 
-    folder = Path(path)
+    folder = Path(path).parent if Path(path).is_file() else Path(path)
     record, outcome = _json(folder / "options.json"), _json(folder / "result.json")
     rows = read_log(folder / "log.csv")
     first, last = _ends(rows)
-    picture, drawn = None, []
+    picture, drawn, undrawn = None, [], "none yet: nothing was logged"
     if rows:
-        picture = require_writable(curves or folder / "curves.png", "--curves")
-        drawn = save_curves(picture, rows, f"{folder.resolve().name}: tce {record.get('command', '')}")
+        try:
+            picture = require_writable(curves or folder / "curves.png", "--curves")
+        except TceError as error:
+            if curves is not None:
+                raise
+            undrawn = f"not drawn ({error.found}); --curves FILE draws them elsewhere"
+    if picture is not None:
+        title = f"{folder.resolve().name}: tce {record.get('command', '')}"
+        drawn = save_curves(picture, rows, title, record.get("chance"))
     network = folder / "model.safetensors"
     shown = {
         "command": f"tce {record.get('command')}",
@@ -157,7 +189,7 @@ def tell_run(path: str, curves: str | None = None) -> Result:
         "made with": short(record.get("versions", {})),
         "git commit": record.get("git"),
         "network": str(network) if network.exists() else None,
-        "curves": str(picture) if picture else "none yet: nothing was logged",
+        "curves": str(picture) if picture else undrawn,
     }
     figures = {
         "type": "run",
@@ -171,11 +203,40 @@ def tell_run(path: str, curves: str | None = None) -> Result:
     return Result(describe(f"{folder}: run", shown), figures)
 
 
+def describe_result(path: str) -> Result:
+    """What `tce evaluate` or `tce finetune` wrote: the figures of its result.json with their protocol.
+
+    Raises:
+        TceError: it is no result.
+    """
+    file = Path(path) if Path(path).is_file() else Path(path) / "result.json"
+    found = _json(file)
+    if not isinstance(found, dict) or "protocol" not in found:
+        raise TceError(str(file), "a result of tce evaluate or tce finetune", "other JSON")
+    checkpoint, data = found.get("checkpoint") or {}, found.get("data") or {}
+    metrics = {name: value for name, value in found.items() if isinstance(value, float)}
+    recall = {f"recall@{k}": value for k, value in (found.get("recall") or {}).items()}
+    shown = {
+        "protocol": found["protocol"],
+        "checkpoint": checkpoint.get("name"),
+        "data": data.get("path"),
+        "split": short(found.get("splits") and list(found["splits"])),
+        "test clips": data.get("test_clips"),
+        "classes": data.get("classes"),
+        **{name: f"{value:.4g}" for name, value in {**metrics, **recall}.items()},
+        "next": f"tce compare {Path(path)} OTHER_RESULT",
+    }
+    return Result(
+        describe(f"{path}: result of tce {found.get('command', 'evaluate')}", shown),
+        {"type": "result", **found},
+    )
+
+
 def _json(path: Path) -> dict[str, Any]:
     """A run's JSON file; empty where it is not there (yet)."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TceError(str(path), "JSON as tce writes it", str(error)) from error
 
 
@@ -189,7 +250,7 @@ def _ends(rows: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[s
     return first, last
 
 
-def tell_embeddings(path: str) -> Result:
+def describe_embeddings(path: str) -> Result:
     """What a file of embeddings holds.
 
     Raises:

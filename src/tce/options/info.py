@@ -8,31 +8,35 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from tce.errors import OptionError
+from tce.options.checks import at_least
 
 
 @dataclass(frozen=True)
 class InfoOptions:
-    """What is looked at, and which pictures are drawn of it."""
+    """What to describe, and which pictures to draw of it."""
 
-    path: Annotated[Positional[str], arg(metavar="PATH")]
-    """A checkpoint, run folder, collection, folder of footage, file of embeddings, or video."""
+    path: Annotated[Positional[tuple[str, ...]], arg(metavar="PATH...")]
+    """Checkpoints, run folders, results, collections, folders of videos, embeddings, or videos."""
     sheet: str | None = None
     """Contact sheet to write (.png, .jpg, .webp) of a dataset, a collection or a video."""
     curves: str | None = None
-    """Where a run's curves are drawn, a .png; unset: curves.png in its folder."""
+    """Where to draw a run's curves, a .png; by default curves.png in its folder."""
     lists: str | None = None
     """Folder of the dataset's lists, for labels, splits and what is missing."""
     split: str = "01"
     """Which split of the lists."""
     probe: int = 200
-    """Most clips of a dataset that are opened to tell lengths, rates and sizes; 0 opens none."""
+    """Most clips of a dataset to open for their lengths, rates and sizes; 0 opens none."""
     workers: int = 2
     """Processes that open them."""
 
     def __post_init__(self) -> None:
-        if self.probe < 0:
-            raise OptionError("--probe", "0 or more", str(self.probe))
-        if self.workers < 1:
-            raise OptionError("--workers", "1 or more", str(self.workers))
+        if isinstance(self.path, str):  # as from Python
+            object.__setattr__(self, "path", (self.path,))
+        at_least("--probe", self.probe, 0)
+        at_least("--workers", self.workers, 1)
+        for flag, given in (("--sheet", self.sheet), ("--curves", self.curves), ("--lists", self.lists)):
+            if given is not None and len(self.path) > 1:
+                raise OptionError(flag, "one PATH", str(len(self.path)), "describe them one at a time")
         if self.curves is not None and not self.curves.lower().endswith(".png"):
             raise OptionError("--curves", "a name ending in .png", repr(self.curves))

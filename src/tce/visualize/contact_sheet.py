@@ -1,4 +1,4 @@
-"""A contact sheet: small pictures in a grid with a line of text under each."""
+"""A contact sheet: small pictures in a grid with their names under them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.errors import TceError
+from tce.errors import TceError, printable
 from tce.io import atomic
 
 CELL = 176  # pixels, width and height of a picture's place
@@ -27,7 +27,7 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
 
     Args:
         path: picture to write, one of `PICTURES` by its suffix; replaced if it exists.
-        pictures: a line of text and an image uint8 [H, W, 3] of any size each.
+        pictures: a text of one or two lines and an image uint8 [H, W, 3] of any size each.
 
     Returns:
         Number of pictures on it.
@@ -45,23 +45,26 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
     for text, pixels in pictures:
         picture = Pictures.fromarray(pixels)
         picture.thumbnail((CELL, CELL), Pictures.Resampling.LANCZOS)
-        cells.append((text, picture))
+        cells.append(([_fitted(line, font) for line in printable(text).splitlines()], picture))
     if not cells:
         raise TceError(f"contact sheet {path}", "at least one frame", "none")
     columns = min(COLUMNS, len(cells))
     lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(picture.height for _, picture in line) for line in lines]
-    size = (columns * (CELL + GAP) + GAP, sum(heights) + len(lines) * (TEXT_HEIGHT + GAP) + GAP)
+    texts = [TEXT_HEIGHT * max(len(text) for text, _ in line) for line in lines]
+    size = (columns * (CELL + GAP) + GAP, sum(heights) + sum(texts) + len(lines) * GAP + GAP)
     sheet = Pictures.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     bottom = 0
-    for line, height in zip(lines, heights):
+    for line, height, room in zip(lines, heights, texts):
         bottom += GAP + height
         for place, (text, picture) in enumerate(line):
             middle = GAP + place * (CELL + GAP) + CELL // 2
             sheet.paste(picture, (middle - picture.width // 2, bottom - picture.height))
-            draw.text((middle, bottom + 2), _fitted(text, font), "black", font, anchor="ma")
-        bottom += TEXT_HEIGHT
+            for number, words in enumerate(text):
+                colour = "black" if number == 0 else "#555555"
+                draw.text((middle, bottom + 2 + number * TEXT_HEIGHT), words, colour, font, anchor="ma")
+        bottom += room
     with atomic(path) as file:
         sheet.save(file, PICTURES[path.suffix.lower()])
     return len(cells)
