@@ -6,24 +6,25 @@ A launcher (`torchrun`, `accelerate launch`) starts the same command in every pr
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from tce.contrast.sharded_bank import gather_rows
 from tce.device import pick_device
 from tce.errors import OptionError, TceError
 
-PATIENCE = timedelta(
-    days=2
-)  # the others wait while the main process packs footage or looks at the embeddings
+# The others wait while the main process packs footage or validates.
+PATIENCE = timedelta(days=2)
 
 
 log = logging.getLogger("tce.train")
@@ -101,15 +102,18 @@ class DistributedContext:
 
 @contextmanager
 def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
-    """The context a launcher started this process in, or this process alone.
+    """Join the processes that a launcher started, or run in this process alone.
+
+    An error of one process ends them all: it leaves its message for the others (and for torchrun's report),
+    they find it as soon as they miss it in an exchange, and the main process prints it with theirs.
 
     Args:
         device: as `--device`; with several GPUs each process takes its own.
 
     Raises:
-        OptionError: a device this machine lacks, or `cuda:N` with several processes.
-        TceError: another process of the run ended.
-        SystemExit: in the other processes, where the main one raises a TceError: it is told once.
+        OptionError: a device that this machine lacks, or `cuda:N` with several processes.
+        TceError: another process failed or was killed.
+        SystemExit: in the other processes in place of a TceError: the main one, or their log, prints it.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -129,59 +133,79 @@ def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
     if here.type == "cuda":
         here = torch.device("cuda", local % torch.cuda.device_count())
         torch.cuda.set_device(here)
-    if not dist.is_initialized():  # a second run of the same processes: they know each other already
+    if not dist.is_initialized():  # else it is a second run of the same processes
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.unregister(dist.destroy_process_group)
     try:
         yield DistributedContext(here, rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
-    except TceError as error:
-        if rank == 0:
-            _store().set(TOLD, str(error))
-            raise
-        if not isinstance(error, OptionError) and not _told_by_main(error):  # all have the same options
+    except Exception as error:
+        _raise_for_all(error, rank, size)
+    atexit.register(dist.destroy_process_group)  # not after an error: the others shall notice
+
+
+FAILED = "tce: the error of process {}"  # key in the store that all processes share
+WAIT_FOR_MAIN = timedelta(seconds=5)
+
+
+def _raise_for_all(error: Exception, rank: int, size: int) -> NoReturn:
+    """Raise what the command line prints of an error in one of several processes."""
+    found = _error_of_others(rank, size) if isinstance(error, RuntimeError) else None
+    if found is None and not _is_lost_connection(error):
+        get_error_handler().record_exception(error)  # torchrun prints the first one of them
+        _store_error(rank, error)
+        if rank == 0 or not isinstance(error, TceError):
+            raise error
+        if not isinstance(error, OptionError) and _error_of_main() != str(error):  # all have the same options
             log.error("process %d of %d: %s", rank, size, error)
         raise SystemExit(1) from None
-    except RuntimeError as error:
-        if not _lost_a_process(error):
-            raise
-        raise TceError(
-            f"process {rank} of {size} lost another one",
-            expected="all to run until the end",
-            found=str(error).strip().splitlines()[0][:200],
-            fix="its own message says why; the same command with --resume goes on from the last checkpoint",
-        ) from error
-    atexit.register(dist.destroy_process_group)  # not where it failed: the others shall notice
-
-
-TOLD = "tce: what the main process says"
-TELLS_WITHIN = timedelta(seconds=5)
+    stopped = TceError(
+        f"process {rank} of {size} stopped, since another one failed",
+        expected="all processes to run until the end",
+        found=found or "no message of it: it may have been killed",
+        fix="repeat the command with --resume to continue from the last checkpoint",
+    )
+    if rank == 0:
+        raise stopped from error
+    log.info("%s", stopped.what)
+    raise SystemExit(1) from None
 
 
 def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
 
 
-def _told_by_main(error: TceError) -> bool:
-    """Whether the main process says the same, as where options or data are at fault: once is enough."""
+def _store_error(rank: int, error: Exception) -> None:
+    with contextlib.suppress(RuntimeError):  # the store is gone with the process that held it
+        kind = "" if isinstance(error, TceError) else f"{type(error).__name__}: "
+        _store().set(FAILED.format(rank), kind + str(error))
+
+
+def _error_of_main() -> str | None:
+    """The main process's error; None if it leaves none within `WAIT_FOR_MAIN`."""
     try:
-        _store().wait([TOLD], TELLS_WITHIN)
-        return bool(_store().get(TOLD).decode() == str(error))
-    except RuntimeError:  # it is well, or gone
-        return False
+        _store().wait([FAILED.format(0)], WAIT_FOR_MAIN)
+        return str(_store().get(FAILED.format(0)).decode())
+    except RuntimeError:
+        return None
 
 
-SIGNS = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "ocket",
-    "NCCL",
-    "store->get",
-)
+def _error_of_others(rank: int, size: int) -> str | None:
+    """The first error that another process left, with its number."""
+    with contextlib.suppress(RuntimeError):
+        for other in range(size):
+            if other != rank and _store().check([FAILED.format(other)]):
+                return f"process {other}: {_store().get(FAILED.format(other)).decode()}"
+    return None
 
 
-def _lost_a_process(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in SIGNS)
+# What gloo and NCCL say of a process that was killed, in plain RuntimeErrors; it left no error in the store.
+LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ocket", "NCCL")
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_CONNECTION)
 
 
 @contextmanager

@@ -79,7 +79,11 @@ def test_several_processes_learn_what_one_does(jobs: Jobs, tmp_path: Path, job: 
 def test_a_killed_process_ends_the_job_with_a_clear_message(jobs: Jobs) -> None:
     assert jobs.codes["killed"] == [1, -9]
     told = [line for line in jobs.said("killed") if line.startswith("tce: ")]
-    assert len(told) == 1 and "process 0 of 2 lost another one" in told[0] and "--resume" in told[0]
+    assert (
+        len(told) == 1
+        and "process 0 of 2 stopped, since another one failed" in told[0]
+        and "--resume" in told[0]
+    )
     assert not any("Traceback" in line for line in jobs.said("killed"))
 
 
