@@ -59,7 +59,7 @@ def test_a_last_batch_of_one_clip_is_left_out_and_steps_are_whole() -> None:
     assert plan(23, accumulate=2).per_epoch == 4
     few = plan(6, accumulate=4)
     assert few.per_epoch == 4 and [len(few[i][0]) for i in range(4)] == [5, 5, 5, 5]
-    with pytest.raises(TceError, match="two training clips or more; found 1"):
+    with pytest.raises(TceError, match="the training clips; expected at least 2; found 1"):
         plan(1)
 
 

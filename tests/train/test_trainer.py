@@ -250,7 +250,7 @@ def test_a_full_disk_says_what_is_safe(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(RunFolder, "save", fills_up)
     with pytest.raises(
-        TceError, match=r"at step 6; found No space left on device; the checkpoint of step 5 is whole"
+        TceError, match=r"at step 6; found No space left on device; the checkpoint of step 5 is intact"
     ):
         run(tmp_path, Line(), checkpoint_minutes=0)
     monkeypatch.undo()

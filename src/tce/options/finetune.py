@@ -31,7 +31,7 @@ Resume = Annotated[
 
 @dataclass(frozen=True)
 class FinetuneDataOptions:
-    """Which clips, and which of them for what."""
+    """Clips and their division into training, validation and test clips."""
 
     data: str | None = None
     """Folder of videos or frame folders (any depth), or a collection; unset: environment variable
@@ -42,16 +42,16 @@ class FinetuneDataOptions:
     split: str = "01"
     """Split of the lists; several as 01,02,03, or `all`: a run each in --savedir/splitNN, and their mean."""
     dataset: str = "ucf101"
-    """Whose environment variables are read."""
+    """Dataset whose environment variables are read."""
     labels: str | None = None
-    """Training labels that may be used: a share of each class as 10%, or a number as 5/class; unset: all."""
+    """Labels to train with: a share of each class as 10%, or a number as 5/class; unset: all."""
     held_out: float = 0.1
-    """Share of the training clips, whole groups, on which the kept network is chosen; 0: all clips
-    train, and the last epoch's network is kept."""
+    """Share of the training clips to hold out for validation, in whole groups. The network that does best on
+    them is kept if they are 100 or more, else the last epoch's. 0: train on all clips."""
     balanced: bool = False
-    """Draw every class equally often, rather than every clip once an epoch."""
+    """Draw every class equally often instead of every clip once an epoch."""
     max_missing: float = 0.05
-    """Largest share of the listed clips that may be without footage."""
+    """Largest share of the listed clips that may be missing from the footage."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out <= 0.5:
@@ -62,10 +62,10 @@ class FinetuneDataOptions:
 
     @property
     def footage(self) -> str:
-        """Where the footage is.
+        """Path of the footage.
 
         Raises:
-            OptionError: neither the flag nor the environment says.
+            OptionError: neither the flag nor the environment variable is set.
         """
         variable = f"TCE_{self.dataset.upper()}"
         found = self.data or os.environ.get(variable)
@@ -75,7 +75,7 @@ class FinetuneDataOptions:
 
     @property
     def lists_folder(self) -> str | None:
-        """Where the lists are, or None for a dataset without any."""
+        """Folder of the lists, or None for a dataset without any."""
         found = self.lists or os.environ.get(f"TCE_{self.dataset.upper()}_LISTS")
         if not found and self.dataset == "ucf101" and any(Path(LISTS_FOLDER).glob("trainlist*.txt")):
             return LISTS_FOLDER
@@ -94,15 +94,15 @@ class FinetuneModelOptions:
     input: Literal["differences", "rgb"] = "differences"
     """Stacks of five frame differences (paper), or RGB frames."""
     segments: int = 1
-    """Samples of a clip in a training step, one from each part of it; their scores are summed."""
+    """Samples of a clip in a training step, one from each of as many parts; their scores are summed."""
     image_size: int | None = None
-    """Side of the network's input in pixels; unset: as --weights, or 224 (paper)."""
+    """Side of the network's input in pixels; unset: that of --weights, or 224 (paper)."""
     resize: Literal["squash", "center-crop"] = "squash"
-    """How frames become square: the whole frame squashed (paper), or its centre."""
+    """How frames become square: squash the whole frame (paper), or crop its centre."""
     freeze: str | None = None
-    """Parameters up to and including this layer stay as they are: layer2, or `all` but the classifier."""
+    """Freeze the backbone up to and including this layer, such as layer2; all: train the classifier only."""
     dropout: float = 0.0
-    """Share of the features dropped before the classifier while training."""
+    """Share of the features to drop before the classifier in training."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -118,14 +118,14 @@ class FinetuneModelOptions:
 
 @dataclass(frozen=True)
 class FinetuneAugmentOptions:
-    """How training samples are varied; one draw for all frames of a sample, so that motion stays motion."""
+    """Augmentation of the training samples; the same for all frames of a sample, which keeps their motion."""
 
     crop_scale: tuple[float, float] = (0.4, 1.0)
     """Smallest and largest share of the frame's area in a crop; 1 1 takes the whole frame (paper)."""
     crop_ratio: tuple[float, float] = (0.75, 1.333)
     """Narrowest and widest crop, width over height."""
     flip: float = 0.5
-    """Probability of mirroring; 0 where left and right tell classes apart."""
+    """Probability of mirroring; use 0 if classes differ in left and right."""
     color: float = 0.0
     """Largest relative change of brightness, contrast and saturation; the hue shifts by half of it."""
 
@@ -136,18 +136,18 @@ class FinetuneAugmentOptions:
 
     @property
     def crops(self) -> bool:
-        """Whether frames are cropped at all."""
+        """Whether frames are cropped."""
         return self.crop_scale != (1.0, 1.0)
 
     @property
     def none(self) -> bool:
-        """Whether samples stay as they are."""
+        """Whether there is no augmentation."""
         return not self.crops and not self.flip and not self.color
 
 
 @dataclass(frozen=True)
 class FinetuneOptimOptions(OptimOptions):
-    """How the weights are moved."""
+    """Optimizer and learning rate."""
 
     epochs: int = 60
     """Passes over the training clips."""
@@ -156,12 +156,12 @@ class FinetuneOptimOptions(OptimOptions):
     lr: float = 0.05
     """Highest learning rate; not scaled with the batch size."""
     layer_decay: float = 1.0
-    """Factor of the rate from each stage of the backbone to the stage before it; below 1 spares what was
-    pre-trained."""
+    """Factor of the learning rate from each stage of the backbone to the one before it; below 1 preserves
+    what was pre-trained."""
     head_lr: float = 1.0
-    """Factor of the classifier's rate; it starts anew, so it may take a larger one."""
+    """Factor of the classifier's learning rate; its weights start at random and may need a larger one."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes; above 0 it holds overconfidence back."""
+    """Share of the target that is spread over all classes, against overconfidence."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,27 +172,29 @@ class FinetuneOptimOptions(OptimOptions):
 
 @dataclass(frozen=True)
 class FinetuneRunOptions(RunOptions):
-    """Where and how it runs; none of these changes what is learned, except --seed."""
+    """Run folder, checkpoints and hardware; of these, only --seed changes what is learned."""
 
     savedir: Annotated[str, arg(aliases=["--out"])] = ""
-    """The run folder: options, logs, checkpoints, model.safetensors, result.json and predictions."""
+    """Run folder to write: options, logs, checkpoints, model.safetensors, result.json and predictions
+    (required)."""
     recipe: str = "default"
     """Named defaults that flags override: default, paper-2020-diff or paper-2021-rgb."""
     evaluate: bool = False
-    """Only test, at the network's own image size: the checkpoint of --resume, or the one in --savedir."""
+    """Test only: the checkpoint of --resume, or that in --savedir, at its own image size."""
     resume: Resume = None
-    """Alone: go on with the run in --savedir. With a path: that run's folder or training state, or a
+    """Without a path, resume the run in --savedir; with a path, that run's folder or training state, or a
     fine-tuning file of 2020."""
     validate_epochs: int | None = None
-    """Epochs between looks at the held-out clips; unset: twenty looks a run."""
+    """Epochs between validations; unset: 20 validations a run."""
     test_looks: bool = False
-    """Test at every look too, and report the best figure apart, as optimistic (the paper's best epoch)."""
+    """Test at every validation too, and report the best epoch on the test clips (as the paper does), which is
+    optimistic."""
     seed: int = 0
-    """Fixes every frame choice, augmentation, held-out clip and initial weight."""
+    """Seed of frame choice, augmentation, held-out clips and initial weights."""
     workers: int = 2
-    """Threads that read and decode frames; the results do not depend on it."""
+    """Threads that decode frames; the results do not depend on their number."""
     progress: bool = False
-    """Accepted from 2020 command lines: progress is always shown."""
+    """Accepted for 2020 command lines; progress is always shown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -201,13 +203,13 @@ class FinetuneRunOptions(RunOptions):
             raise OptionError("--resume and --force", expected="one of them", found="both")
 
     def validation_interval(self, epochs: int) -> int:
-        """Epochs between looks at the held-out clips in a run of `epochs`."""
+        """Epochs between validations in a run of `epochs`."""
         return self.validate_epochs or max(1, epochs // 20)
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """Everything `tce finetune` can be told."""
+    """All options of `tce finetune`."""
 
     data: FinetuneDataOptions = field(default_factory=FinetuneDataOptions)
     model: FinetuneModelOptions = field(default_factory=FinetuneModelOptions)

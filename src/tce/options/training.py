@@ -1,7 +1,7 @@
 """The options that all training shares: optimiser and schedule, where and how a run goes, and their checks.
 
-Flags, `--help`, recipes and `options.json` all come from the dataclasses here and in `pretrain_options` and
-`finetune_options`, which extend them. Importing them costs no torch.
+Flags, `--help`, recipes and `options.json` all come from the dataclasses here and in `pretrain` and
+`finetune`, which extend them. Importing them costs no torch.
 """
 
 from __future__ import annotations
@@ -31,30 +31,31 @@ Epochs = Annotated[
 
 @dataclass(frozen=True)
 class OptimOptions:
-    """How the weights are moved."""
+    """Optimizer and learning rate."""
 
     epochs: int = 100
     """Passes over the clips."""
     batch_size: int = 64
     """Clips per batch."""
     accumulate: int = 1
-    """Batches whose gradients are summed before the weights move: a larger batch in the same memory."""
+    """Batches whose gradients are averaged for one step: a larger batch in the same memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd with momentum (paper), or adamw, which transformers need."""
+    """sgd with momentum (paper), or adamw, for transformers."""
     lr: float = 0.06
     """Highest learning rate; not scaled with the batch size."""
     schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
-    """The rate rises and falls (one-cycle), falls (cosine), drops at --lr-decay-epochs (step), or stays."""
+    """Learning rate: rises and falls (one-cycle), falls (cosine), drops at --lr-decay-epochs (step), or stays
+    (constant)."""
     warm_up: float = 0.0
-    """Epochs over which the rate rises from 0 before a cosine, step or constant schedule."""
+    """Epochs in which the rate rises from 0 before a cosine, step or constant schedule."""
     lr_decay_epochs: Epochs = ()
-    """Epochs at which a step schedule lowers the rate; others have no use for it."""
+    """Epochs at which --schedule step lowers the rate."""
     lr_decay_rate: float = 0.1
-    """Factor of a step schedule."""
+    """Factor of the rate at each of --lr-decay-epochs."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """Pull of the weights towards 0."""
+    """Weight decay."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -83,34 +84,34 @@ class OptimOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how it runs; none of these changes what is learned, except --seed."""
+    """Run folder, checkpoints and hardware; of these, only --seed changes what is learned."""
 
     recipe: str = "default"
     """Named defaults that flags override."""
     show: bool = False
-    """Print the recipe, every value with its reason, and do nothing."""
+    """Print the recipe with a reason for every value, and exit."""
     force: bool = False
     """Replace the run in the run folder."""
     seed: int = 0
-    """Fixes every frame choice, augmentation, draw and initial weight."""
+    """Seed of frame choice, augmentation, negatives and initial weights."""
     workers: int = 1
-    """Threads that read and decode frames; the results do not depend on it."""
+    """Threads that decode frames; the results do not depend on their number."""
     device: str = "auto"
-    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:N, or auto: a GPU if there is one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
     compile: bool = False
-    """torch.compile the network: slower to start, faster steps on GPUs."""
+    """Use torch.compile: a slower start, faster steps on GPUs."""
     deterministic: bool = False
-    """Only bit-for-bit repeatable GPU kernels, slower; the CPU's are repeatable anyway."""
+    """Use only GPU kernels that repeat bit for bit, which are slower; those of the CPU always do."""
     checkpoint_minutes: float = 10.0
-    """Minutes between checkpoints, the most that a power cut can cost; 0: after every step."""
+    """Minutes between checkpoints, the most that a crash can lose; 0: after every step."""
     keep: int = 1
-    """Checkpoints kept, the latest included."""
+    """Checkpoints to keep, the latest included."""
     max_steps: int | None = None
-    """Stop, saved and resumable, at this step of the whole run; the schedules still run to --epochs."""
+    """Stop at this step of the run, with a checkpoint to resume from; schedules still extend to --epochs."""
     log_steps: int = 10
-    """Steps between rows of log.csv, which hold the means since the row before."""
+    """Steps between rows of log.csv, which hold means since the previous row."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -123,24 +124,24 @@ class RunOptions:
 
     @property
     def stops_on_warning(self) -> bool:
-        """Whether what the task warns of ends the run."""
+        """Whether a warning of the task ends the run."""
         return False
 
     def validation_interval(self, epochs: int) -> int:
-        """Epochs between looks at the network in a run of `epochs`; 0: none."""
+        """Epochs between validations in a run of `epochs`; 0: none."""
         return max(1, epochs // 10)
 
 
 def require_used_decay(options: OptimOptions, command: str, recipe: str) -> None:
-    """Refuse a decay that was asked for and that the schedule has no use for.
+    """Refuse a decay that the schedule ignores, unless it is the recipe's own.
 
     Args:
-        options: how the weights are moved.
+        options: optimizer and schedule.
         command: the command's name.
-        recipe: the named recipe, whose own decay may be overridden by another schedule.
+        recipe: the named recipe.
 
     Raises:
-        OptionError: the decay is neither the recipe's nor that of a step schedule.
+        OptionError: `--lr-decay-epochs` or `--lr-decay-rate` without `--schedule step`.
     """
     if options.schedule == "step":
         return
@@ -151,7 +152,7 @@ def require_used_decay(options: OptimOptions, command: str, recipe: str) -> None
         if value not in (default, tuple(usual) if isinstance(usual, list) else usual):
             raise OptionError(
                 "--" + name.replace("_", "-"),
-                expected="--schedule step, which alone has a use for it",
+                expected="--schedule step, since other schedules ignore it",
                 found=f"--schedule {options.schedule}",
                 fix="add --schedule step",
             )

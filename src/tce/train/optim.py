@@ -1,4 +1,4 @@
-"""The learning rate of a step, and the optimiser."""
+"""Learning-rate schedules, the optimizer and its state."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1e-4  # of the highest rate
 
 
 def learning_rate(step: int, total: int, steps_per_epoch: int, options: OptimOptions) -> float:
-    """Rate of a step, a pure function of its number.
+    """Learning rate of a step, a pure function of its number.
 
-    one-cycle and cosine depend on the length of the whole run: a run that is resumed with more epochs goes on
-    along the longer run's curve, which is higher at that step. step and constant do not.
+    one-cycle and cosine depend on the length of the run: resumed with more epochs, it continues on the longer
+    run's curve, which is higher at that step. step and constant do not.
 
     Args:
         step: steps done before.
-        total: steps in all.
+        total: steps of the whole run.
         steps_per_epoch: steps in an epoch.
         options: schedule, highest rate, warm-up.
     """
@@ -42,7 +42,7 @@ def learning_rate(step: int, total: int, steps_per_epoch: int, options: OptimOpt
 
 
 def _ease(start: float, end: float, share: float) -> float:
-    """From start to end along half a cosine."""
+    """Value at a share of the way from start to end along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
@@ -91,7 +91,7 @@ def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
 
 
 def make_optimizer(parameters: Any, options: OptimOptions) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over the parameters, its arithmetic in one kernel a step."""
+    """SGD with momentum or AdamW over the parameters, fused."""
     if options.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,

@@ -1,4 +1,4 @@
-"""Which clips and frames make up every batch of a fine-tuning run, and how they are varied."""
+"""The clips and frames of every batch of a fine-tuning run, and their augmentation."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ CROP, FLIP, COLOR, CLASSES = 200, 201, 202, 203
 
 
 class StackPlan:
-    """Every batch of a run, in order: a sequence of (clips int64 [b], frames int64 [b, segments * span]).
+    """The batches of a run, in order: a sequence of (clips int64 [b], frames int64 [b, segments * span]).
 
-    An epoch takes every clip once in an order of its own, or, balanced, as many draws with every class
-    equally often. The last batch of an epoch may be smaller; one of a single clip is left out, since batch
-    statistics need two. Batch and frames are pure functions of seed, epoch and clip.
+    An epoch takes every clip once in a shuffled order or, balanced, as many draws with every class equally
+    often. The last batch of an epoch may be smaller; a single clip is dropped: batch statistics need two.
+    Batch and frames are pure functions of seed, epoch and clip.
 
     Args:
         rows: the training clips, rows of the store, [N].
         labels: class of each of them, [N].
         lengths: frames of each of them, [N].
         batch_size: clips in a batch.
-        epochs: passes.
+        epochs: passes over the clips.
         span: consecutive frames of a sample.
-        parts: samples of a clip, one from each of so many equal parts.
-        balanced: draw classes, not clips, equally often.
+        parts: samples of a clip, one from each of as many equal parts.
+        balanced: draw every class, not every clip, equally often.
         accumulate: batches in a step; an epoch has whole steps.
-        seed: of all draws.
+        seed: of all random draws.
 
     Raises:
         TceError: fewer than two clips.
@@ -61,7 +61,7 @@ class StackPlan:
         seed: int = 0,
     ):
         if len(rows) < 2:
-            raise TceError("fine-tuning", expected="two training clips or more", found=str(len(rows)))
+            raise TceError("the training clips", expected="at least 2", found=str(len(rows)))
         self.rows, self.labels, self.lengths = rows, labels, lengths
         self.batch_size, self.epochs, self.span, self.parts = batch_size, epochs, span, parts
         self.balanced, self.seed = balanced, seed
@@ -80,7 +80,7 @@ class StackPlan:
         return self.rows[members], self.frames(members, self.samples(position), epoch)
 
     def samples(self, position: int) -> Ints:
-        """What the draws of a batch are keyed by, [b]: its clips, told apart where one is drawn again."""
+        """Keys of a batch's random draws, [b]: its clips, with a different key where one is drawn again."""
         epoch, place = divmod(position, self.per_epoch)
         order = self._order(epoch)
         members = self._members(place, epoch)
@@ -90,7 +90,7 @@ class StackPlan:
         return self.rows[members] + (occurrences(order)[start : start + len(members)] << 32)
 
     def _members(self, place: int, epoch: int) -> Ints:
-        # Fewer batches than a step accumulates: the epoch starts over to fill the step.
+        # Fewer batches than a step accumulates: the epoch repeats to fill the step.
         start = place % self._batches * self.batch_size
         return self._order(epoch)[start : start + self.batch_size]
 
@@ -111,33 +111,35 @@ class StackPlan:
 def balance(order: Ints, labels: Ints, seed: int, epoch: int) -> Ints:
     """As many draws as there are clips, every class as often as any other (give or take one).
 
-    Within a class clips come in the given order and start over, so that none is drawn twice before all are
-    drawn once; the classes' turns are shuffled.
+    Within a class clips come in the given order and repeat, so that none is drawn twice before all are drawn
+    once; the order of the classes is shuffled.
 
     Args:
         order: the clips in random order, [N].
         labels: class of every clip, [N].
-        seed: of the turns.
-        epoch: of the turns.
+        seed: of the order of the classes.
+        epoch: likewise.
 
     Returns:
         [N] clips.
     """
     classes = np.unique(labels)
     n = len(order)
-    # Which classes get the draw that is left over differs from epoch to epoch.
-    turns = np.resize(classes[permutation(seed, epoch + (1 << 32), len(classes))], n)
-    turns = turns[np.argsort(uniform(seed, epoch, np.arange(n), CLASSES, 1)[:, 0], kind="stable")]
+    # Which classes get the remaining draws differs from epoch to epoch.
+    order_of_classes = np.resize(classes[permutation(seed, epoch + (1 << 32), len(classes))], n)
+    order_of_classes = order_of_classes[
+        np.argsort(uniform(seed, epoch, np.arange(n), CLASSES, 1)[:, 0], kind="stable")
+    ]
     drawn = np.empty(n, np.int64)
     for label in classes:
         members = order[labels[order] == label]
-        places = np.flatnonzero(turns == label)
+        places = np.flatnonzero(order_of_classes == label)
         drawn[places] = np.resize(members, len(places))
     return drawn
 
 
 def occurrences(order: Ints) -> Ints:
-    """How often each entry stood in the order before, [N]."""
+    """How often each entry has occurred before in the order, [N]."""
     by_clip = np.argsort(order, kind="stable")
     first = np.flatnonzero(np.diff(order[by_clip], prepend=-1))
     count = np.empty(len(order), np.int64)
@@ -146,11 +148,11 @@ def occurrences(order: Ints) -> Ints:
 
 
 class StackAugmentation:
-    """Frames as loaded -> normalised frames, all frames of a sample cropped, mirrored and coloured alike.
+    """Normalised frames with random crop, mirroring and colour, the same for all frames of a sample.
 
     Args:
         options: kinds and strengths.
-        size: side of the result, pixels.
+        size: side of the result in pixels.
         mean: per-channel mean, of pixels in [0, 1].
         std: per-channel standard deviation.
     """
@@ -163,17 +165,17 @@ class StackAugmentation:
         std: tuple[float, ...],
     ):
         self.options, self.mean, self.std = options, mean, std
-        planar = torch.contiguous_format  # as differences are made of
+        planar = torch.contiguous_format  # the layout that differences are computed in
         self._augment = Augmentation(AugmentOptions(jitter="linear"), size, mean, std, memory_format=planar)
 
     def __call__(self, frames: Tensor, samples: Ints, epoch: int, seed: int) -> Tensor:
         """Normalised frames float32 [B F, 3, h, w], sample by sample.
 
         Args:
-            frames: uint8 [B, F, H, W, 3], on the device that is to do the work.
-            samples: what the draws are keyed by, [B].
-            epoch: likewise.
-            seed: likewise.
+            frames: uint8 [B, F, H, W, 3], on the device that computes.
+            samples: keys of the random draws, [B].
+            epoch: of the random draws.
+            seed: of the random draws.
         """
         flat = frames.flatten(0, 1)  # [B F, H, W, 3]
         if self.options.none:

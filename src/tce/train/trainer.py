@@ -1,7 +1,7 @@
-"""The one training loop: steps, schedule, accumulation, logs, checkpoints, interruption, and exact resume.
+"""The training loop: steps, schedule, accumulation, logs, checkpoints, interruption, and exact resume.
 
-What is trained is a `Task`; pre-training and fine-tuning are two of them. The loop's position is one number,
-the steps done: epoch, place in the epoch, learning rate and what is logged when all follow from it.
+It trains a `Task`, of which pre-training and fine-tuning are two. Its position is one number, the steps done:
+epoch, place in the epoch, learning rate and the steps that are logged all follow from it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ log = logging.getLogger("tce.train")
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """Where a run is.
+    """The position of a run.
 
     Attributes:
-        step: steps done before the one at hand.
+        step: steps done before the present one.
         steps_per_epoch: steps in an epoch.
         epochs: epochs in all.
         log_steps: steps between rows of the log.
@@ -54,17 +54,17 @@ class TrainProgress:
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch of the step at hand, from 0."""
+        """Number of the present step's epoch, from 0."""
         return self.step // self.steps_per_epoch
 
     @property
     def fraction(self) -> float:
-        """Share of the training done, t in [0, 1)."""
+        """Fraction of the training that is done, t in [0, 1)."""
         return self.step / self.total_steps
 
     @property
     def should_validate(self) -> bool:
-        """Whether the embeddings are looked at once the step at hand is done."""
+        """Whether a validation follows the present step."""
         done = self.step + 1
         if not self.validation_interval:
             return False
@@ -72,7 +72,7 @@ class TrainProgress:
 
     @property
     def should_log(self) -> bool:
-        """Whether a row is logged once the step at hand is done."""
+        """Whether a row is logged after the present step."""
         return (
             (self.step + 1) % self.log_steps == 0 or self.step + 1 == self.total_steps or self.should_validate
         )
@@ -82,7 +82,7 @@ class Task(Protocol):
     """What is trained.
 
     Attributes:
-        name: what the progress line says, e.g. "pre-training".
+        name: for the progress line, e.g. "pre-training".
         steps_per_epoch: optimiser steps in an epoch.
         images_per_step: images that pass the network in a step.
     """
@@ -93,7 +93,7 @@ class Task(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of all the figures it logs."""
+        """Names of all metrics that it logs."""
         ...
 
     @property
@@ -102,7 +102,7 @@ class Task(Protocol):
         ...
 
     def parameters(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
-        """What the optimiser moves, or groups of it; a group's "lr_scale" multiplies the rate."""
+        """The parameters to train, or groups of them; a group's "lr_scale" multiplies the learning rate."""
         ...
 
     def batches(self, start: int) -> Iterator[Any]:
@@ -110,27 +110,27 @@ class Task(Protocol):
         ...
 
     def step(self, batch: Any, progress: TrainProgress) -> Mapping[str, Tensor | float]:
-        """Forward pass: "loss", a scalar to be lowered, and whatever else is logged."""
+        """Forward pass on a batch: "loss", a scalar to minimise, and other metrics to log."""
         ...
 
     def after_step(self) -> None:
-        """What follows once the weights have moved."""
+        """Work that follows the optimizer's step, such as updating a memory bank."""
         ...
 
     def validate(self) -> dict[str, float]:
-        """Judge the network as it is now: figures for the log."""
+        """Metrics of the network as it is now, for the log."""
         ...
 
     def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
-        """What is going wrong by a logged row's figures, in one line; None where nothing is."""
+        """A problem that a logged row's metrics show, in one line, or None."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that must be kept beside optimiser and step; called by every process."""
+        """All state beside the optimizer's and the step; called by every process."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         ...
 
     def save_model(self, folder: RunFolder) -> None:
@@ -139,18 +139,18 @@ class Task(Protocol):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and did after a whole step, with everything saved."""
+    """A signal stopped the run after a whole step, with everything saved."""
 
 
 class RunningMeans:
-    """Sums of figures since the last logged row, kept on the device so that no step waits for it."""
+    """Means of metrics since the last logged row; sums stay on the device, so that no step waits for it."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, parts: Mapping[str, Tensor | float]) -> None:
-        """Take one step's figures in."""
+        """Add one step's metrics."""
         for name, value in parts.items():
             value = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None).detach()
             before = self._sums.get(name)
@@ -158,13 +158,13 @@ class RunningMeans:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """The means, and begin anew; the only place where the device is waited for."""
+        """The means, with a reset; the only place that waits for the device."""
         means = self.peek()
         self._sums, self._counts = {}, {}
         return means
 
     def peek(self) -> dict[str, float]:
-        """The means so far."""
+        """The means so far, without a reset."""
         return {name: float(value) / self._counts[name] for name, value in self._sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -175,13 +175,13 @@ class RunningMeans:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put them back."""
+        """Restore what `state_dict` returned."""
         self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
         self._counts = dict(state["counts"])
 
 
 class Trainer:
-    """One run of a task; see `fit`."""
+    """Trains a task; see `fit`."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class Trainer:
 
     @property
     def progress(self) -> TrainProgress:
-        """Where the run is."""
+        """The position of the run."""
         return TrainProgress(
             self.step,
             self.task.steps_per_epoch,
@@ -236,7 +236,7 @@ class Trainer:
                 torch.cuda.set_rng_state(own["cuda"], self.context.device)
 
     def train(self) -> dict[str, float]:
-        """Run to the end, or to `--max-steps`; the last figures of every column."""
+        """Train to the end, or to `--max-steps`; the last logged value of every metric."""
         end = min(self.progress.total_steps, self.run.max_steps or self.progress.total_steps)
         self.begin_rows()
         if self.step == 0 and self._validation_interval:
@@ -256,12 +256,12 @@ class Trainer:
         return self.last
 
     def begin_rows(self) -> None:
-        """Time the rows of the log from now on."""
+        """Start timing the first row of the log."""
         self._row_started, self._waited = time.monotonic(), self.task.seconds_waiting
         self._row_step = self.step
 
     def one_step(self, batches: Iterator[Any]) -> None:
-        """One step of the optimiser on the next batches, and what is logged once it is done."""
+        """One step of the optimizer on the next batches, and the row of the log that follows it."""
         progress = self.progress
         rate = learning_rate(self.step, progress.total_steps, progress.steps_per_epoch, self.optim)
         for group in self.optimizer.param_groups:
@@ -290,7 +290,7 @@ class Trainer:
                 raise TceError(f"stopped at step {self.step}", found=warning, fix=self._where_saved())
 
     def _write(self, row: Mapping[str, float], validation: Mapping[str, float]) -> None:
-        """Log a row with its timing; what a look costs is not counted as training."""
+        """Log a row with its timing; the time of a validation does not count as training."""
         steps = self.step - self._row_step
         now = time.monotonic()
         seconds, waited = now - self._row_started, self.task.seconds_waiting
@@ -310,7 +310,7 @@ class Trainer:
         """Write training state and network; every process takes part, the main one writes.
 
         Raises:
-            TceError: the weights are not finite (nothing is written then), or the disk refuses.
+            TceError: a weight or metric is not finite, so that nothing is written, or the disk is full.
         """
         state = {
             "step": self.step,
@@ -324,7 +324,7 @@ class Trainer:
         self._require_finite_weights()
         if self.folder is not None and self.folder.saved_step != self.step:
             with self._disk():
-                # The network first: a power cut in between leaves a state whose resumption writes it anew.
+                # The network first: after a power cut in between, the resumed run writes it again.
                 self.task.save_model(self.folder)
                 self.folder.save(state, self.run.keep)
         self._saved_at = time.monotonic()
@@ -351,10 +351,10 @@ class Trainer:
     def _diverged(self, found: str) -> TceError:
         return TceError(
             f"training diverged by step {self.step}",
-            expected="finite figures",
+            expected="finite metrics and weights",
             found=found,
             fix=f"{self._where_saved()}; try a lower --lr or --precision float32, "
-            "in a new --out, from the start or from that network with --weights",
+            "in a new run, from the start or from that network with --weights",
         )
 
     def _where_saved(self) -> str:
@@ -376,17 +376,17 @@ class Trainer:
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
-        """Turn a full or vanished disk into one line that says what is safe."""
+        """Turn a full or lost disk into one line that names the last good checkpoint."""
         assert self.folder is not None
         try:
             yield
         except OSError as error:
             saved = self.folder.saved_step
-            kept = f"the checkpoint of step {saved} is whole" if saved >= 0 else "nothing was saved before"
+            kept = f"the checkpoint of step {saved} is intact" if saved >= 0 else "nothing was saved before"
             raise TceError(
                 f"{self.folder.path} cannot be written at step {self.step}",
                 found=error.strerror or str(error),
-                fix=f"{kept}; make room, then repeat the command with --resume",
+                fix=f"{kept}; free some space, then repeat the command with --resume",
             ) from error
 
     def _brief(self) -> dict[str, str]:
@@ -423,18 +423,18 @@ def fit(
     """Train a task to the end of its epochs.
 
     Args:
-        task: what is trained.
-        optim: optimiser, schedule and length.
+        task: network, data and loss.
+        optim: optimizer, schedule and length.
         run: checkpoints, logs, and when to stop.
-        context: the processes at work.
-        folder: the run folder in the main process, begun; None in the others.
-        state: the training state to go on from.
+        context: the processes that train together.
+        folder: the run folder in the main process, after `begin`; None in the others.
+        state: the training state to resume from.
 
     Returns:
-        The last logged figure of every column.
+        The last logged value of every metric.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the step was finished and saved.
         TceError: the training diverged or collapsed, or the disk is full; the last good state is kept.
     """
     trainer = Trainer(task, optim, run, context, folder)
