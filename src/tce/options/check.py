@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from tce.errors import OptionError
+from tce.options.checks import AboveZero, Positive, check_fields
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,10 @@ class CheckOptions:
     """The dataset's lists: clips that they name and the footage lacks are reported too."""
     split: str = "01"
     """Which of the lists' splits."""
-    workers: int | None = None
+    workers: Positive | None = None
     """Decoding processes; by default one a core."""
-    timeout: float = 60.0
+    timeout: AboveZero = 60.0
     """Seconds without an answer after which a file counts as hanging."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise OptionError("--workers", expected="1 or more", found=str(self.workers))
-        if not self.timeout > 0:
-            raise OptionError("--timeout", expected="more than 0", found=str(self.timeout))
+        check_fields(self)

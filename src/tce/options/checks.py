@@ -1,11 +1,97 @@
-"""Checks of option values: ranges, choices, splits."""
+"""Checks of option values. A field states its range in its type; `check_fields` checks all fields at once.
+
+workers: Positive | None = None
+"""
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tce.errors import OptionError
+
+HIGHEST_SEED = 2**63 - 1  # what NumPy and torch both take
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field may hold; None as a value always passes.
+
+    Attributes:
+        low: least value.
+        high: greatest value.
+        above: what the value must exceed.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+
+    def __contains__(self, value: float) -> bool:  # NaN lies in no range
+        return (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+        )
+
+    def __str__(self) -> str:
+        words = [f"more than {self.above:g}"] if self.above is not None else []
+        if self.low is not None:
+            words.append(f"at least {self.low:g}" if self.high is None else f"from {self.low:g}")
+        if self.high is not None:
+            words.append(f"at most {self.high:g}" if self.low is None else f"to {_number(self.high)}")
+        return " ".join(words)
+
+
+Positive = Annotated[int, Range(1)]
+NotNegative = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, HIGHEST_SEED)]
+Pixels = Annotated[int, Range(8, 4096)]  # side of a network's input
+AboveZero = Annotated[float, Range(above=0)]
+FromZero = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+
+
+@functools.cache
+def _rules(kind: type) -> dict[str, tuple[tuple[Any, ...], Range | None]]:
+    """By field: its choices, where they are a closed list, and its range."""
+    rules: dict[str, tuple[tuple[Any, ...], Range | None]] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        choices: tuple[Any, ...] = ()
+        span = None
+        for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+            marks = get_args(part)[1:] if get_origin(part) is Annotated else ()
+            bare = get_args(part)[0] if marks else part
+            span = next((mark for mark in marks if isinstance(mark, Range)), span)
+            if get_origin(bare) is Literal:
+                choices += get_args(bare)
+            elif bare is type(None):
+                choices += (None,)
+        closed = choices not in ((), (None,)) and "Literal" in str(hint)
+        rules[name] = (choices if closed else (), span)
+    return rules
+
+
+def check_fields(options: Any) -> None:
+    """Check every field that states a range or a closed list of values.
+
+    Raises:
+        OptionError: a value outside, naming the flag.
+    """
+    for name, (choices, span) in _rules(type(options)).items():
+        value, flag = getattr(options, name), "--" + name.replace("_", "-")
+        if choices and value not in choices:
+            listed = ", ".join(str(choice) for choice in choices if choice is not None)
+            raise OptionError(flag, expected=f"one of {listed}", found=repr(value))
+        if span is not None and value is not None and (isinstance(value, str) or value not in span):
+            raise OptionError(flag, expected=str(span), found=_number(value))
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -20,9 +106,6 @@ def split_names(text: str) -> tuple[str, ...]:
     if not all(names) or len(set(names)) < len(names):
         raise OptionError("--split", expected="a split as 01, several as 01,02,03, or all", found=repr(text))
     return names
-
-
-HIGHEST_SEED = 2**63 - 1  # what NumPy and torch both take
 
 
 def check_seed(seed: int) -> None:

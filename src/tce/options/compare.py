@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tyro.conf import Positional
 
 from tce.errors import OptionError
-from tce.options.checks import check_seed
+from tce.options.checks import Seed, check_fields
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class CompareOptions:
     """Bar chart to write; the table is written beside it as .csv."""
     metric: str | None = None
     """Which figure the bars show, such as top1 or recall@5; unset: each protocol's first."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the bootstrap."""
 
     def __post_init__(self) -> None:
@@ -34,4 +34,4 @@ class CompareOptions:
                 expected=f"one for each of the {len(self.runs)} results",
                 found=str(len(self.names)),
             )
-        check_seed(self.seed)
+        check_fields(self)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from tce.options.checks import at_least, check_seed
+from tce.options.checks import Positive, Range, Seed, check_fields
 
 
 @dataclass(frozen=True)
@@ -13,19 +14,16 @@ class DemoOptions:
 
     out: str = "demo"
     """Folder for everything the demo makes; what an earlier demo left there is replaced."""
-    seconds: float = 90.0
+    seconds: Annotated[float, Range(1)] = 90.0
     """Wall-clock seconds of pre-training, whatever number of steps that is on this machine."""
-    epochs: int | None = None
+    epochs: Positive | None = None
     """Passes over the training clips; by default as many as fit into --seconds."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides clips, weights and training."""
-    workers: int = 2
+    workers: Positive = 2
     """Decoding threads."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
     def __post_init__(self) -> None:
-        at_least("--seconds", self.seconds, 1)
-        at_least("--epochs", self.epochs, 1)
-        at_least("--workers", self.workers, 1)
-        check_seed(self.seed)
+        check_fields(self)

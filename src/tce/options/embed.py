@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tce.errors import OptionError
-from tce.options.checks import at_least, some_input
+from tce.options.checks import Positive, check_fields, some_input
 from tce.options.network import NetworkOptions
 
 
@@ -19,11 +19,11 @@ class EmbedOptions:
     """File to write, ending in .npz: embeddings [N, D]; video, frame and time in seconds, [N] each."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     """The network and how it runs."""
-    every: int = 1
+    every: Positive = 1
     """Embed every n-th frame; neighbouring frames hardly differ."""
 
     def __post_init__(self) -> None:
         some_input(self.input)
-        at_least("--every", self.every, 1)
+        check_fields(self)
         if isinstance(self.output, str) and not self.output.lower().endswith(".npz"):
             raise OptionError("--output", "a name ending in .npz", repr(self.output))

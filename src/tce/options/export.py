@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from tce.errors import OptionError
+from tce.options.checks import Pixels, Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -17,17 +19,14 @@ class ExportOptions:
     """The file to write, ending in .onnx."""
     model: str | None = None
     """The network, checked against the file; needed where its tensors are another network's."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Side of the square input in pixels; unset: the checkpoint's own."""
     raw: bool = False
     """Take bytes 0-255 as decoded, [batch, size, size, 3], and normalise them inside the graph."""
-    opset: int = 17
+    opset: Annotated[int, Range(14, 20)] = 17
     """Version of ONNX' operators; 17 is read by every runtime since 2022."""
 
     def __post_init__(self) -> None:
         if not self.output.endswith(".onnx"):
             raise OptionError("--output", expected="a file ending in .onnx", found=repr(self.output))
-        if self.image_size is not None and self.image_size < 8:
-            raise OptionError("--image-size", expected="at least 8 pixels", found=str(self.image_size))
-        if not 14 <= self.opset <= 20:
-            raise OptionError("--opset", expected="14 to 20", found=str(self.opset))
+        check_fields(self)

@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from tce.errors import OptionError
-from tce.options.checks import at_least
+from tce.options.checks import NotNegative, Positive, check_fields
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,15 @@ class InfoOptions:
     """Folder of the dataset's lists, for labels, splits and what is missing."""
     split: str = "01"
     """Which split of the lists."""
-    probe: int = 200
+    probe: NotNegative = 200
     """Most clips of a dataset to open for their lengths, rates and sizes; 0 opens none."""
-    workers: int = 2
+    workers: Positive = 2
     """Processes that open them."""
 
     def __post_init__(self) -> None:
         if isinstance(self.path, str):  # as from Python
             object.__setattr__(self, "path", (self.path,))
-        at_least("--probe", self.probe, 0)
-        at_least("--workers", self.workers, 1)
+        check_fields(self)
         for flag, given in (("--sheet", self.sheet), ("--curves", self.curves), ("--lists", self.lists)):
             if given is not None and len(self.path) > 1:
                 raise OptionError(flag, "one PATH", str(len(self.path)), "describe them one at a time")

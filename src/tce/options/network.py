@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tce.options.checks import at_least, check_seed
+from tce.options.checks import Positive, Seed, check_fields
 
 RANDOM_MODEL = "resnet50"  # the 2020 release's default network
 
@@ -18,11 +18,11 @@ class NetworkOptions:
     """Checkpoint in any known format, a run folder, or lite2, lite0 or hf:NAME; unset: random weights."""
     model: str | None = None
     """resnet18, 34, 50, 101, 152, hf:FOLDER_OR_NAME or package.module:callable; unset: what --ckpt says."""
-    output_size: int | None = None
+    output_size: Positive | None = None
     """Numbers of a random head on a network with random weights; unset: the backbone's features, no head."""
-    image_size: int | None = None
+    image_size: Positive | None = None
     """Side of the network's input in pixels; unset: the size it was trained for."""
-    batch_size: int = 64
+    batch_size: Positive = 64
     """Frames a forward pass; bounds the memory, hardly changes the speed."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
@@ -32,14 +32,8 @@ class NetworkOptions:
     """What runs the backbone; auto measures PyTorch and ONNX Runtime and takes the faster one."""
     layer: Literal["features", "embedding"] | None = None
     """Which vectors: the embedding or the backbone's features; unset: the embedding where it was trained."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides random weights, and the map of `tce tsne`."""
 
     def __post_init__(self) -> None:
-        for flag, value in (
-            ("--batch-size", self.batch_size),
-            ("--image-size", self.image_size),
-            ("--output-size", self.output_size),
-        ):
-            at_least(flag, value, 1)
-        check_seed(self.seed)
+        check_fields(self)

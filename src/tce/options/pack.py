@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from tce.errors import OptionError
+from tce.options.checks import AboveZero, NotNegative, Positive, Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,16 @@ class PackOptions:
     """The dataset's lists (UCF101, HMDB51, Kinetics, SSv2, CSV or Parquet): labels and splits."""
     split: str = "01"
     """Which of the lists' splits fills the column `split`."""
-    short_side: int | None = None
+    short_side: NotNegative | None = None
     """Shorter side of the frames in pixels: larger ones are reduced, smaller ones never enlarged; 0 keeps all
     as they are. By default videos are reduced to 256, which serves crops of 224; JPEG files are copied."""
-    quality: int = 90
+    quality: Annotated[int, Range(1, 100)] = 90
     """JPEG quality, 1 to 100; 90 is hard to tell from the footage at about 8 KB a frame of 340x256."""
-    every: int | None = None
+    every: Positive | None = None
     """Keep every n-th frame."""
-    fps: float | None = None
+    fps: AboveZero | None = None
     """Keep this many frames a second (the nearest in time, none twice): clips of any rate become alike."""
-    clip_seconds: float | None = None
+    clip_seconds: AboveZero | None = None
     """Cut footage into clips of this many seconds; long recordings would otherwise be one clip each."""
     split_scenes: bool = False
     """Cut footage where the scene changes (needs the extra `tce-video[scenes]`); before --clip-seconds."""
@@ -45,31 +46,15 @@ class PackOptions:
     """Pack again what failed, is damaged in the collection, or has changed since it was packed."""
     only: tuple[str, ...] = ()
     """Only these clips, by their ids; with --replace they are packed again whatever their state."""
-    workers: int | None = None
+    workers: Positive | None = None
     """Decoding processes; by default one a core."""
-    timeout: float = 60.0
+    timeout: AboveZero = 60.0
     """Seconds without a decoded frame after which a file counts as hanging."""
     dry_run: bool = False
     """Write nothing; tell how many clips there are, and the size and time they would take."""
 
     def __post_init__(self) -> None:
-        for flag, value in (
-            ("--every", self.every),
-            ("--workers", self.workers),
-        ):
-            if value is not None and value < 1:
-                raise OptionError(flag, expected="1 or more", found=str(value))
-        for flag, seconds in (
-            ("--fps", self.fps),
-            ("--clip-seconds", self.clip_seconds),
-            ("--timeout", self.timeout),
-        ):
-            if seconds is not None and not seconds > 0:
-                raise OptionError(flag, expected="more than 0", found=str(seconds))
-        if self.short_side is not None and self.short_side < 0:
-            raise OptionError("--short-side", expected="0 or more", found=str(self.short_side))
-        if not 1 <= self.quality <= 100:
-            raise OptionError("--quality", expected="1 to 100", found=str(self.quality))
+        check_fields(self)
         if self.every is not None and self.fps is not None:
             raise OptionError(
                 "--every and --fps", expected="one of them", found="both", fix="leave one of them out"

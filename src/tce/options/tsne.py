@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from tce.errors import OptionError
-from tce.options.checks import at_least, some_input
+from tce.options.checks import Positive, Range, check_fields, some_input
 from tce.options.network import NetworkOptions
 
 
@@ -23,13 +24,13 @@ class TsneOptions:
     """Write a film: the map on the left with the current frame in red, the one input video on the right."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     """The network and how it runs."""
-    every: int = 1
+    every: Positive = 1
     """Take every n-th frame; neighbouring frames hardly differ."""
-    perplexity: float | None = None
+    perplexity: Annotated[float, Range(1)] | None = None
     """How many neighbours each frame tries to keep; unset: 30, fewer for less than 91 frames."""
-    iterations: int = 500
+    iterations: Positive = 500
     """Gradient steps of t-SNE; a map that still looks like a ball of wool wants more."""
-    pca_threshold: float = 0.85
+    pca_threshold: Annotated[float, Range(above=0, high=1)] = 0.85
     """Share of the variance that PCA keeps before t-SNE."""
     save_embeddings: str | None = None
     """Also keep the embeddings, in a file ending in .npz."""
@@ -52,11 +53,4 @@ class TsneOptions:
             )
         if self.save_embeddings is not None and not self.save_embeddings.lower().endswith(".npz"):
             raise OptionError("--save-embeddings", "a name ending in .npz", repr(self.save_embeddings))
-        at_least("--every", self.every, 1)
-        at_least("--iterations", self.iterations, 1)
-        if self.perplexity is not None and self.perplexity < 1:
-            raise OptionError("--perplexity", "at least 1", f"{self.perplexity:g}")
-        if not 0 < self.pca_threshold <= 1:
-            raise OptionError(
-                "--pca-threshold", "a share of the variance in (0, 1]", f"{self.pca_threshold:g}"
-            )
+        check_fields(self)
