@@ -232,5 +232,5 @@ def test_seeds_have_63_bits_in_every_command(place: str, seed: int) -> None:
     given = {"runs": ("a",), "ckpt": "a", "data": "b", "protocol": "knn"}
     kind = cli.resolve(place)
     names = {field.name for field in dataclasses.fields(kind)}
-    with pytest.raises(TceError, match="--seed; expected .*from 0 to 9223372036854775807"):
+    with pytest.raises(TceError, match=r"--seed; expected .*from 0 to 9223372036854775807"):
         kind(**{name: value for name, value in given.items() if name in names}, seed=seed)
