@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -6,9 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tce.data.read_catalog import read_catalog
 from tce.errors import OptionError, TceError
-from tce.io import atomic, content_hash, require_writable, write_json
+from tce.io import atomic, content_hash, escape_cell, require_writable, unescape_cell, write_csv, write_json
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -82,3 +86,27 @@ def test_an_error_is_one_line_and_survives_pickling():
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error) == "--k; expected a number; found 'x'; give one"
     assert isinstance(copy, OptionError)
+
+
+@given(st.text())
+def test_escaped_cells_are_no_formulas_and_read_back(text):
+    cell = escape_cell(text)
+    assert unescape_cell(cell) == text
+    if cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        float(cell)  # a number is no formula
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "'=x", "''-1"])
+def test_a_table_that_we_wrote_is_read_unescaped(name, tmp_path):
+    (tmp_path / "x.mp4").touch()
+    with open(tmp_path / "t.csv", "w", newline="", encoding="utf-8") as file:
+        write_csv(file, [["path", "label"], ["x.mp4", name]])
+    with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1][1] == f"'{name}"
+    assert read_catalog(tmp_path / "t.csv").classes == [name.strip() if name[0] != "\t" else name]
+
+
+def test_numbers_are_written_as_they_are(tmp_path):
+    with open(tmp_path / "t.csv", "w", newline="", encoding="utf-8") as file:
+        write_csv(file, [["a", "b"], [-0.5, "-0.5"], [None, 3]])
+    assert (tmp_path / "t.csv").read_text() == "a,b\n-0.5,-0.5\n,3\n"

@@ -6,6 +6,7 @@ from PIL import Image
 
 from tce.cli import main
 from tce.commands.info import info, kind_of
+from tce.data.clip_sketch import clip_sketch
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import save_model
@@ -99,6 +100,17 @@ def test_a_checkpoint(tmp_path):
         parameters = sum(value.numel() for value in encoder.parameters())
         assert f"{parameters:,}" in result.text
         assert "from: epochs" in result.text
+
+
+def test_a_checkpoint_tells_the_number_of_its_clips_not_their_hashes(tmp_path):
+    encoder = build_encoder("resnet18", embedding_size=32, image_size=64, seed=0)
+    hashes = clip_sketch(f"clip{n}" for n in range(9537))
+    weights = {"path": "x", "provenance": {"made": "tce pretrain", "clips": clip_sketch(["a", "b"])}}
+    provenance = {"made": "tce finetune", "clips": hashes, "weights": weights}
+    save_model(tmp_path / "model.safetensors", encoder, provenance=provenance)
+    text = info(InfoOptions(str(tmp_path))).text
+    assert "about" in text and hashes[:8] not in text
+    assert "clips 2" in text and len(text) < 2000
 
 
 def write_run(folder, finished: bool) -> None:

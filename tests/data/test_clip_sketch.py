@@ -1,6 +1,6 @@
 import pytest
 
-from tce.data.clip_sketch import KEPT, clip_sketch, share_seen
+from tce.data.clip_sketch import KEPT, clip_sketch, describe_sketch, share_seen
 
 
 @pytest.mark.parametrize("seen, asked", [(range(50), range(25, 75)), (range(60), range(30))])
@@ -21,3 +21,10 @@ def test_many_clips_are_estimated_in_a_kilobyte() -> None:
 def test_order_and_repetition_do_not_matter() -> None:
     assert clip_sketch(["b", "a", "b"]) == clip_sketch(["a", "b"])
     assert clip_sketch([]) == "" and share_seen(["a"], "") == 0.0
+
+
+def test_a_description_counts_the_clips() -> None:
+    assert describe_sketch("") == "0" and describe_sketch(clip_sketch(map(str, range(77)))) == "77"
+    text = describe_sketch(clip_sketch(f"clip{n}" for n in range(9537)))
+    assert text.startswith("about ") and float(text[6:].replace(",", "")) == pytest.approx(9537, rel=0.25)
+    assert len(text) < 20 and describe_sketch("x" * 1024) == "unknown"

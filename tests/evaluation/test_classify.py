@@ -37,6 +37,15 @@ def test_names_from_a_file(data, networks, tmp_path):
     video = str(data.footage / "v_Up_g04_c02")
     done = classify(ClassifyOptions(video, classes=str(names), **base))
     assert {row["class"] for row in done.figures["classes"]} == {"one", "two", "three and a half", "four"}
+    names.write_bytes("\r\n".join(["4 vier", "", "1 eins", "3 drei ", "2 zwei"]).encode("utf-16"))
+    again = classify(ClassifyOptions(video, classes=str(names), **base))
+    german = {"one": "eins", "two": "zwei", "three and a half": "drei", "four": "vier"}
+    assert [row["class"] for row in again.figures["classes"]] == [
+        german[row["class"]] for row in done.figures["classes"]
+    ]
+    names.write_bytes(b"caf\xe9\n")
+    with pytest.raises(TceError, match="line 1; .*the byte 0xe9"):
+        classify(ClassifyOptions(video, classes=str(names), **base))
     names.write_text("one\ntwo\n")
     with pytest.raises(OptionError, match="expected 4 names"):
         classify(ClassifyOptions(video, classes=str(names), **base))

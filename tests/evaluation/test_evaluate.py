@@ -1,4 +1,5 @@
 import csv
+import csv
 import json
 import shutil
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from tce.options.pack import PackOptions
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
 from tce.evaluation.splits import open_split
+from tce.io import unescape_cell
 from tce.evaluation.evaluate import evaluate
 from tce.evaluation.protocols import SplitResult
 from tce.evaluation.report import _of_leaks
@@ -83,6 +85,28 @@ def test_splits_share_features_and_give_means(data, networks, tmp_path, monkeypa
     alone = evaluate(options(data, networks.encoder, split="02", out=str(tmp_path / "alone")))
     assert alone.figures["top1"] == parts[1]["top1"]
     assert "mean" in both.text and both.figures["intervals"]["top1"] is not None
+
+
+def test_all_means_each_split_of_the_lists(data, networks, tmp_path):
+    every = evaluate(options(data, networks.encoder, split="all", out=str(tmp_path / "all")))
+    assert every.figures["split"] == "01,02"
+    for split in ("03", "01,02,03"):
+        with pytest.raises(OptionError, match="--split; expected one of 01, 02, the splits of .*; found '03'"):
+            evaluate(options(data, networks.encoder, split=split, out=str(tmp_path / "none")))
+    assert not (tmp_path / "none").exists()
+
+
+def test_names_in_predictions_run_no_formulas(data, networks, tmp_path):
+    for number, path in enumerate(sorted(data.footage.iterdir())):
+        shutil.copytree(path, tmp_path / "footage" / "=-@+"[number % 4] / path.name)
+    base = {"lists": None, "data": str(tmp_path / "footage")}
+    evaluate(options(data, networks.encoder, out=str(tmp_path / "out"), **base))
+    with open(tmp_path / "out/predictions-held-out.csv", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    named = header.index("label"), header.index("id"), header.index("prediction")
+    assert rows and all(row[column].startswith("'") for row in rows for column in named)
+    held = np.load(tmp_path / "out/predictions-held-out.npz")
+    assert [unescape_cell(row[named[1]]) for row in rows] == held["id"].tolist()
 
 
 def test_every_split_may_have_its_own_network(data, networks, tmp_path):
@@ -356,5 +380,5 @@ def test_contradictions_name_their_flag(changes, words):
 
 
 def test_split_names():
-    assert split_names("1") == ("01",) and split_names("all") == ("01", "02", "03")
+    assert split_names("1") == ("01",) and split_names("all") == ("all",)
     assert split_names("02,3") == ("02", "03") and split_names("held-out") == ("held-out",)

@@ -234,6 +234,12 @@ def test_several_splits_give_their_mean(footage: Path, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "runs" / "result.json").read_text())
     assert written["checkpoint"]["name"] == "runs" and written["training"]["02"]["epochs"] == 1
     assert written["chosen"]["01"] == parts[0]["chosen"]
+    every = finetune(options(root / "jpegs_256", tmp_path / "all", **{**flags, "split": "all"}))
+    assert list(every.figures["splits"]) == ["01", "02"] and every.figures["top1"] == done.figures["top1"]
+    assert sorted(path.name for path in (tmp_path / "all").glob("split*")) == ["split01", "split02"]
+    with pytest.raises(OptionError, match=r"--split; expected one of 01, 02, the splits of .*; found '03'"):
+        finetune(options(root / "jpegs_256", tmp_path / "none", **{**flags, "split": "01,02,03"}))
+    assert not (tmp_path / "none").exists()
     with pytest.raises(OptionError, match=r"--split 01,02; expected one split, as there are no lists"):
         finetune(options(footage, tmp_path / "none", split="01,02"))
 

@@ -140,10 +140,23 @@ def describe_checkpoint(path: str) -> Result:
         "parameters": f"{found['parameters']:,}",
         **{name.replace("_", " "): short(value) for name, value in found.items() if name not in apart},
         "hash of the tensors": found["hash"],
-        **{f"from: {name}": short(value) for name, value in (found.get("provenance") or {}).items()},
+        **{f"from: {name}": short(value) for name, value in _shown_origin(found.get("provenance")).items()},
     }
     text = describe(f"{path}: checkpoint, {found['format']}", shown)
     return Result(text, {"type": "checkpoint", **found})
+
+
+def _shown_origin(origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where weights come from, with the number of clips in place of their hashes."""
+    from tce.data.clip_sketch import describe_sketch
+
+    shown: dict[str, Any] = {}
+    for name, value in (origin or {}).items():
+        if name == "clips" and isinstance(value, str):
+            shown[name] = describe_sketch(value)
+        else:
+            shown[name] = _shown_origin(value) if isinstance(value, dict) else value
+    return shown
 
 
 def describe_run(path: str, curves: str | None = None) -> Result:

@@ -18,6 +18,7 @@ from tce.model.classifier import Classifier
 from tce.device import autocast, choose_precision
 from tce.progress import Progress
 from tce.result import Result
+from tce.data.tables import read_names
 from tce.data.sampling import spread, stack_at
 from tce.video.base import Video
 from tce.video.open_video import open_video
@@ -79,7 +80,8 @@ def class_names(classifier: Classifier, path: str | None) -> list[str]:
 
     Args:
         classifier: whose classes.
-        path: a file with a name a line, or "number name" as in UCF101's classInd.txt.
+        path: a file with a name a line, or "number name" as in UCF101's classInd.txt, then
+            in the order of the numbers.
 
     Raises:
         TceError: the file cannot be read.
@@ -87,13 +89,7 @@ def class_names(classifier: Classifier, path: str | None) -> list[str]:
     """
     if path is None:
         return list(classifier.config.classes) or [f"class {i}" for i in range(classifier.num_classes)]
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TceError(
-            f"--classes {path}", expected="a text file of class names", found=str(error)
-        ) from error
-    names = [re.sub(r"^\d+\s+", "", line.strip()) for line in lines if line.strip()]
+    names = list(read_names(Path(path)).values())
     if len(names) != classifier.num_classes:
         raise OptionError(
             f"--classes {path}",

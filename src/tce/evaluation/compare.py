@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from tce.evaluation.metrics import mean_interval, paired_difference
 from tce.options.compare import CompareOptions
 from tce.visualize.result_plots import bar_picture
 from tce.evaluation.report import flat, is_share, label, number, read_result
-from tce.io import atomic
+from tce.io import atomic, write_csv
 from tce.result import Result
 from tce.visualize.plots import require_picture
 
@@ -294,15 +293,15 @@ def _write_csv(path: Path, tasks: Sequence[Task]) -> None:
     head = ["protocol", "data", "split", "figure", "run", "value", "low", "high"]
     head += ["difference", "difference_low", "difference_high"]
     with atomic(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
+        rows: list[list[object]] = []
         for task in tasks:
             for figure, cells in task.figures.items():
                 for run, cell in cells.items():
                     ends, apart = cell.interval or ("", ""), cell.difference_interval or ("", "")
                     difference = "" if cell.difference is None else cell.difference
                     place = (task.protocol, task.data, task.split, figure, run)
-                    writer.writerow([*place, cell.value, *ends, difference, *apart])
+                    rows.append([*place, cell.value, *ends, difference, *apart])
+        write_csv(file, [head, *rows])
 
 
 def _draw(path: Path, tasks: Sequence[Task], names: Sequence[str], metric: str | None) -> None:

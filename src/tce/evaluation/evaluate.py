@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tce.data.annotations import choose_splits
 from tce.errors import OptionError
 from tce.evaluation import report
 from tce.evaluation.splits import SplitClips, open_split, require_splits
@@ -47,11 +48,12 @@ def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
         TceError: no checkpoint, no clips, too few of the listed clips, or a folder that cannot be written.
     """
     started = time.monotonic()
-    subject = _load(options, options.splits[0])
+    splits = choose_splits(options.split, options.lists)
+    subject = _load(options, splits[0])
     folder = Path(options.out) if options.out else _folder(options, subject)
     require_writable(folder / "result.json", "--out")
     _require_no_run(folder)
-    require_splits(options.data, options.lists, options.splits)
+    require_splits(options.data, options.lists, splits)
     if cache is None:
         cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
 
@@ -59,7 +61,7 @@ def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
     outcomes: list[SplitResult] = []
     clips: list[SplitClips] = []
     subjects: list[FrozenNetwork] = []
-    for split in options.splits:
+    for split in splits:
         if subjects and PLACEHOLDER in options.ckpt:
             judge = Evaluator(_load(options, split), options, judge.failed)
         clips.append(

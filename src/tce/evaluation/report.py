@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from tce.evaluation.metrics import bootstrap_interval, confusion, mean_interval,
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.data.clip_sketch import share_seen
 from tce.visualize.result_plots import confusion_picture, contact_sheet
-from tce.io import atomic
+from tce.io import atomic, write_csv
 from tce.result import plain
 
 Ints = npt.NDArray[np.int64]
@@ -113,9 +112,7 @@ def write_predictions(folder: Path, split: SplitClips, outcome: SplitResult) -> 
         columns["nearest"] = catalog.ids[outcome.neighbours[:, 0]].astype(str)
     columns |= outcome.values
     with atomic(folder / f"predictions-{split.split}.csv", "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+        write_csv(file, [columns, *zip(*(values.tolist() for values in columns.values()), strict=True)])
     extra: dict[str, npt.NDArray[Any]] = {"classes": classes}
     if outcome.scores is not None:
         extra["scores"] = outcome.scores

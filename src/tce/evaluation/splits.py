@@ -81,11 +81,7 @@ class SplitClips:
     @property
     def missing_share(self) -> float:
         """Share of the listed clips without footage."""
-        return _share_missing(len(self.missing), len(self.train) + len(self.test))
-
-
-def _share_missing(missing: int, there: int) -> float:
-    return missing / (missing + there) if missing else 0.0
+        return len(self.missing) / max(self.store.catalog.listed, 1)
 
 
 def open_split(
@@ -223,8 +219,7 @@ def _require_clips(clips: SplitClips, data: str, lists: str | None, need_train: 
 
 
 def _require_footage(catalog: Catalog, data: str, most: float) -> None:
-    there = int(np.isin(catalog.splits, ("train", "val", "test")).sum())
-    share = _share_missing(len(catalog.missing), there)
+    share = len(catalog.missing) / max(catalog.listed, 1)
     if share > most:
         raise TceError(
             f"{data} lacks {len(catalog.missing)} of the clips in the lists ({share:.1%})",

@@ -95,13 +95,11 @@ def _number(value: Any) -> str:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """`01`, `1`, `01,02,03` or `all` as names of two digits; other names stay.
+    """`01`, `1` or `01,02,03` as names of two digits; other names stay, `all` too: see `choose_splits`.
 
     Raises:
         OptionError: no name, or one twice.
     """
-    if text == "all":
-        return ("01", "02", "03")
     names = tuple(f"{int(name):02d}" if re.fullmatch(r"\d", name) else name for name in text.split(","))
     if not all(names) or len(set(names)) < len(names):
         raise OptionError("--split", expected="a split as 01, several as 01,02,03, or all", found=repr(text))

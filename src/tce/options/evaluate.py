@@ -29,7 +29,7 @@ class EvaluateOptions:
     """Folder of the dataset's lists. Without it, classes are the names of the sub-folders, and 30% of
     each class's clips, whole groups, are the test clips."""
     split: str = "01"
-    """Split of the lists; several as 01,02,03, or `all` for these three: means over splits are given too."""
+    """Split of the lists; several as 01,02,03, or `all` for each of them: means are given too."""
     model: str | None = None
     """Network's name: checked against the file, needed for `--ckpt random` and foreign networks."""
     out: str | None = None
@@ -110,8 +110,4 @@ class EvaluateOptions:
         if self.labels is not None:
             labels_amount(self.labels)
         check_seed(self.seed)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits, one by one."""
-        return split_names(self.split)
+        split_names(self.split)

@@ -40,7 +40,7 @@ class FinetuneDataOptions:
     """Folder of the dataset's lists; unset: variable TCE_UCF101_LISTS, else the folder UCF_list if it holds
     any, else classes are folders and 30% of each class's clips, whole groups, are the test clips."""
     split: str = "01"
-    """Split of the lists; several as 01,02,03, or `all`: a run each in --savedir/splitNN, and their mean."""
+    """Split of the lists; several as 01,02,03, or `all`: a run each in --savedir/splitNN, and the mean."""
     dataset: str = "ucf101"
     """Dataset whose environment variables are read."""
     labels: str | None = None

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tce.data.annotations import choose_splits
 from tce.data.collection import read_options
 from tce.distributed import deterministic, init_distributed
 from tce.errors import OptionError, TceError
@@ -28,7 +29,6 @@ from tce.io import write_json
 from tce.model.checkpoint import tensors_hash
 from tce.model.classifier import Classifier
 from tce.model.encoder import seeded
-from tce.options.checks import split_names
 from tce.options.evaluate import EvaluateOptions
 from tce.options.finetune import FinetuneOptions
 from tce.options.training import require_used_decay
@@ -77,7 +77,7 @@ def finetune(options: FinetuneOptions) -> Result:
     require_used_decay(options.optim, "finetune", run.recipe)
     if run.evaluate:
         return _evaluate_only(options)
-    splits = split_names(options.data.split)
+    splits = choose_splits(options.data.split, options.data.lists_folder)
     if len(splits) > 1:
         return _each_split(options, splits)
     return _finetune(
