@@ -27,8 +27,7 @@ COLORS = {"brightness": 0.5, "color_contrast": 0.5, "saturation": 0.5, "hue": 0.
 KINDS = {
     "default": AugmentOptions(),
     "with blur": AugmentOptions(blur=0.5),
-    "released jitter": AugmentOptions(jitter="released"),
-    "released": AugmentOptions(jitter="released", crops="shared", crop_scale=(1.0, 1.0)),
+    "the paper's": AugmentOptions(crops="shared", crop_scale=(1.0, 1.0)),
 }
 
 

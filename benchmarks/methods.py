@@ -22,22 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-PAPER = ["--loss", "nce", "--crops", "shared", "--window", "1", "--views", "separate", "--rotation", "1"]
-IN_BATCH = ["--loss", "ntxent", "--crops", "independent", "--views", "joint", "--rotation", "0"]
-BANK = [
-    "--loss",
-    "infonce",
-    "--mining",
-    "all",
-    "--crops",
-    "independent",
-    "--views",
-    "joint",
-    "--rotation",
-    "0",
-    "--window",
-    "16",
-]
+PAPER = ["--method", "tce", "--crops", "shared", "--window", "1", "--views", "separate", "--rotation", "1"]
+IN_BATCH = ["--method", "simclr", "--crops", "independent", "--views", "joint"]
+QUEUE = ["--method", "moco", "--crops", "independent", "--window", "16"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +39,7 @@ METHODS = {
     "untrained": Method((), 0),
     "paper: NCE, mined bank rows, shared crop, rotation": Method((*PAPER,), 3),
     "paper + own old row as positive": Method((*PAPER, "--own-row-positive", "also"), 3),
-    "momentum encoder, InfoNCE over the bank": Method((*BANK, "--momentum-encoder", "0.99"), 2),
-    "independent crops, bank, own old row": Method((*BANK, "--own-row-positive", "only"), 2),
+    "momentum encoder, queue of keys (MoCo)": Method((*QUEUE,), 2),
     "same frame, in-batch (SimCLR)": Method((*IN_BATCH, "--positives", "same"), 2),
     "neighbours within 4, in-batch": Method((*IN_BATCH, "--window", "4"), 2),
     "neighbours within 16, in-batch": Method((*IN_BATCH, "--window", "16"), 2),

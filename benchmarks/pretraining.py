@@ -49,8 +49,8 @@ def bare_step(task: Pretraining) -> Callable[[], None]:
     network.train()
     optimizer = make_optimizer(network.parameters(), options.optim)
     size, batch = options.model.image_size, options.optim.batch_size
-    turned = options.contrast.rotation > 0
-    passes = [batch * (2 + turned)] if options.contrast.views == "joint" else [batch] * (2 + turned)
+    rotated = options.tce.rotation > 0
+    passes = [batch * (2 + rotated)] if options.contrast.views == "joint" else [batch] * (2 + rotated)
     images = [torch.randn(n, 3, size, size, device=device) for n in passes]
     images = [image.contiguous(memory_format=torch.channels_last) for image in images]
 
@@ -131,9 +131,7 @@ def main() -> None:
                 data=dataclasses.replace(base.data, frame_size=base.data.frame_size and chosen.image_size),
                 model=dataclasses.replace(base.model, model=chosen.model, image_size=chosen.image_size),
                 optim=dataclasses.replace(base.optim, batch_size=chosen.batch_size, epochs=10_000),
-                contrast=dataclasses.replace(
-                    base.contrast, negatives=None if base.contrast.negatives is None else 100
-                ),
+                tce=dataclasses.replace(base.tce, negatives=base.tce.negatives and 100),
                 run=dataclasses.replace(
                     base.run, precision=chosen.precision, workers=chosen.workers, monitor_epochs=0
                 ),

@@ -208,7 +208,7 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
 
 def test_an_optional_flag_is_read_as_its_type_or_unset():
     def given(*flags):
-        return cli.parse("pretrain", ["--loss", "nce", *flags])[0].contrast.negatives
+        return cli.parse("pretrain", ["--method", "tce", *flags])[0].tce.negatives
 
     assert given() is None and given("--negatives", "unset") is None
     assert given("--negatives", "5") == 5

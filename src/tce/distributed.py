@@ -19,7 +19,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from tce.contrast.sharded_bank import gather_rows
 from tce.device import pick_device
 from tce.errors import OptionError, TceError
 
@@ -74,10 +73,40 @@ class DistributedContext:
         return values
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """The rows [b, ...] of all processes in order of rank, with gradient; see `gather_rows`."""
+        """The rows [b, ...] of all processes in order of rank, [W b, ...], with gradient.
+
+        Backward adds up what all processes' losses say about this process's rows; the data-parallel wrapper
+        then divides by the number of processes. So the mean of the processes' losses is trained, whether each
+        computes its own part of the batch or all compute the same loss of the whole batch.
+
+        Args:
+            rows: of the same shape in every process.
+        """
         if self.world_size == 1:
             return rows
-        return gather_rows(rows.byte()).bool() if rows.dtype == torch.bool else gather_rows(rows)
+        from torch.distributed.nn.functional import all_gather as gather
+
+        if rows.dtype == torch.bool:
+            return self.all_gather(rows.byte()).bool()
+        return torch.cat(gather(rows.contiguous()))
+
+    def global_mean(self, values: Tensor, valid: Tensor | None = None) -> Tensor:
+        """This process's part of the mean over the values [b] of all processes, with gradient.
+
+        The mean over the processes of what this returns is the mean over all valid values, so that each
+        counts the same in whichever process it lies.
+
+        Args:
+            values: [b].
+            valid: which of them count, bool [b]; None: all.
+        """
+        if self.world_size == 1 and valid is None:
+            return values.mean()
+        counts = torch.ones_like(values) if valid is None else valid.to(values)
+        total = counts.sum()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return self.world_size * (values * counts).sum() / total.clamp(min=1)
 
     def mean(self, parts: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
         """Each figure's mean over the processes, which all have the same names."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tce.contrast import MemoryBank
+from tce.contrast import KeyQueue, MemoryBank
 from tce.contrast.memory_bank import last_occurrence, weighted_rows
 from tce.errors import OptionError
 
@@ -56,15 +56,6 @@ def test_update_last_of_several_wins_and_is_normalised() -> None:
         assert torch.equal(bank.rows[row], before[row])
 
 
-def test_update_with_momentum_keeps_a_share_of_the_old_row() -> None:
-    bank = MemoryBank(3, 4, momentum=0.75)
-    old, new = bank.rows[1].clone(), unit(1, 4, 1)
-    bank.update(torch.tensor([1]), new)
-    mixed = [0.75 * float(o) + 0.25 * float(n) for o, n in zip(old, new[0], strict=True)]
-    length = math.sqrt(sum(x * x for x in mixed))
-    torch.testing.assert_close(bank.rows[1], torch.tensor([x / length for x in mixed]))
-
-
 def test_update_does_nothing_in_evaluation_mode_and_takes_no_gradient() -> None:
     bank = MemoryBank(4, 3).eval()
     before = bank.rows.clone()
@@ -85,19 +76,9 @@ def test_state_is_complete() -> None:
     assert torch.equal(copy.deepcopy(bank).rows, bank.rows)
 
 
-@pytest.mark.parametrize("size, momentum", [(1, 0.0), (5, 1.0), (5, -0.1)])
-def test_refuses_what_makes_no_bank(size: int, momentum: float) -> None:
+def test_refuses_what_makes_no_bank() -> None:
     with pytest.raises(OptionError):
-        MemoryBank(size, 4, momentum=momentum)
-
-
-def test_drift_is_the_cosine_with_the_own_old_row() -> None:
-    bank = MemoryBank(5, 3)
-    v = unit(2, 3)
-    expected = [float(v[0] @ bank.rows[4]), float(v[1] @ bank.rows[0])]
-    torch.testing.assert_close(bank.drift(torch.tensor([4, 0]), v), torch.tensor(expected))
-    bank.update(torch.tensor([4, 0]), v)
-    torch.testing.assert_close(bank.drift(torch.tensor([4, 0]), v), torch.ones(2))
+        MemoryBank(1, 4)
 
 
 @pytest.mark.parametrize("ids", [[1], [1, 1, 1], [3, 1, 3, 2, 1], [5, 4, 3]])
@@ -121,21 +102,12 @@ def test_gradient_of_mined_cosines_is_that_of_the_plain_product(size: int) -> No
     torch.testing.assert_close(mine.grad, plain.grad)
 
 
-def test_take_is_differentiable_with_and_without_the_similarity() -> None:
-    bank, v = MemoryBank(30, 6), unit(2, 6).requires_grad_()
-    ids = torch.tensor([[1, 1, 29], [0, 5, 2]])
-    a, b = bank.take(v, ids), bank.take(v, ids, bank.similarity(v))
-    torch.testing.assert_close(a, b)
-    (grad,) = torch.autograd.grad(a.sum(), v)
-    torch.testing.assert_close(grad, torch.stack([bank.rows[i].sum(dim=0) for i in ids]))
-
-
 def test_an_update_between_forward_and_backward_is_noticed() -> None:
     bank, v = MemoryBank(30, 6), unit(2, 6).requires_grad_()
-    cosine = bank.take(v, torch.tensor([[1], [2]]))
+    mined = bank.negatives(v, torch.tensor([1, 2]), 2.0, 3)
     bank.update(torch.tensor([1]), unit(1, 6))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        cosine.sum().backward()
+        mined.cosine.sum().backward()
 
 
 @pytest.mark.parametrize("size", [10, 300])
@@ -151,7 +123,7 @@ def test_weighted_rows_against_loops(size: int) -> None:
 
 MEMORY = """
 import re, sys, torch
-from tce.contrast import MemoryBank, NCELoss, cosines
+from tce.contrast import MemoryBank, NCELoss, topk
 
 torch.set_num_threads(1)
 B, N, K, D, WHOLE = map(int, sys.argv[1:])
@@ -169,7 +141,7 @@ bank, loss = MemoryBank(2, D), NCELoss(K, N)
 bank.rows = torch.empty(N, D).normal_()  # in place: nothing above what stays
 bank.rows /= bank.rows.norm(dim=1, keepdim=True)
 before = peak()
-for cosines.WHOLE in (0, WHOLE):
+for topk.WHOLE in (0, WHOLE):
     for _ in range(2):
         step(bank, loss, B)
     print(peak() - before)
@@ -189,8 +161,16 @@ def test_peak_memory_is_the_stated_formula() -> None:
     assert in_blocks < 4 * b * k * dim / 2  # half of one B x K x D array
 
 
-def test_filling_keeps_nothing_of_the_random_rows() -> None:
-    bank = MemoryBank(4, 8, torch.Generator().manual_seed(0), momentum=0.9)
-    vectors = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), dim=1)
-    bank.update(torch.arange(4), vectors, replace=True)
-    torch.testing.assert_close(bank.rows, vectors)
+def test_a_queue_keeps_the_latest_keys() -> None:
+    """Against a list from which the oldest are dropped; a batch may be larger than the queue."""
+    queue, expected = KeyQueue(5, 3), [(-1, None)] * 5
+    for step, size in enumerate((2, 2, 3, 5, 7, 1)):
+        ids, keys = torch.arange(10 * step, 10 * step + size), unit(size, 3, step)
+        queue.update(ids, 2 * keys)
+        expected = [*expected, *zip(ids.tolist(), keys, strict=True)][-5:]
+        held = dict(zip(queue.ids.tolist(), queue.keys, strict=True))
+        assert sorted(queue.ids.tolist()) == sorted(number for number, _ in expected)
+        for number, key in expected:
+            if key is not None:
+                torch.testing.assert_close(held[number], key)
+    torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(5))

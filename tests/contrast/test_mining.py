@@ -18,15 +18,12 @@ from tce.contrast import (
     Sources,
     curriculum_threshold,
     mine,
-    mine_blockwise,
-    mine_negatives,
-    mine_negatives_blockwise,
     quantile_threshold,
 )
-from tce.contrast import cosines as cosines_module
 from tce.contrast import random_fill as draw_module
 from tce.contrast import topk as select_module
 from tce.contrast.random_fill import nth_free, random_bits
+from tce.contrast.topk import Product
 from tce.errors import OptionError
 
 
@@ -101,18 +98,18 @@ def test_against_the_oracle(case: dict, way: str) -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(cases(), st.sampled_from(["sources", "numbers", "mask"]))
+@given(cases(), st.sampled_from(["sources", "mask"]))
 def test_excluded_rows_against_the_oracle(case: dict, kind: str) -> None:
     sources, own = case["sources"].tolist(), case["own"].tolist()
     barred = [{n for n in range(len(sources)) if sources[n] == sources[o]} for o in own]
     mask = torch.tensor([[n in bars for n in range(len(sources))] for bars in barred])
-    exclude = {"sources": Sources(case["sources"]), "numbers": case["sources"], "mask": mask}[kind]
+    excluded = Sources(case["sources"]) if kind == "sources" else mask
     arguments = (case["similarity"], case["own"], case["threshold"], case["k"])
     if any(len(bars) == len(sources) for bars in barred):
         with pytest.raises(OptionError, match="exclude-same-source"):
-            mine(*arguments, exclude=exclude)
+            mine(*arguments, excluded=excluded)
         return
-    mined = mine(*arguments, torch.Generator().manual_seed(case["seed"]), exclude)
+    mined = mine(*arguments, torch.Generator().manual_seed(case["seed"]), excluded)
     check(mined, case["similarity"].numpy(), own, case["threshold"].tolist(), case["k"], barred)
 
 
@@ -126,13 +123,13 @@ def test_blocks_give_the_same_result(case: dict, block: int, whole: bool, topk: 
     vectors = torch.randint(-2, 3, (b, 3), generator=generator).float()
     threshold = case["threshold"] * 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cosines_module, "WHOLE", 2**26 if whole else 0)
-        patch.setattr(cosines_module, "BLOCK", {"cpu": 2 * n})
+        patch.setattr(select_module, "WHOLE", 2**26 if whole else 0)
+        patch.setattr(select_module, "BLOCK", {"cpu": 2 * n})
         if topk:
             patch.setattr(select_module, "best_by_pool", select_module.best_by_topk)
-        mined = mine_blockwise(
-            vectors, rows, case["own"], threshold, case["k"], generator, Sources(torch.arange(n)), block=block
-        )
+        product = Product(vectors, rows)
+        every = Sources(torch.arange(n))
+        mined = mine(product, case["own"], threshold, case["k"], generator, every, block=block)
     similarity = (vectors @ rows.T).numpy()
     check(mined, similarity, case["own"].tolist(), threshold.tolist(), case["k"], [set()] * b)
 
@@ -141,11 +138,10 @@ def test_blocks_draw_the_same_rows() -> None:
     bank, own = MemoryBank(200, 16, torch.Generator().manual_seed(1)), torch.arange(9)
     v = F.normalize(torch.randn(9, 16, generator=torch.Generator().manual_seed(2)), dim=1)
     for threshold in (-1.0, 0.0, 0.2, 1.0):
-        whole = mine_negatives(v @ bank.rows.T, own, threshold, 90, torch.Generator().manual_seed(5))
+        whole = mine(v @ bank.rows.T, own, threshold, 90, torch.Generator().manual_seed(5)).ids
         for block in (7, 64, 500):
-            ids = mine_negatives_blockwise(
-                v, bank.rows, own, threshold, 90, torch.Generator().manual_seed(5), block=block
-            )
+            draws = torch.Generator().manual_seed(5)
+            ids = mine(Product(v, bank.rows), own, threshold, 90, draws, block=block).ids
             assert torch.equal(ids.sort().values, whole.sort().values)
 
 
@@ -155,23 +151,23 @@ def test_a_large_bank_where_a_sample_gives_the_floor(kind: str) -> None:
     n, k, b = 20_000, 300, 5
     generator = torch.Generator().manual_seed(0)
     similarity = torch.rand(b, n, generator=generator) - 0.5
-    exclude = None
+    excluded = None
     stride = n // select_module.SAMPLE
     if kind == "misleading sample":
         similarity[:, ::stride] += 0.3
         similarity[:3, : 200 * stride : stride] += 0.1
     if kind == "half is barred":
-        exclude = torch.zeros(b, n, dtype=torch.bool)
-        exclude[:, ::stride] = True
+        excluded = torch.zeros(b, n, dtype=torch.bool)
+        excluded[:, ::stride] = True
         similarity[:, ::stride] += 0.4
     if kind == "ties":
         similarity = (similarity * 8).round() / 8
     own, threshold = torch.arange(b), torch.tensor([0.9, 0.5, 0.3, 0.0, -0.49])
-    mined = mine(similarity, own, threshold, k, generator, exclude)
+    mined = mine(similarity, own, threshold, k, generator, excluded)
     open_rows = similarity.double()
     open_rows[torch.arange(b), own] = math.nan
-    if exclude is not None:
-        open_rows[exclude] = math.nan
+    if excluded is not None:
+        open_rows[excluded] = math.nan
     for i in range(b):
         row = open_rows[i][open_rows[i] < threshold[i].item()].sort(descending=True).values[:k]
         hard = int(mined.hard[i])
@@ -183,12 +179,12 @@ def test_a_large_bank_where_a_sample_gives_the_floor(kind: str) -> None:
 
 def test_k_may_be_every_other_row_and_not_one_more() -> None:
     similarity, own = torch.rand(3, 6), torch.tensor([0, 5, 2])
-    ids = mine_negatives(similarity, own, 2.0, 5)
+    ids = mine(similarity, own, 2.0, 5).ids
     for b in range(3):
         assert set(ids[b].tolist()) == set(range(6)) - {int(own[b])}
     for k in (6, 0):
         with pytest.raises(OptionError, match="--negatives"):
-            mine_negatives(similarity, own, 2.0, k)
+            mine(similarity, own, 2.0, k)
 
 
 def test_random_rows_are_uniform_over_what_is_free() -> None:
@@ -302,7 +298,7 @@ def test_the_bank_gives_the_quantile_of_its_cosines() -> None:
 
 def test_half_precision_similarities_are_taken() -> None:
     similarity = torch.rand(3, 20).bfloat16()
-    ids = mine_negatives(similarity, torch.arange(3), 2.0, 4)
+    ids = mine(similarity, torch.arange(3), 2.0, 4).ids
     for b in range(3):
         others = [float(similarity[b, n]) for n in range(20) if n != b]
         found = sorted((float(similarity[b, n]) for n in ids[b]), reverse=True)

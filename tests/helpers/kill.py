@@ -23,6 +23,7 @@ import torch
 import tce.io
 import tce.train.run_log
 import tce.train.trainer
+from tce.contrast import MemoryBank
 from tce.options.pretrain import (
     ContrastOptions,
     DataOptions,
@@ -30,29 +31,25 @@ from tce.options.pretrain import (
     PretrainOptimOptions,
     PretrainOptions,
     PretrainRunOptions,
+    TCEOptions,
 )
-from tce.train.method import Method
+from tce.train.method import TCE
 from tce.train.pretrain import pretrain
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import RunFolder
 from tce.train.trainer import Trainer
+from tce.train.views import ViewEncoder
 
 STEPS_BETWEEN_CHECKPOINTS = 3
 
 
 def options(clips: str, out: str, workers: int = 1, **contrast: Any) -> PretrainOptions:
-    """A run with everything that has a state: bank, Z, rotation head, slow encoder, momentum, dropout."""
-    settings = {
-        "loss": "nce",
-        "rotation": 1.0,
-        "momentum_encoder": 0.9,
-        "own_row_positive": "also",
-        "window": 3,
-    }
+    """A run with everything that has a state: bank, Z, rotation head, momentum, dropout."""
     return PretrainOptions(
         data=DataOptions(clips),
         model=ModelOptions(model="tinynet:tiny", image_size=24, embedding_size=8),
-        contrast=ContrastOptions(**{**settings, **contrast}),  # type: ignore[arg-type]
+        contrast=ContrastOptions(**{"method": "tce", "window": 3, **contrast}),
+        tce=TCEOptions(rotation=1.0, own_row_positive="also"),
         optim=PretrainOptimOptions(epochs=60, batch_size=6, lr=0.05),
         run=PretrainRunOptions(
             out=out, workers=workers, resume=True, log_steps=4, monitor_epochs=12, device="cpu"
@@ -122,11 +119,11 @@ def die_at(place: Any, name: str) -> Callable[[int], None]:
 
 
 PLACES: dict[str, Callable[[int], None]] = {
-    "forward": die_at(Method, "embed_views"),
-    "mining": die_at(Method, "mine"),
+    "forward": die_at(ViewEncoder, "forward"),
+    "mining": die_at(MemoryBank, "negatives"),
     "backward": die_at(torch.Tensor, "backward"),
     "optimiser": die_at(torch.optim.SGD, "step"),
-    "bank": die_at(Method, "update_bank"),
+    "bank": die_at(TCE, "after_step"),
     "half a row": die_in_row,
     "half a checkpoint": die_in_checkpoint,
     "before the checkpoint's replacement": die_at(os, "replace"),

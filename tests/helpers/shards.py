@@ -1,6 +1,6 @@
-"""One of several processes: works on its share of what test_distributed.py works out in one process.
+"""One of several processes: works on its part of what test_distributed.py works out in one process.
 
-Run: python shards.py RANK WORLD RENDEZVOUS OUTPUT
+Run: python -m tests.helpers.shards RANK WORLD_SIZE RENDEZVOUS OUTPUT
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tce.contrast import InfoNCE, MemoryBank, NCELoss, NTXent, Sources, mining
-from tce.contrast.sharded_bank import Processes, ShardedBank, gather_rows, global_mean
+from tce.distributed import DistributedContext
 
-ROWS, DIM, BATCH = 61, 8, 12  # 61 rows do not divide evenly
+ROWS, DIM, BATCH = 61, 8, 12
 CASES = [  # threshold, k, whether sources are excluded
     (-1.0, 9, False),  # all random
     (0.0, 40, False),  # some random
@@ -31,14 +31,14 @@ CASES = [  # threshold, k, whether sources are excluded
 
 
 def problem() -> dict[str, Tensor]:
-    """Inputs, weights, clips and failed slots of the whole batch."""
+    """Inputs, weights, clips and clips that could be read, of the whole batch."""
     draw = torch.Generator().manual_seed(5)
     return {
         "x": torch.randn(BATCH, 6, generator=draw),
         "y": torch.randn(BATCH, 6, generator=draw),
         "weight": torch.randn(6, DIM, generator=draw),
         "ids": torch.randint(0, ROWS, (BATCH,), generator=draw),
-        "ok": torch.rand(BATCH, generator=draw) > 0.2,
+        "valid": torch.rand(BATCH, generator=draw) > 0.2,
         "sources": torch.arange(ROWS) // 3,
     }
 
@@ -47,105 +47,73 @@ def embed(x: Tensor, weight: Tensor) -> Tensor:
     return F.normalize(x @ weight, dim=1)
 
 
-def contrast(
-    bank: MemoryBank, loss: NCELoss | InfoNCE, v: Tensor, p: Tensor, case: tuple
-) -> dict[str, Tensor]:
-    """The loss of the whole batch for one case of mining."""
-    task = problem()
-    threshold, k, exclude = case
-    if isinstance(threshold, tuple):
-        with patch.object(mining, "QUANTILE_ROWS", 14):  # every fourth row
-            threshold = bank.quantile(v.detach(), threshold[1])
-    mined = bank.negatives(
-        v,
-        task["ids"],
-        threshold,
-        k,
-        torch.Generator().manual_seed(3),
-        Sources(task["sources"]) if exclude else None,
-    )
-    value = loss((v * p).sum(dim=1), mined.cosine, task["ok"], mined.absent, bank.over)
-    out = {"value": value, "ids": mined.ids.sort(dim=1).values, "hard": mined.hard}
-    if isinstance(loss, NCELoss):
-        out["z"] = loss.Z.clone()
-        out["fit"] = loss.normalisation(None, mined.cosine.detach() * 0.9, None, mined.absent, bank.over)
-    return out
-
-
-def work(group: Any, rank: int, count: int) -> dict[str, Any]:
-    """All checks, on a share of the batch; gradients are averaged as in data-parallel training."""
-    task, out = problem(), {}
-    share = slice(rank * BATCH // count, (rank + 1) * BATCH // count)
+def work(context: DistributedContext) -> dict[str, Any]:
+    """All checks, on a part of the batch; gradients are averaged as in data-parallel training."""
+    task, count, out = problem(), context.world_size, {}
+    part = slice(context.rank * BATCH // count, (context.rank + 1) * BATCH // count)
+    ids, valid = task["ids"][part], task["valid"][part]
+    bank = MemoryBank(ROWS, DIM, torch.Generator().manual_seed(1))
 
     def views() -> tuple[Tensor, Tensor, Tensor]:
         weight = task["weight"].clone().requires_grad_()
-        both = [gather_rows(embed(task[name][share], weight), group) for name in "xy"]
-        return weight, both[0], both[1]
+        return weight, embed(task["x"][part], weight), embed(task["y"][part], weight)
 
     def averaged(weight: Tensor) -> Tensor:
         grad = weight.grad.clone()
         if count > 1:
-            dist.all_reduce(grad, group=group)
+            dist.all_reduce(grad)
         return grad / count
 
-    bank = bank_of(group, count)
-    for number, case in enumerate(CASES):
+    def mean(value: Tensor) -> Tensor:
+        return torch.as_tensor(context.mean({"value": value})["value"]).float()
+
+    for number, (threshold, k, exclude) in enumerate(CASES):
         for name in ("nce", "infonce"):
             weight, v, p = views()
-            loss = NCELoss(case[1], ROWS, 0.2) if name == "nce" else InfoNCE(0.2)
-            result = contrast(bank, loss, v, p, case)
-            result["value"].backward()
-            result["grad"] = averaged(weight)
-            out[f"{name} {number}"] = {key: value.detach() for key, value in result.items()}
-    weight, v, p = views()
-    cosine, absent = bank.every(v, task["ids"], Sources(task["sources"]))
-    value = InfoNCE(0.2)((v * p).sum(dim=1), cosine, task["ok"], absent, bank.over)
-    value.backward()
-    out["every row"] = {"value": value.detach(), "grad": averaged(weight)}
+            loss = NCELoss(k, ROWS, 0.2, "none") if name == "nce" else InfoNCE(0.2, "none")
+            level: Any = threshold
+            if isinstance(threshold, tuple):
+                with patch.object(mining, "QUANTILE_ROWS", 14):  # every fourth row
+                    level = bank.quantile(v.detach(), threshold[1])
+            mined = bank.negatives(
+                v,
+                ids,
+                level,
+                k,
+                torch.Generator().manual_seed(3),
+                Sources(task["sources"]) if exclude else None,
+                first_anchor=part.start,
+            )
+            positive = (v * p).sum(dim=1)
+            if isinstance(loss, NCELoss):
+                loss.estimate_z(context.all_gather(positive), context.all_gather(mined.cosine))
+            value = context.global_mean(loss(positive, mined.cosine), valid)
+            value.backward()
+            out[f"{name} {number}"] = {
+                "value": mean(value),
+                "grad": averaged(weight),
+                "ids": context.all_gather(mined.ids.sort(dim=1).values),
+                "hard": context.all_gather(mined.hard),
+            }
 
     weight, v, p = views()
-    value = NTXent(0.2)(v, p, task["ids"], weights=task["ok"])
+    whole = [context.all_gather(rows) for rows in (v, p, ids, valid)]
+    a, b, numbers = (rows[whole[3]] for rows in whole[:3])
+    value = NTXent(0.2)(a, b, numbers[:, None] == numbers)
     value.backward()
     out["in-batch"] = {"value": value.detach(), "grad": averaged(weight)}
 
     weight = task["weight"].clone().requires_grad_()
-    losses = embed(task["x"][share], weight).sin().sum(dim=1)
-    value = global_mean(losses, task["ok"][share], group)
+    value = context.global_mean(embed(task["x"][part], weight).sin().sum(dim=1), valid)
     value.backward()
-    mean = Processes(group).sum(value.detach()) / count
-    out["global mean"] = {"value": mean, "grad": averaged(weight)}
-
-    v = embed(task["x"], task["weight"])
-    out["rows"] = {"own": bank.own(task["ids"]), "drift": bank.drift(task["ids"], v)}
-    bank.update(task["ids"], v)
-    out["rows"]["updated"] = bank.rows.clone()
-    if isinstance(bank, ShardedBank):
-        box = [bank.whole()]
-        assert (box[0] is None) == (rank > 0)
-        dist.broadcast_object_list(box, group=group, group_src=0)
-        out["rows"]["updated"] = box[0]
-        other = bank_of(group, count)
-        other.load_whole(box[0])
-        assert torch.equal(other.rows, bank.rows)
-        assert len(bank) == ROWS and len(bank.rows) < ROWS
+    out["global mean"] = {"value": mean(value), "grad": averaged(weight)}
     return out
 
 
-def bank_of(group: Any, count: int) -> MemoryBank:
-    draw = torch.Generator().manual_seed(1)
-    if count == 1:
-        return MemoryBank(ROWS, DIM, draw, momentum=0.3)
-    return ShardedBank(ROWS, DIM, draw, momentum=0.3, group=group)
-
-
 if __name__ == "__main__":
-    rank, world, rendezvous, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    rank, world_size, rendezvous, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
-    pair = dist.new_group([0, 1])
-    results = {world: work(None, rank, world)}
-    if rank < 2:
-        results[2] = work(pair, rank, 2)
-    torch.save(results, output)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size)
+    torch.save(work(DistributedContext(torch.device("cpu"), rank, world_size)), output)
     dist.barrier()
     dist.destroy_process_group()

@@ -14,59 +14,72 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from tce.cli import OutputOptions, report
-from tce.options.pretrain import (
-    ContrastOptions,
-    DataOptions,
-    ModelOptions,
-    PretrainOptimOptions,
-    PretrainOptions,
-    PretrainRunOptions,
-)
-from tce.train.method import Method
+from tce.options.pretrain import PretrainOptions
+from tce.train.method import TCE, MoCo
 from tce.train.pretrain import pretrain
 from tce.train.trainer import Trainer
+from tce.train.views import ViewEncoder
+from tests.helpers.training_options import pretrain_options
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "copies": {"loss": "nce", "rotation": 1.0, "views": "separate", "exclude_same_source": True},
-    "sharded": {"loss": "nce", "momentum_encoder": 0.9, "own_row_positive": "also", "bank": "sharded"},
-    "first-step": {"loss": "nce", "constant_z": "first-step", "threshold_by": "quantile", "fill_bank": False},
-    "every row": {"loss": "infonce", "mining": "all", "bank": "sharded"},
-    "in batch": {"loss": "ntxent", "rotation": 0.5},
-    "idle weights": {"loss": "ntxent", "model": "tinynet:Idle"},
+    "paper": {"method": "tce", "rotation": 1.0, "views": "separate", "exclude_same_source": True},
+    "first-step": {"method": "tce", "constant_z": "first-step", "threshold_by": "quantile"},
+    "own row": {"method": "tce", "own_row_positive": "also", "rotation": 0.5},
+    "queue": {"method": "moco", "momentum_encoder": 0.9, "queue": 30},
+    "in batch": {"exclude_same_source": True},
+    "idle weights": {"model": "tinynet:Idle"},
     "odd": {"batch_size": 23},
 }
 DIE_AT = 5
 
 
-def options(clips: str, out: str, chunks: int, name: str, epochs: int = 3, **more: Any) -> PretrainOptions:
+def options(clips: str, out: str, name: str, epochs: int = 3, **more: Any) -> PretrainOptions:
     """A variant on 24 clips, all at a time, without anything that draws from a process's own state."""
-    flags = {**VARIANTS[name]}
-    bank, batch = flags.pop("bank", "copies"), flags.pop("batch_size", 24)
-    model = flags.pop("model", "tinynet:small")
-    return PretrainOptions(
-        data=DataOptions(clips),
-        model=ModelOptions(model=model, image_size=16, embedding_size=8),
-        contrast=ContrastOptions(window=3, **flags),
-        optim=PretrainOptimOptions(epochs=epochs, batch_size=batch, lr=0.01, chunks=chunks),
-        run=PretrainRunOptions(out=out, log_steps=1, monitor_epochs=2, bank=bank, device="cpu", **more),
-    )
+    flags = {"batch_size": 24, "model": "tinynet:small", "window": 3, **VARIANTS[name], **more}
+    fixed = {"image_size": 16, "embedding_size": 8, "lr": 0.01, "log_steps": 1, "monitor_epochs": 2}
+    return pretrain_options(Path(clips), Path(out), epochs=epochs, **fixed, **flags)
+
+
+@contextmanager
+def in_chunks(count: int) -> Iterator[None]:
+    """Pass batches in as many chunks, each with its own batch statistics, as so many processes would."""
+
+    def forward(self: ViewEncoder, images: Any, rotated: Any = None) -> Any:
+        turned = [None] * count if rotated is None else rotated.chunk(count)
+        found = [real(self, *part) for part in zip(images.chunk(count), turned, strict=True)]
+        vectors = torch.cat([vectors for vectors, _ in found])
+        return vectors, None if rotated is None else torch.cat([scores for _, scores in found])
+
+    def encode_keys(self: MoCo, images: Any, progress: Any) -> Any:
+        order = torch.randperm(len(images), generator=self.draws(progress))
+        with torch.no_grad():
+            keys = torch.cat([self.momentum_encoder(part) for part in images[order].chunk(count)])
+        return torch.empty_like(keys).index_copy_(0, order, keys)
+
+    real = ViewEncoder.forward
+    with patch.object(ViewEncoder, "forward", forward), patch.object(MoCo, "encode_keys", encode_keys):
+        yield
 
 
 def die_within(step: int) -> None:
     """Kill this process while the others wait for its part of a step."""
-    real = Method.embed_views
+    real = TCE.step
 
-    def embed_views(self: Method, views: Any, turned: Any, info: Any) -> Any:
-        if info.number == step:
+    def dying(self: TCE, views: Any, ids: Any, progress: Any) -> Any:
+        if progress.number == step:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, views, turned, info)
+        return real(self, views, ids, progress)
 
-    Method.embed_views = embed_views  # type: ignore[method-assign]
+    TCE.step = dying  # type: ignore[method-assign]
 
 
 def free_port() -> str:
@@ -96,7 +109,7 @@ def run_job(clips: str, out: str, job: str, wanted: dict[str, Any]) -> list[int]
         code = 0
         for name in names:
             run = options(
-                clips, f"{out}/{wanted.get('into', job)}/{name}", 1, name, wanted["epochs"], resume=resume
+                clips, f"{out}/{wanted.get('into', job)}/{name}", name, wanted["epochs"], resume=resume
             )
             code = code or report(lambda run=run: pretrain(run), OutputOptions())
         sys.stdout.flush()
@@ -109,7 +122,7 @@ def main(clips: str, out: str, jobs: dict[str, dict[str, Any]]) -> None:
     """Run the jobs one after the other."""
     torch.set_num_threads(1)
     # Loads, before any fork, what every child would have to.
-    pretrain(options(clips, f"{out}/warm-up", 1, "in batch", 1))
+    pretrain(options(clips, f"{out}/warm-up", "in batch", 1))
     print(json.dumps({job: run_job(clips, out, job, wanted) for job, wanted in jobs.items()}))
 
 

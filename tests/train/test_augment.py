@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from tce.errors import OptionError
 from tce.options.pretrain import AugmentOptions
-from tce.train.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation
-from tce.train.color import LinearJitter, ReleasedJitter, shift_hue
-from tce.train.geometry import Crops, blur, crop_boxes, quarter_turn
+from tce.train.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Augmentation,
+    Crops,
+    blur,
+    crop_boxes,
+    quarter_turn,
+)
+from tce.train.color import ColorJitter
 
 CPU = torch.device("cpu")
 ALL = slice(None)
@@ -139,7 +145,7 @@ def luminance(pixel: np.ndarray) -> float:
     return sum(weight * value for weight, value in zip(LUMA, pixel, strict=True))
 
 
-def turned_in_yiq(pixel: np.ndarray, turn: float) -> np.ndarray:
+def rotated_in_yiq(pixel: np.ndarray, turn: float) -> np.ndarray:
     to_yiq = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
     y, i, q = to_yiq @ pixel
     number = complex(i, q) * complex(math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn))
@@ -152,7 +158,7 @@ def test_linear_jitter_against_loops_in_any_order(order: tuple[int, ...]) -> Non
     images = torch.rand(4, 3, 3, 5, generator=torch.Generator().manual_seed(0)) * 255
     factors = np.array([[0.6, 1.4, 0.5, 0.1], [1.3, 0.7, 1.5, -0.25], [1, 1, 1, 0], [0.9, 1.2, 0.0, 0.2]])
     channel = np.array([-1, -1, 2, 0])
-    jitter = LinearJitter(channel, factors, np.zeros((4, 4), np.int64), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), CPU)
+    jitter = ColorJitter(channel, factors, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), CPU)
     found = torch.cat([jitter(images[part], part) for part in (slice(0, 3), slice(3, 4))])
     for m in range(4):
         image = images[m].permute(1, 2, 0).double().numpy().reshape(-1, 3) / 255
@@ -169,76 +175,14 @@ def test_linear_jitter_against_loops_in_any_order(order: tuple[int, ...]) -> Non
                 elif kind == 2:
                     image[n] = factor * pixel + (1 - factor) * luminance(pixel)
                 else:
-                    image[n] = turned_in_yiq(pixel, factor)
+                    image[n] = rotated_in_yiq(pixel, factor)
         wanted = (image.clip(0, 1) - (0.4, 0.5, 0.6)) / (0.2, 0.3, 0.4)
         np.testing.assert_allclose(found[m].permute(1, 2, 0).reshape(-1, 3), wanted, atol=2e-5)
 
 
-def released_by_loops(image: np.ndarray, factors: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Pixels [n, 3] in [0, 1]."""
-    image = image.copy()
-    for kind in order:
-        factor, middle = factors[kind], np.mean([luminance(pixel) for pixel in image])
-        for n, pixel in enumerate(image):
-            if kind == 0:
-                image[n] = factor * pixel
-            elif kind == 1:
-                image[n] = factor * pixel + (1 - factor) * middle
-            elif kind == 2:
-                image[n] = factor * pixel + (1 - factor) * luminance(pixel)
-            else:
-                hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
-                image[n] = colorsys.hsv_to_rgb((hue + factor) % 1, saturation, value)
-            image[n] = image[n].clip(0, 1)
-    return image
-
-
-def test_released_jitter_against_loops() -> None:
-    generator = np.random.default_rng(0)
-    images = torch.from_numpy(generator.random((24, 3, 3, 4)).astype(np.float32)) * 255
-    factors = generator.uniform((0.5, 0.5, 0.5, -0.25), (1.5, 1.5, 1.5, 0.25), (24, 4))
-    order = np.array([generator.permutation(4) for _ in range(24)])
-    channel = np.where(np.arange(24) % 6 == 0, np.arange(24) // 6 % 3, -1)
-    jitter = ReleasedJitter(channel, factors, order, IMAGENET_MEAN, IMAGENET_STD, CPU)
-    parts = jitter.parts(2)
-    assert sorted(np.concatenate(parts)) == list(range(24)) and max(map(len, parts)) <= 2
-    found = torch.empty_like(images)
-    for part in parts:
-        found[part] = jitter(images[part], part)
-    found = pixels_of(found)
-    for m in range(24):
-        image = images[m].permute(1, 2, 0).double().numpy().reshape(-1, 3) / 255
-        if channel[m] >= 0:
-            image = np.repeat(image[:, channel[m], None], 3, axis=1)
-        wanted = released_by_loops(image, factors[m], order[m])
-        np.testing.assert_allclose(found[m].permute(1, 2, 0).reshape(-1, 3), wanted, atol=2e-4)
-
-
-def test_released_jitter_is_that_of_pil_up_to_rounding() -> None:
-    """The released code worked on 8-bit images by PIL."""
-    frame = frames_of(1, 6, 7, seed=3)
-    for kind, enhance in enumerate((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)):
-        for factor in (0.5, 0.8, 1.5):
-            factors = np.ones((1, 4))
-            factors[0, kind], factors[0, 3] = factor, 0.0
-            jitter = ReleasedJitter(
-                np.array([-1]), factors, np.array([[0, 1, 2, 3]]), IMAGENET_MEAN, IMAGENET_STD, CPU
-            )
-            found = pixels_of(jitter(frame.permute(0, 3, 1, 2).float(), ALL))[0].permute(1, 2, 0) * 255
-            wanted = np.asarray(enhance(Image.fromarray(frame[0].numpy())).enhance(factor), dtype=float)
-            assert np.abs(found.numpy() - wanted).max() < 1.6
-
-
-def test_hue_of_grey_black_and_white_stays() -> None:
-    images = torch.tensor([0.0, 0.3, 1.0]).expand(3, 3)[None, :, None].clone()  # [1, 3, 1, 3]
-    found = shift_hue(images, torch.full((1,), 0.3))
-    torch.testing.assert_close(found, images)
-
-
-@pytest.mark.parametrize("jitter", ["linear", "released"])
-def test_nothing_drawn_leaves_the_frames_as_they_are(jitter: str) -> None:
+def test_nothing_drawn_leaves_the_frames_as_they_are() -> None:
     frames = frames_of(3, 2, 16, 16)
-    options = AugmentOptions(crop_scale=(1.0, 1.0), jitter=jitter, **PLAIN)
+    options = AugmentOptions(crop_scale=(1.0, 1.0), **PLAIN)
     views = Augmentation(options, 16)(frames, np.arange(3), 0, 0)
     expected = frames.permute(0, 1, 4, 2, 3) / 255
     torch.testing.assert_close(pixels_of(views), expected, atol=2e-6, rtol=0)
@@ -253,9 +197,8 @@ def augmented(
     return Augmentation(options, 12)(frames, np.array(samples), epoch, seed)
 
 
-@pytest.mark.parametrize("jitter", ["linear", "released"])
-def test_a_samples_views_do_not_depend_on_the_batch(jitter: str) -> None:
-    options, frames = AugmentOptions(jitter=jitter, blur=0.5), frames_of(40, 2, 14, 14)
+def test_a_samples_views_do_not_depend_on_the_batch() -> None:
+    options, frames = AugmentOptions(blur=0.5), frames_of(40, 2, 14, 14)
     whole = augmented(options, frames, list(range(100, 140)), epoch=3, seed=5)
     some = [31, 2, 17]
     part = augmented(options, frames[some], [100 + n for n in some], epoch=3, seed=5)
@@ -280,11 +223,11 @@ def test_a_view_does_not_depend_on_how_many_there_are() -> None:
     three, one = augmented(options, frames, samples), augmented(options, frames[:, :1], samples)
     torch.testing.assert_close(one, three[:, :1], atol=1e-5, rtol=0)
     augmentation = Augmentation(options, 12)
-    views, turned, turns = augmentation.with_rotated(frames, np.arange(6), 0, 0)
+    views, rotated, label = augmentation.with_rotated(frames, np.arange(6), 0, 0)
     torch.testing.assert_close(views, three, atol=1e-5, rtol=0)
-    assert turned.shape == (6, 3, 12, 12) and turns.shape == (6,)
+    assert rotated.shape == (6, 3, 12, 12) and label.shape == (6,)
     for m in range(6):
-        upright = torch.rot90(turned[m], -int(turns[m]), (1, 2))
+        upright = torch.rot90(rotated[m], -int(label[m]), (1, 2))
         assert (upright - three[m, 0]).abs().max() > 0.1  # re-augmented on its own
 
 
@@ -313,8 +256,6 @@ def test_draws_have_the_stated_ranges_and_probabilities() -> None:
     assert set(draws.channel.tolist()) == {-1, 0, 1, 2}
     np.testing.assert_allclose(draws.factors.min(axis=0), [0.6, 0.5, 0.5, -0.1], atol=2e-3)
     np.testing.assert_allclose(draws.factors.max(axis=0), [1.4, 1.5, 1.5, 0.1], atol=2e-3)
-    orders = {tuple(order) for order in draws.order.tolist()}
-    assert len(orders) == 24
     blurred = draws.sigma[draws.sigma > 0]
     assert abs(len(blurred) / 4000 - 0.5) < 0.03
     assert 0.05 <= blurred.min() < 0.06 and 0.99 < blurred.max() <= 1.0
@@ -322,16 +263,16 @@ def test_draws_have_the_stated_ranges_and_probabilities() -> None:
     assert np.abs(numbers - np.eye(len(numbers))).max() < 0.06  # nothing drawn twice
 
 
-def test_turns_are_uniform_and_undone_by_turning_back() -> None:
+def test_rotations_are_uniform_and_undone_by_turning_back() -> None:
     frames = frames_of(400, 12, 12)
     options = AugmentOptions(crop_scale=(1.0, 1.0), **PLAIN)
-    _, turned, turns = Augmentation(options, 12).with_rotated(frames[:, None], np.arange(400), 0, 0)
-    counts = torch.bincount(turns, minlength=4)
+    _, rotated, label = Augmentation(options, 12).with_rotated(frames[:, None], np.arange(400), 0, 0)
+    counts = torch.bincount(label, minlength=4)
     assert int(counts.min()) > 70
     expected = frames.permute(0, 3, 1, 2) / 255
     for quarter in range(4):
-        some = turns == quarter
-        back = torch.rot90(pixels_of(turned[some]), -quarter, (2, 3))
+        some = label == quarter
+        back = torch.rot90(pixels_of(rotated[some]), -quarter, (2, 3))
         torch.testing.assert_close(back, expected[some], atol=2e-6, rtol=0)
 
 
@@ -342,7 +283,7 @@ def test_views_are_channels_last_of_the_wanted_type(dtype: torch.dtype) -> None:
     assert views.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("field, value", [("jitter", "hsv"), ("blur", 1.5), ("crop_scale", (0.5, 0.2))])
+@pytest.mark.parametrize("field, value", [("blur", 1.5), ("crop_scale", (0.5, 0.2))])
 def test_options_out_of_range_are_refused(field: str, value: object) -> None:
     with pytest.raises(OptionError):
         AugmentOptions(**{field: value})

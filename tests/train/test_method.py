@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ from tce.model.encoder import FrameEncoder, build_encoder
 from tce.options.pretrain import (
     AugmentOptions,
     ContrastOptions,
+    MoCoOptions,
     ModelOptions,
     PretrainOptimOptions,
     PretrainOptions,
     PretrainRunOptions,
+    TCEOptions,
 )
 from tce.train.pretrain_task import Pretraining
 from tce.train.trainer import TrainProgress
-from tce.train.views import Views, follow
+from tce.train.views import ViewEncoder, ema_update
 
 PLAIN = AugmentOptions(crop_scale=(1, 1), flip=0, grey=0, brightness=0, color_contrast=0, saturation=0, hue=0)
 PROGRESS = TrainProgress(step=3, steps_per_epoch=2, epochs=5, log_steps=1)
@@ -34,18 +37,24 @@ TEMPERATURE = 0.07
 
 
 def make_task(clips: Path, batch: int = 6, **contrast: Any) -> Pretraining:
-    mined = contrast.get("loss", "ntxent") != "ntxent" and "mining" not in contrast
-    threshold = {"threshold_low": 1.0} if mined else {}  # everything passes
+    groups = {"tce": TCEOptions, "moco": MoCoOptions}
+    flags = {"positives": "same", **contrast}
+    method = flags.get("method", "simclr")
+    own = {"threshold_low": 1.0} if method == "tce" else {}  # everything passes
+    if method in groups:
+        names = {field.name for field in dataclasses.fields(groups[method])}
+        own |= {name: flags.pop(name) for name in list(flags) if name in names}
     options = PretrainOptions(
         model=ModelOptions(model="tinynet:linear_in_pixels", image_size=40, embedding_size=5),
-        contrast=ContrastOptions(**{"positives": "same", **threshold, **contrast}),
+        contrast=ContrastOptions(**flags),
         augment=PLAIN,
+        **({method: groups[method](**own)} if method in groups else {}),
         optim=PretrainOptimOptions(epochs=5, batch_size=batch),
-        run=PretrainRunOptions(seed=3, monitor_epochs=0),
+        run=PretrainRunOptions(seed=3, monitor_epochs=0, precision="float32"),
     )
     options = PretrainOptions(**{**vars(options), "data": type(options.data)(frame_size=40)})
     model = options.model
-    encoder = build_encoder(model.model, 5, rotation=options.contrast.rotation > 0, image_size=40, seed=0)
+    encoder = build_encoder(model.model, 5, rotation=options.tce.rotation > 0, image_size=40, seed=0)
     return Pretraining(options, open_store(clips), encoder, DistributedContext(torch.device("cpu")))
 
 
@@ -55,9 +64,12 @@ def take_step(task: Pretraining, number: int = 2) -> tuple[Any, dict[str, Any]]:
     raise AssertionError
 
 
-def slow_embeddings(task: Pretraining, clips: np.ndarray, frames: np.ndarray) -> np.ndarray:
+def slow_embeddings(
+    task: Pretraining, clips: np.ndarray, frames: np.ndarray, encoder: FrameEncoder | None = None
+) -> np.ndarray:
     """Read, average, weigh and normalise by hand."""
-    layer, head = task.encoder.backbone.model[2], task.encoder.head
+    encoder = encoder or task.encoder
+    layer, head = encoder.backbone.model[2], encoder.head
     out = []
     for clip, frame in zip(clips, frames, strict=True):
         folder = Path(task.store.catalog[int(clip)].path)
@@ -93,11 +105,11 @@ def slow_nce(v: np.ndarray, p: np.ndarray, bank: np.ndarray, own: np.ndarray, k:
 
 
 def test_a_step_follows_the_papers_formula(clips: Path) -> None:
-    task = make_task(clips, loss="nce", negatives=4)
+    task = make_task(clips, method="tce", negatives=4)
     task.fill_bank()
     bank = task.method.bank.rows.double().numpy().copy()
     assert np.allclose(np.linalg.norm(bank, axis=1), 1)
-    z = float(task.method.loss.Z)
+    z = float(task.method.nce.Z)
     others = bank @ bank.T
     mean = np.exp(others[~np.eye(12, dtype=bool)] / TEMPERATURE).mean()
     assert z == pytest.approx(12 * mean, rel=1e-4), "Z is N times the mean over pairs of rows"
@@ -116,23 +128,20 @@ def test_a_step_follows_the_papers_formula(clips: Path) -> None:
 
 
 def test_the_own_old_row_is_a_positive_too(clips: Path) -> None:
-    task = make_task(clips, loss="nce", negatives=4, own_row_positive="also", fill_bank=False)
-    task.method.loss.Z.fill_(50.0)
+    task = make_task(clips, method="tce", negatives=4, own_row_positive="also")
+    task.method.nce.Z.fill_(50.0)
     bank = task.method.bank.rows.double().numpy().copy()
     batch, parts = take_step(task)
     v = slow_embeddings(task, batch.clips, batch.index[:, 0])
     fresh = slow_nce(v, v, bank, batch.clips, 4, 50.0)
     old = slow_nce(v, bank[batch.clips], bank, batch.clips, 4, 50.0)
     assert parts["loss"].item() == pytest.approx((fresh + old) / 2, rel=1e-4)
-    alone = make_task(clips, loss="nce", negatives=4, own_row_positive="only", fill_bank=False)
-    alone.method.loss.Z.fill_(50.0)
-    assert take_step(alone)[1]["loss"].item() == pytest.approx(old, rel=1e-4)
 
 
 def test_in_batch_negatives_and_recordings(clips: Path) -> None:
     """NT-Xent by hand; with `exclude_same_source`, the other clip of a recording is nobody's negative."""
     for exclude in (False, True):
-        task = make_task(clips, loss="ntxent", exclude_same_source=exclude, positives="neighbour")
+        task = make_task(clips, exclude_same_source=exclude, positives="neighbour")
         batch, parts = take_step(task)
         v, p = (slow_embeddings(task, batch.clips, batch.index[:, view]) for view in (0, 1))
         views, owner = np.concatenate([v, p]), np.concatenate([batch.clips, batch.clips])
@@ -146,22 +155,48 @@ def test_in_batch_negatives_and_recordings(clips: Path) -> None:
         assert parts["loss"].item() == pytest.approx(np.mean(losses), rel=1e-4), exclude
 
 
-def test_every_row_but_the_own_as_negatives(clips: Path) -> None:
-    task = make_task(clips, loss="infonce", mining="all")
-    bank = task.method.bank.rows.double().numpy().copy()
-    batch, parts = take_step(task)
-    v = slow_embeddings(task, batch.clips, batch.index[:, 0])
-    losses = []
-    for anchor, own in zip(v, batch.clips, strict=True):
-        rest = sum(math.exp(anchor @ bank[row] / TEMPERATURE) for row in range(12) if row != own)
-        losses.append(-math.log(math.exp(1 / TEMPERATURE) / (math.exp(1 / TEMPERATURE) + rest)))
-    assert parts["loss"].item() == pytest.approx(np.mean(losses), rel=1e-4)
+@pytest.mark.parametrize("exclude", [False, True])
+def test_queries_against_a_queue_of_keys(clips: Path, exclude: bool) -> None:
+    """InfoNCE by hand: the momentum encoder's keys, without those of the anchor's own clip or recording."""
+    task = make_task(clips, method="moco", queue=9, momentum_encoder=0.75, exclude_same_source=exclude)
+    method = task.method
+    with torch.no_grad():
+        for parameter in method.momentum_encoder.parameters():
+            parameter.add_(0.3)
+    keys = method.queue.keys.double().numpy().copy()
+    owners = [-1] * 9
+    for number in range(3):
+        batch, metrics = take_step(task, number)
+        v = slow_embeddings(task, batch.clips, batch.index[:, 0])
+        p = slow_embeddings(task, batch.clips, batch.index[:, 0], method.momentum_encoder)
+        assert not np.allclose(v, p, atol=1e-2)
+        recording = task.store.catalog.source_numbers
+        losses = []
+        for anchor, positive, own in zip(v, p, batch.clips, strict=True):
+            left_out = {j for j in range(9) if owners[j] == own}
+            if exclude:
+                left_out = {j for j in range(9) if owners[j] >= 0 and recording[owners[j]] == recording[own]}
+            right = math.exp(anchor @ positive / TEMPERATURE)
+            rest = sum(math.exp(anchor @ keys[j] / TEMPERATURE) for j in range(9) if j not in left_out)
+            losses.append(-math.log(right / (right + rest)))
+        assert metrics["loss"].item() == pytest.approx(np.mean(losses), rel=1e-4)
+        assert float(metrics["alignment"]) == pytest.approx(((v - p) ** 2).sum(axis=1).mean(), rel=1e-3)
+        before = [parameter.clone() for parameter in method.momentum_encoder.parameters()]
+        task.after_step()
+        for place, (key, own) in enumerate(zip(p, batch.clips, strict=True), 6 * number):
+            keys[place % 9], owners[place % 9] = key, own
+        assert np.allclose(method.queue.keys.numpy(), keys, atol=1e-5)
+        now = method.momentum_encoder.parameters()
+        for old, new, average in zip(before, task.encoder.parameters(), now, strict=True):
+            assert torch.allclose(average, 0.75 * old + 0.25 * new, atol=1e-6)
+    assert {-1} != set(owners), "the queue held clips' keys"
+    assert all(parameter.grad is None for parameter in method.momentum_encoder.parameters())
 
 
 def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
-    task = make_task(clips, loss="nce", negatives=4, rotation=1.0)
+    task = make_task(clips, method="tce", negatives=4, rotation=1.0)
     task.encoder.rotation_head.eval()  # batch statistics would see the failed slot's stand-in
-    task.method.loss.Z.fill_(50.0)
+    task.method.nce.Z.fill_(50.0)
     bank = task.method.bank.rows.double().numpy().copy()
     (position, batch), *_ = zip(range(2, 3), task.loader.iterate(2), strict=False)
     batch.ok[[1, 4]] = False
@@ -179,29 +214,9 @@ def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
     assert task.failed == dict.fromkeys(names, "broken, alas")
 
 
-def test_the_slow_encoder_makes_positives_and_rows(clips: Path) -> None:
-    task = make_task(clips, loss="nce", negatives=4, momentum_encoder=0.75)
-    with torch.no_grad():
-        for parameter in task.method.slow.parameters():
-            parameter.add_(0.3)
-    batch, parts = take_step(task)
-    v = slow_embeddings(task, batch.clips, batch.index[:, 0])
-    fast, task.method.encoder = task.encoder, task.method.slow
-    p = slow_embeddings(task, batch.clips, batch.index[:, 0])
-    task.method.encoder = fast
-    assert not np.allclose(v, p, atol=1e-2)
-    before = [parameter.clone() for parameter in task.method.slow.parameters()]
-    task.after_step()
-    assert np.allclose(task.method.bank.rows[batch.clips].numpy(), p, atol=1e-5)
-    for old, new, now in zip(before, task.encoder.parameters(), task.method.slow.parameters(), strict=True):
-        assert torch.allclose(now, 0.75 * old + 0.25 * new, atol=1e-6)
-    assert all(parameter.grad is None for parameter in task.method.slow.parameters())
-    assert float(parts["alignment"]) == pytest.approx(((v - p) ** 2).sum(axis=1).mean(), rel=1e-3)
-
-
 def test_k_is_an_eighth_of_the_clips_and_never_all(clips: Path) -> None:
-    assert make_task(clips, loss="nce").method.k == 1
-    assert make_task(clips, loss="nce", negatives=8192).method.k == 11
+    assert make_task(clips, method="tce").method.K == 1
+    assert make_task(clips, method="tce", negatives=8192).method.K == 11
 
 
 @pytest.fixture
@@ -215,32 +230,37 @@ def normalising() -> FrameEncoder:
 
 
 def test_views_pass_jointly_or_one_by_one(normalising: FrameEncoder) -> None:
-    views, turned = torch.randn(4, 2, 3, 16, 16), torch.randn(4, 3, 16, 16)
-    joint, scores = Views(normalising, joint=True, chunks=1)(views, turned)
-    features = normalising.backbone(torch.cat([views[:, 0], views[:, 1], turned]))
+    images, rotated = torch.randn(4, 2, 3, 16, 16), torch.randn(4, 3, 16, 16)
+    joint, scores = ViewEncoder(normalising, joint=True)(images, rotated)
+    features = normalising.backbone(torch.cat([images[:, 0], images[:, 1], rotated]))
     assert torch.allclose(joint[:, 1], normalising.project(features[4:8]), atol=1e-5)
     assert torch.allclose(scores, normalising.rotation_logits(features[8:]), atol=1e-5)
-    apart, scores = Views(normalising, joint=False, chunks=1)(views, turned)
-    assert torch.allclose(apart[:, 1], normalising(views[:, 1]), atol=1e-5)
-    assert torch.allclose(scores, normalising.rotation(turned), atol=1e-5)
+    apart, scores = ViewEncoder(normalising, joint=False)(images, rotated)
+    assert torch.allclose(apart[:, 1], normalising(images[:, 1]), atol=1e-5)
+    assert torch.allclose(scores, normalising.rotation(rotated), atol=1e-5)
     assert not torch.allclose(apart, joint, atol=1e-3)
 
 
-@pytest.mark.parametrize("joint", [True, False])
-def test_chunks_are_normalised_by_themselves(normalising: FrameEncoder, joint: bool) -> None:
-    views, turned = torch.randn(6, 2, 3, 16, 16), torch.randn(6, 3, 16, 16)
-    whole, scores = Views(normalising, joint, chunks=2)(views, turned)
-    halves = [
-        Views(normalising, joint, chunks=1)(views[part], turned[part]) for part in (slice(3), slice(3, 6))
-    ]
-    assert torch.allclose(whole, torch.cat([half for half, _ in halves]), atol=1e-5)
-    assert torch.allclose(scores, torch.cat([half for _, half in halves]), atol=1e-5)
+def test_chance_is_the_loss_of_a_network_to_which_all_clips_look_alike(clips: Path) -> None:
+    """An encoder of constant output."""
+    for flags in ({"method": "tce", "negatives": 4}, {}, {"method": "moco", "queue": 9}):
+        task = make_task(clips, **flags)
+        with torch.no_grad():
+            for encoder in (task.encoder, getattr(task.method, "momentum_encoder", task.encoder)):
+                encoder.head.weight.zero_()
+                encoder.head.bias.fill_(1.0)
+        if "queue" in flags:
+            task.method.queue.keys.fill_(5**-0.5)
+        task.fill_bank()
+        _, metrics = take_step(task)
+        assert metrics["contrast"].item() == pytest.approx(task.method.chance, rel=1e-4), flags
+        assert task.chance["contrast"] == task.method.chance
 
 
-def test_following_moves_weights_only() -> None:
-    fast, slow = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    nn.init.constant_(fast.weight, 3.0)
-    fast.running_mean.fill_(7.0)
-    follow(slow, fast, 0.9)
-    assert slow.weight.tolist() == pytest.approx([1.2, 1.2])
-    assert slow.running_mean.tolist() == [0.0, 0.0]
+def test_an_averaged_copy_follows_in_its_weights_only() -> None:
+    current, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(current.weight, 3.0)
+    current.running_mean.fill_(7.0)
+    ema_update(average, current, 0.9)
+    assert average.weight.tolist() == pytest.approx([1.2, 1.2])
+    assert average.running_mean.tolist() == [0.0, 0.0]

@@ -32,10 +32,12 @@ from tce.options.pretrain import (
     AugmentOptions,
     ContrastOptions,
     DataOptions,
+    MoCoOptions,
     ModelOptions,
     PretrainOptimOptions,
     PretrainOptions,
     PretrainRunOptions,
+    TCEOptions,
 )
 from tce.recipes import apply_recipe
 from tce.train.finetune import finetune
@@ -76,20 +78,13 @@ def test_a_run_folder_holds_what_it_should(clips: Path, tmp_path: Path) -> None:
 
 
 VARIANTS: list[dict[str, Any]] = [
-    {"loss": "nce", "rotation": 1.0, "views": "separate", "crops": "shared"},
-    {"loss": "nce", "constant_z": "first-step", "fill_bank": False, "threshold_by": "quantile"},
-    {"loss": "infonce", "mining": "all", "exclude_same_source": True, "bank_momentum": 0.5},
-    {"loss": "infonce", "mining": "random", "own_row_positive": "only", "negatives": 11},
-    {"loss": "ntxent", "momentum_encoder": 0.9, "positives": "same", "head": "mlp"},
-    {
-        "loss": "ntxent",
-        "accumulate": 2,
-        "optimizer": "adamw",
-        "lr": 1e-3,
-        "schedule": "cosine",
-        "warm_up": 1.0,
-    },
-    {"precision": "bf16", "chunks": 2, "channels_last": False, "rotation": 0.5},
+    {"method": "tce", "rotation": 1.0, "views": "separate", "crops": "shared"},
+    {"method": "tce", "constant_z": "first-step", "threshold_by": "quantile"},
+    {"method": "tce", "exclude_same_source": True, "own_row_positive": "also", "negatives": 11},
+    {"method": "moco", "momentum_encoder": 0.9, "positives": "same", "head": "mlp"},
+    {"method": "moco", "queue": 7, "exclude_same_source": True},
+    {"accumulate": 2, "optimizer": "adamw", "lr": 1e-3, "schedule": "cosine", "warm_up": 1.0},
+    {"precision": "bf16", "channels_last": False, "views": "separate"},
 ]
 
 
@@ -119,7 +114,9 @@ def test_a_frozen_layer_stays(clips: Path, tmp_path: Path) -> None:
 def test_training_goes_on_from_weights(clips: Path, tmp_path: Path) -> None:
     pretrain(options(clips, tmp_path / "a", model="resnet18", image_size=32, epochs=1))
     weights = str(tmp_path / "a" / "model.safetensors")
-    again = options(clips, tmp_path / "b", model="resnet18", weights=weights, image_size=40, rotation=1.0)
+    again = options(
+        clips, tmp_path / "b", model="resnet18", weights=weights, image_size=40, method="tce", rotation=1.0
+    )
     encoder = make_encoder(again)
     before = load_encoder(weights).state_dict()
     assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in before.items())
@@ -210,7 +207,7 @@ def test_a_broken_clip_is_left_out_and_named(
     shutil.copytree(clips, tmp_path / "clips")
     for image in (tmp_path / "clips/C1/v_C1_g01_c02").iterdir():
         image.write_bytes(image.read_bytes()[:100])
-    result = pretrain(options(tmp_path / "clips", tmp_path / "run", loss="nce"))
+    result = pretrain(options(tmp_path / "clips", tmp_path / "run", method="tce"))
     assert list(result.figures["failed"]) == ["C1/v_C1_g01_c02"]
     assert "1 clips could not be read" in result.text
     assert sum("left out" in record.message for record in caplog.records) == 1, "told once, not every epoch"
@@ -227,28 +224,28 @@ def test_resuming_what_is_finished_changes_nothing(clips: Path, tmp_path: Path) 
 
 def test_contradictions_on_resume_are_errors_that_name_them(clips: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    pretrain(options(clips, run, loss="nce", max_steps=2))
+    pretrain(options(clips, run, method="tce", max_steps=2))
     before = (run / "checkpoints" / "latest.pt").read_bytes()
     with pytest.raises(
         OptionError,
         match=r"--model, --lr contradict .*tinynet:tiny, --lr 0.06; found resnet18, 0.1",
     ):
-        pretrain(options(clips, run, loss="nce", model="resnet18", lr=0.1, resume=True))
+        pretrain(options(clips, run, method="tce", model="resnet18", lr=0.1, resume=True))
     with pytest.raises(OptionError, match=r"expected a new folder; found a run; --resume"):
-        pretrain(options(clips, run, loss="nce"))
+        pretrain(options(clips, run, method="tce"))
     shutil.copytree(clips, tmp_path / "fewer")
     shutil.rmtree(tmp_path / "fewer" / "C2")
     with pytest.raises(OptionError, match=r"the data the run was started on; found other data"):
-        pretrain(options(tmp_path / "fewer", run, loss="nce", resume=True))
+        pretrain(options(tmp_path / "fewer", run, method="tce", resume=True))
     assert (run / "checkpoints" / "latest.pt").read_bytes() == before
 
 
 def test_another_runs_checkpoint_is_refused(clips: Path, tmp_path: Path) -> None:
-    pretrain(options(clips, tmp_path / "a", max_steps=2, loss="nce"))
-    pretrain(options(clips, tmp_path / "b", max_steps=2, loss="nce", embedding_size=16))
+    pretrain(options(clips, tmp_path / "a", max_steps=2, method="tce"))
+    pretrain(options(clips, tmp_path / "b", max_steps=2, method="tce", embedding_size=16))
     shutil.copy(tmp_path / "b/checkpoints/latest.pt", tmp_path / "a/checkpoints/latest.pt")
     with pytest.raises(TceError, match=r"the checkpoint to resume from; expected the state of a tinynet"):
-        pretrain(options(clips, tmp_path / "a", max_steps=2, loss="nce", resume=True))
+        pretrain(options(clips, tmp_path / "a", max_steps=2, method="tce", resume=True))
 
 
 def test_what_cannot_be_learned_from_is_one_line(
@@ -313,49 +310,45 @@ def test_show_prints_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 def test_recipes_are_options(tmp_path: Path) -> None:
     assert apply_recipe(PretrainOptions, "pretrain", "default") == PretrainOptions()
     paper = apply_recipe(PretrainOptions, "pretrain", "paper-kinetics400")
-    assert (paper.contrast.negatives, paper.optim.batch_size, paper.optim.lr) == (8192, 100, 0.03)
+    assert (paper.tce.negatives, paper.optim.batch_size, paper.optim.lr) == (8192, 100, 0.03)
     assert paper.optim.lr_decay_epochs == (25,) and paper.contrast.views == "separate"
 
 
 CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
     (
-        lambda: ContrastOptions(negatives=5),
-        "--negatives; expected a loss with a memory bank; found --loss ntxent",
+        lambda: PretrainOptions(tce=TCEOptions(negatives=5)),
+        "--negatives; expected --method tce; found --method simclr",
     ),
     (
-        lambda: ContrastOptions(own_row_positive="also"),
-        "--own-row-positive; expected a loss with a memory bank",
-    ),
-    (lambda: ContrastOptions(loss="nce", mining="all"), "--mining all; expected --loss infonce"),
-    (
-        lambda: ContrastOptions(loss="infonce", constant_z="first-step"),
-        "--constant-z first-step; expected --loss nce",
-    ),
-    (lambda: ContrastOptions(fill_bank=False), "--no-fill-bank; expected a loss with a memory bank"),
-    (lambda: ContrastOptions(threshold_rate=2), "--threshold-rate; expected a loss with a memory bank"),
-    (
-        lambda: ContrastOptions(loss="infonce", mining="random", threshold_by="quantile"),
-        "--threshold-by; expected --mining curriculum; found --mining random",
+        lambda: PretrainOptions(contrast=ContrastOptions(method="moco"), tce=TCEOptions(rotation=1)),
+        "--rotation; expected --method tce; found --method moco",
     ),
     (
-        lambda: ContrastOptions(loss="nce", threshold_by="quantile", threshold_low=-1),
-        "--threshold-low; expected between 0 and 1; found -1",
+        lambda: PretrainOptions(moco=MoCoOptions(queue=9)),
+        "--queue; expected --method moco; found --method simclr",
     ),
-    (lambda: ContrastOptions(loss="nce", temperature=1e-3), "--temperature; expected between 0.002 and 100"),
+    (
+        lambda: MoCoOptions(momentum_encoder=1.0),
+        "--momentum-encoder; expected between 0 and 0.999999; found 1",
+    ),
+    (
+        lambda: TCEOptions(threshold_by="quantile", threshold_low=-1),
+        "threshold_low; expected between 0 and 1; found -1",
+    ),
+    (
+        lambda: ContrastOptions(method="tce", temperature=1e-3),
+        "--temperature; expected between 0.002 and 100",
+    ),
     (lambda: ContrastOptions(window=float("inf")), "--window; expected a number; found inf"),
-    (lambda: ContrastOptions(rotation=float("nan")), "--rotation; expected at least 0; found nan"),
+    (lambda: TCEOptions(rotation=float("nan")), "--rotation; expected at least 0; found nan"),
     (lambda: ContrastOptions(window=0.5), "--window; expected at least --window-from 1"),
     (
-        lambda: ContrastOptions(loss="nce", threshold_low=0.5, threshold_high=0.1),
-        "--threshold-low; expected at most",
+        lambda: TCEOptions(threshold_low=0.5, threshold_high=0.1),
+        "threshold_low; expected at most",
     ),
-    (lambda: ContrastOptions(loss="cosine"), "--loss; expected one of nce, infonce, ntxent; found 'cosine'"),  # type: ignore[arg-type]
+    (lambda: ContrastOptions(method="byol"), "--method; expected one of tce, simclr, moco; found 'byol'"),  # type: ignore[arg-type]
     (lambda: PretrainOptimOptions(schedule="step"), "--lr-decay-epochs; expected one epoch or more"),
     (lambda: PretrainOptimOptions(warm_up=2), "--warm-up; expected 0 for --schedule one-cycle"),
-    (
-        lambda: PretrainOptimOptions(batch_size=64, chunks=5),
-        "--chunks; expected a divisor of --batch-size 64",
-    ),
     (lambda: PretrainRunOptions(resume=True, force=True), "--resume and --force; expected one of them"),
     (lambda: AugmentOptions(crop_scale=(0.5, 0.2)), "--crop-scale; expected 0 < smallest"),
     (lambda: ModelOptions(embedding_size=1), "--embedding-size; expected at least 2; found 1"),

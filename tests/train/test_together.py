@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from tce.errors import OptionError
 from tce.train.pretrain import make_encoder, pretrain
 from tests.helpers import together
 from tests.helpers.run_files import rows, same, saved
-from tests.helpers.together import VARIANTS, options
+from tests.helpers.together import VARIANTS, in_chunks, options
 
 HERE = Path(__file__).parent
 LEARNING = [name for name in VARIANTS if name != "odd"]
 JOBS = {
     "two": {"processes": 2, "epochs": 3, "names": LEARNING},
     "four": {"processes": 4, "epochs": 3, "names": LEARNING},
-    "killed": {"processes": 2, "epochs": 6, "names": ["sharded"], "kill": True},
-    "resumed": {"processes": 2, "epochs": 6, "names": ["sharded"], "resume": True, "into": "killed"},
-    "whole": {"processes": 2, "epochs": 6, "names": ["sharded"]},
+    "killed": {"processes": 2, "epochs": 6, "names": ["own row"], "kill": True},
+    "resumed": {"processes": 2, "epochs": 6, "names": ["own row"], "resume": True, "into": "killed"},
+    "whole": {"processes": 2, "epochs": 6, "names": ["own row"]},
     "odd": {"processes": 2, "epochs": 3, "names": ["odd"]},
 }
 
@@ -49,7 +49,9 @@ def jobs(tmp_path_factory: pytest.TempPathFactory, make_folders: Callable[..., P
     folder = tmp_path_factory.mktemp("together")
     clips = make_folders(folder / "clips", clips=4)
     command = [sys.executable, together.__file__, clips, folder, json.dumps(JOBS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    places = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]  # for tests.helpers
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return Jobs(str(clips), folder, json.loads(done.stdout.splitlines()[-1]))
 
@@ -60,10 +62,11 @@ def test_several_processes_learn_what_one_does(jobs: Jobs, tmp_path: Path, job: 
     """Against one process that normalises in the same chunks: losses, weights, bank, Z and draws."""
     processes = JOBS[job]["processes"]
     assert jobs.codes[job] == [0] * processes, jobs.said(job)
-    wanted = options(jobs.clips, str(tmp_path), processes, name)
-    pretrain(wanted)
+    wanted = options(jobs.clips, str(tmp_path), name)
+    with in_chunks(processes):
+        pretrain(wanted)
     many, one = saved(jobs.out / job / name)["task"], saved(tmp_path)["task"]
-    for part in [part for part in ("encoder", "slow", "bank", "loss") if part in one]:
+    for part in [part for part in ("encoder", "momentum_encoder", "queue", "bank", "loss") if part in one]:
         for key in one[part]:
             if "running" not in key and "tracked" not in key:  # averaged there, one after the other here
                 assert torch.allclose(one[part][key], many[part][key], atol=2e-4, rtol=1e-3), key
@@ -89,8 +92,8 @@ def test_a_killed_process_ends_the_job_with_a_clear_message(jobs: Jobs) -> None:
 
 def test_what_a_killed_process_left_is_usable(jobs: Jobs) -> None:
     assert jobs.codes["resumed"] == jobs.codes["whole"] == [0, 0]
-    assert same(saved(jobs.out / "killed" / "sharded"), saved(jobs.out / "whole" / "sharded"))
-    assert rows(jobs.out / "killed" / "sharded") == rows(jobs.out / "whole" / "sharded")
+    assert same(saved(jobs.out / "killed" / "own row"), saved(jobs.out / "whole" / "own row"))
+    assert rows(jobs.out / "killed" / "own row") == rows(jobs.out / "whole" / "own row")
 
 
 def test_the_main_process_speaks_for_all(jobs: Jobs) -> None:
@@ -100,17 +103,6 @@ def test_the_main_process_speaks_for_all(jobs: Jobs) -> None:
 
 
 def test_sync_bn_is_refused_where_it_cannot_be(clips: Path, tmp_path: Path) -> None:
-    wanted = options(str(clips), str(tmp_path), 1, "in batch", sync_bn=True)
-    wanted = dataclasses.replace(wanted, optim=dataclasses.replace(wanted.optim, batch_size=12))
+    wanted = options(str(clips), str(tmp_path), "in batch", sync_bn=True, batch_size=12)
     with pytest.raises(OptionError, match="--sync-bn; expected several processes on GPUs; found 1 on cpu"):
         pretrain(wanted)
-
-
-def test_one_process_divides_a_bank_as_well(jobs: Jobs, tmp_path: Path) -> None:
-    """`--bank sharded` alone is the whole bank."""
-    sharded = options(jobs.clips, str(tmp_path / "a"), 1, "every row")
-    pretrain(sharded)
-    run = dataclasses.replace(sharded.run, bank="copies", out=str(tmp_path / "b"))
-    pretrain(dataclasses.replace(sharded, run=run))
-    a, b = saved(tmp_path / "a")["task"], saved(tmp_path / "b")["task"]
-    assert torch.allclose(a["bank"]["rows"], b["bank"]["rows"], atol=1e-5)

@@ -1,4 +1,4 @@
-"""The memory bank: one unit vector for every training video."""
+"""The memory bank, one unit vector for every training video; and the queue of keys of MoCo."""
 
 from __future__ import annotations
 
@@ -8,55 +8,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tce.contrast.cosines import room_for
-from tce.contrast.loss.reduce import Over
-from tce.contrast.mining import (
-    Exclude,
-    Mined,
-    barred_rows,
-    mine_blockwise,
-    quantile_threshold,
-    sample_stride,
-)
-from tce.contrast.topk import columns_of
+from tce.contrast.mining import Excluded, Mined, mine, quantile_threshold, sample_stride
+from tce.contrast.topk import Product, workspace_size
 from tce.errors import OptionError
+
+DENSE = 8  # fetching a row by number costs a CPU about as much as eight in a dense product
+DENSE_ELSEWHERE = 2**28  # weights, 1 GiB
 
 
 class MemoryBank(nn.Module):
     """One unit vector a video, replaced by the video's embedding whenever the video was trained on.
 
-    Memory in bytes, with N rows, B anchors and k negatives: the bank 4 N D; a step of `negatives` and a loss,
-    forward and backward, at most 4 C + 100 B k + 2^24 on a CPU, where C is B N up to 2^26 and else 2^22 (and
-    4 B N more for the backward pass where N is at most 8 k). There is no B x k x D array at any time.
+    Rows are gone through in blocks, so that neither the [B, N] cosines of a large bank nor an array of
+    B x k x D numbers ever exists; docs/pretraining.md states the bytes.
 
     Args:
         size: number of rows N, the videos of the training set.
         dim: embedding size D.
         generator: draws the first rows, uniform on the sphere; None uses torch's global state.
-        momentum: share of the old row that is kept by `update`, 0 (paper) replaces it, in [0, 1).
 
     Raises:
-        OptionError: a bank of fewer than two rows, or momentum out of range.
+        OptionError: a bank of fewer than two rows.
     """
 
     rows: Tensor  # [N, D], unit
-    over: Over | None = None
-    """What the losses add their sums over negatives up with; a bank in one place needs nothing."""
 
-    def __init__(self, size: int, dim: int, generator: torch.Generator | None = None, momentum: float = 0.0):
+    def __init__(self, size: int, dim: int, generator: torch.Generator | None = None):
         super().__init__()
         if size < 2 or dim < 1:
             raise OptionError(
                 "memory bank", expected="at least 2 clips (an anchor and a negative)", found=f"{size} x {dim}"
             )
-        if not 0.0 <= momentum < 1.0:
-            raise OptionError("--bank-momentum", expected="0 <= momentum < 1", found=str(momentum))
-        self.momentum = momentum
-        self._room = torch.empty(0)
-        self.register_buffer("rows", first_rows(size, dim, generator))
+        self._workspace = torch.empty(0)
+        self.register_buffer("rows", F.normalize(torch.randn(size, dim, generator=generator), dim=1))
 
     def __len__(self) -> int:
-        """Number of rows N."""
         return len(self.rows)
 
     def similarity(self, vectors: Tensor) -> Tensor:
@@ -67,51 +53,26 @@ class MemoryBank(nn.Module):
     def negatives(
         self,
         vectors: Tensor,
-        own: Tensor,
+        instance_ids: Tensor,
         threshold: float | Tensor,
         k: int,
         generator: torch.Generator | None = None,
-        exclude: Exclude = None,
+        excluded: Excluded = None,
         first_anchor: int = 0,
     ) -> Mined:
-        """Mine for unit vectors [B, D]; the cosines carry the gradient back to them. See `mining.mine`.
-
-        The rows are gone through in blocks, so the [B, N] cosines never exist as a whole, and the backward
-        pass is a weighted sum of rows.
-        """
+        """Mine for unit vectors [B, D], see `mine`; the cosines carry the gradient back to the vectors."""
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = vectors.float()
-            room = self._room_for(len(vectors))
-            mined = mine_blockwise(
-                vectors.detach(), self.rows, own, threshold, k, generator, exclude, first_anchor, room=room
-            )
-            return mined._replace(cosine=take(vectors, self.rows, mined.ids, mined.cosine))
+            product = Product(vectors.detach(), self.rows, self._workspace_for(len(vectors)))
+            mined = mine(product, instance_ids, threshold, k, generator, excluded, first_anchor)
+            return mined._replace(cosine=_Take.apply(vectors, self.rows, mined.ids, mined.cosine))
 
-    def take(self, vectors: Tensor, ids: Tensor, similarity: Tensor | None = None) -> Tensor:
-        """Cosine of each vector with its own choice of rows, float32 [B, k], differentiable in `vectors`.
-
-        Args:
-            vectors: unit vectors [B, D].
-            ids: row numbers, int64 [B, k].
-            similarity: `similarity(vectors)` where it is known already, [B, N]; no gradient flows through it.
-        """
-        with torch.autocast(vectors.device.type, enabled=False):
-            vectors = vectors.float()
-            if similarity is None:
-                similarity = vectors.detach() @ self.rows.T
-            return take(vectors, self.rows, ids, similarity.detach().gather(1, ids))
-
-    def _room_for(self, anchors: int) -> Tensor:
+    def _workspace_for(self, anchors: int) -> Tensor:
         """Memory for a step's cosines, kept from step to step."""
-        needed = room_for(anchors, len(self.rows), self.rows.device)
-        if self._room.device != self.rows.device or len(self._room) < needed:
-            self._room = self.rows.new_empty(needed)
-        return self._room
-
-    def every(self, vectors: Tensor, own: Tensor, exclude: Exclude = None) -> tuple[Tensor, Tensor]:
-        """Cosines with all rows, [B, N], and which of them are no negatives: own and excluded ones."""
-        cosine = self.similarity(vectors)
-        return cosine, columns_of(barred_rows(own, exclude), 0, cosine.shape[1])
+        needed = workspace_size(anchors, len(self.rows), self.rows.device)
+        if self._workspace.device != self.rows.device or len(self._workspace) < needed:
+            self._workspace = self.rows.new_empty(needed)
+        return self._workspace
 
     @torch.no_grad()
     def quantile(self, vectors: Tensor, share: float) -> Tensor:
@@ -120,17 +81,7 @@ class MemoryBank(nn.Module):
         return quantile_threshold(vectors.float() @ rows.T, share)
 
     @torch.no_grad()
-    def own(self, ids: Tensor) -> Tensor:
-        """The rows of these videos, [B, D], a copy."""
-        return self.rows[ids]
-
-    @torch.no_grad()
-    def drift(self, ids: Tensor, vectors: Tensor) -> Tensor:
-        """Cosine of new embeddings [B, D] with their videos' old rows, [B]; low: the bank is stale."""
-        return (self.rows[ids] * vectors.float()).sum(dim=1)
-
-    @torch.no_grad()
-    def update(self, ids: Tensor, vectors: Tensor, replace: bool = False) -> None:
+    def update(self, ids: Tensor, vectors: Tensor) -> None:
         """Replace the rows of these videos; of a video that is in the batch twice the last vector wins.
 
         Does nothing in evaluation mode.
@@ -138,29 +89,42 @@ class MemoryBank(nn.Module):
         Args:
             ids: row numbers, int64 [B].
             vectors: embeddings [B, D], normalised again here.
-            replace: keep nothing of the old rows, whatever the momentum: they were random.
         """
         if not self.training:
             return
         kept = last_occurrence(ids)  # [U]
-        ids, vectors = ids[kept], vectors[kept].to(self.rows)
-        if self.momentum and not replace:
-            vectors = torch.lerp(vectors, self.rows[ids], self.momentum)
-        self.rows[ids] = F.normalize(vectors, dim=1)
+        self.rows[ids[kept]] = F.normalize(vectors[kept].to(self.rows), dim=1)
 
 
-def first_rows(
-    size: int, dim: int, generator: torch.Generator | None = None, start: int = 0, stop: int | None = None
-) -> Tensor:
-    """Rows start .. stop of `size` unit vectors drawn uniformly, the same however they are divided."""
-    stop = size if stop is None else stop
-    rows = torch.empty(stop - start, dim)
-    for first in range(0, size, DRAWN_ROWS):
-        drawn = torch.randn(min(DRAWN_ROWS, size - first), dim, generator=generator)
-        low, high = max(start, first), min(stop, first + len(drawn))
-        if low < high:
-            rows[low - start : high - start] = F.normalize(drawn[low - first : high - first], dim=1)
-    return rows
+class KeyQueue(nn.Module):
+    """The latest keys of the momentum encoder, oldest replaced first (He et al. 2020, MoCo).
+
+    Args:
+        size: number of keys.
+        dim: embedding size D.
+        generator: draws the first keys, uniform on the sphere; None uses torch's global state.
+    """
+
+    keys: Tensor  # [size, D], unit
+    ids: Tensor  # clips the keys belong to, int64 [size]; -1 for the random ones
+    position: Tensor  # where the next key goes, int64 scalar
+
+    def __init__(self, size: int, dim: int, generator: torch.Generator | None = None):
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim, generator=generator), dim=1))
+        self.register_buffer("ids", torch.full((size,), -1))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @torch.no_grad()
+    def update(self, ids: Tensor, keys: Tensor) -> None:
+        """Replace the oldest keys by those of the clips `ids` [B], [B, D]; of more than fit, by the last."""
+        ids, keys = ids[-len(self) :], keys[-len(self) :]
+        places = (self.position + torch.arange(len(ids), device=ids.device)) % len(self)
+        self.keys[places], self.ids[places] = F.normalize(keys.to(self.keys), dim=1), ids
+        self.position.copy_((self.position + len(ids)) % len(self))
 
 
 def last_occurrence(ids: Tensor) -> Tensor:
@@ -175,13 +139,8 @@ def last_occurrence(ids: Tensor) -> Tensor:
     return order[last].sort().values
 
 
-def take(vectors: Tensor, rows: Tensor, ids: Tensor, cosine: Tensor) -> Tensor:
-    """Known cosines [B, k] of vectors [B, D] with rows[ids], made differentiable in the vectors."""
-    return _Take.apply(vectors.float(), rows, ids, cosine)
-
-
 class _Take(torch.autograd.Function):
-    """Known cosines of vectors with rows, whose gradient is a weighted sum of those rows."""
+    """Known cosines [B, k] of vectors [B, D] with rows[ids]; their gradient is a weighted sum of rows."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, rows: Tensor, ids: Tensor, cosine: Tensor) -> Tensor:
@@ -205,8 +164,3 @@ def weighted_rows(rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         dense = weights.new_zeros(len(ids), len(rows)).scatter_add_(1, ids, weights)  # [B, N]
         return dense @ rows
     return F.embedding_bag(ids, rows, per_sample_weights=weights.contiguous(), mode="sum")
-
-
-DRAWN_ROWS = 65_536  # drawn together
-DENSE = 8  # fetching a row by number costs a CPU about as much as eight in a dense product
-DENSE_ELSEWHERE = 2**28  # weights, 1 GiB

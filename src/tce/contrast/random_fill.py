@@ -19,29 +19,29 @@ def draw_seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
-def fill(ids: Tensor, hard: Tensor, barred: Tensor, size: int, seed: int, first_anchor: int = 0) -> None:
-    """Put random rows, with replacement, into the empty slots; they are neither barred nor mined already.
+def fill(ids: Tensor, hard: Tensor, excluded: Tensor, size: int, seed: int, first_anchor: int = 0) -> None:
+    """Put random rows, with replacement, into the empty slots; they are neither excluded nor mined already.
 
     An anchor for which no such row is left gets mined ones again.
 
     Args:
         ids: mined rows, int64 [B, k], then `size` in the empty slots, which are written to.
         hard: how many were mined, int64 [B].
-        barred: rows that may not be drawn, int64 [B, m]: the own one first, and again as padding.
+        excluded: rows that may not be drawn, int64 [B, m]: the own one first, and again as padding.
         size: number of rows N.
         seed: what the draws follow from, together with the anchor's number and the slot's.
         first_anchor: number of the first anchor in the global batch.
 
     Raises:
-        OptionError: an anchor whose every row is barred.
+        OptionError: an anchor whose every row is excluded.
     """
     together = max(1, SLOTS // ids.shape[1]) if ids.device.type == "cpu" else max(1, len(ids))
     for i in range(0, len(ids), together):
         part = slice(i, i + together)
-        _fill_slots(ids[part], hard[part, None], barred[part], size, seed, first_anchor + i)
+        _fill_slots(ids[part], hard[part, None], excluded[part], size, seed, first_anchor + i)
 
 
-def _fill_slots(ids: Tensor, hard: Tensor, barred: Tensor, size: int, seed: int, first_anchor: int) -> None:
+def _fill_slots(ids: Tensor, hard: Tensor, excluded: Tensor, size: int, seed: int, first_anchor: int) -> None:
     """`fill` for a few anchors of which `hard` [S, 1] are mined."""
     k, least, most = ids.shape[1], int(hard.min()), int(hard.max())
     if least == k:
@@ -49,7 +49,7 @@ def _fill_slots(ids: Tensor, hard: Tensor, barred: Tensor, size: int, seed: int,
     slots = torch.arange(least, k, device=ids.device)  # those before are full in every anchor
     anchors = torch.arange(first_anchor, first_anchor + len(ids), device=ids.device)
     draw = random_bits(anchors[:, None] * k + slots, seed)  # [S, k - least]
-    taken = torch.cat([ids[:, :most], _distinct(barred, size)], dim=1)
+    taken = torch.cat([ids[:, :most], _distinct(excluded, size)], dim=1)
     free = size - (taken < size).sum(dim=1, keepdim=True)  # [S, 1]
     again = ids.gather(1, (draw * hard) >> BITS) if bool((free == 0).any()) else None
     draw *= free
@@ -117,8 +117,8 @@ def _mix(x: Tensor, bits: int) -> None:
     x ^= shifted
 
 
-def _distinct(barred: Tensor, size: int) -> Tensor:
+def _distinct(excluded: Tensor, size: int) -> Tensor:
     """Barred rows with the padding (the own row, again) replaced by `size`."""
-    again = barred == barred[:, :1]
+    again = excluded == excluded[:, :1]
     again[:, 0] = False
-    return barred.masked_fill(again, size)
+    return excluded.masked_fill(again, size)

@@ -13,18 +13,109 @@ Both walk over blocks of rows, so that the [B, N] matrix need not exist.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tce.contrast.cosines import Cosines
-
+BLOCK = {"cpu": 2**22}  # cosines looked at together: 16 MiB stay in a CPU's cache
+BLOCK_ELSEWHERE = 2**28  # 1 GiB, few kernels
+WHOLE = 2**26  # cosines kept as a whole where they are no more than that: 256 MiB
 SAMPLE = 4096  # rows that the floor is estimated on: its error then is some 8 % of k
 DENSE = 4  # k is not small beside N from N / 4 on: sorting the few above a floor out saves nothing
 SIGMAS = 4.0  # a floor that is too high costs a second pass, once in 30,000 anchors
+
+
+class Cosines(Protocol):
+    """Cosines of B anchors with N rows, of which only a part need exist at a time."""
+
+    size: int
+    """Number of rows N."""
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, part: slice) -> Tensor:
+        """Cosines with the rows of a slice, [B, n]; overwritten by the next call."""
+
+    def at(self, ids: Tensor) -> Tensor:
+        """Cosines with each anchor's own choice of rows, int64 [B, k] -> [B, k], after all were asked for."""
+
+
+class Matrix:
+    """Cosines that exist, [B, N]."""
+
+    def __init__(self, similarity: Tensor):
+        similarity = similarity.detach().contiguous()
+        self.similarity = similarity if similarity.dtype.itemsize >= 4 else similarity.float()
+        self.size = similarity.shape[1]
+        self.dtype, self.device = self.similarity.dtype, similarity.device
+
+    def __call__(self, part: slice) -> Tensor:
+        """A view."""
+        return self.similarity[:, part]
+
+    def at(self, ids: Tensor) -> Tensor:
+        """Gathered."""
+        return self.similarity.gather(1, ids)
+
+
+class Product:
+    """Cosines of unit vectors [B, D] with rows [N, D], made a block at a time.
+
+    Args:
+        vectors: float32 [B, D].
+        rows: float32 [N, D].
+        workspace: memory for the cosines that is used again, float32 [n], or None. Fresh memory costs a CPU
+            as much time as the product: the system hands it out page by page, each filled with zeros first.
+    """
+
+    def __init__(self, vectors: Tensor, rows: Tensor, workspace: Tensor | None = None):
+        self.vectors, self.rows, self.size = vectors, rows, len(rows)
+        self.dtype, self.device = rows.dtype, rows.device
+        self.whole = len(vectors) * len(rows) <= WHOLE
+        self.workspace = vectors.new_empty(0) if workspace is None else workspace
+
+    def __call__(self, part: slice) -> Tensor:
+        """Made in its place, if the whole is kept."""
+        start, stop, step = part.indices(self.size)
+        rows = self.rows[part]
+        if step > 1:
+            return self.vectors @ rows.T
+        if self.whole:
+            return torch.mm(self.vectors, rows.T, out=self._take(self.size)[:, start:stop])
+        return torch.mm(self.vectors, rows.T, out=self._take(len(rows)))
+
+    def at(self, ids: Tensor) -> Tensor:
+        """Gathered from the whole, or made again a few anchors at a time.
+
+        Made as a dense product: fetching k rows by number costs as much as some 100 k rows in a product.
+        """
+        if self.whole:
+            return self._take(self.size).gather(1, ids)
+        out = self.vectors.new_empty(ids.shape)
+        anchors = rows_in_block(self.size, self.device)  # all rows and so many anchors
+        for i in range(0, len(ids), anchors):
+            here = slice(i, i + anchors)
+            torch.gather(self.vectors[here] @ self.rows.T, 1, ids[here], out=out[here])
+        return out
+
+    def _take(self, columns: int) -> Tensor:
+        needed = len(self.vectors) * columns
+        if len(self.workspace) < needed:
+            self.workspace = self.vectors.new_empty(needed)
+        return self.workspace[:needed].view(len(self.vectors), columns)
+
+
+def rows_in_block(anchors: int, device: torch.device) -> int:
+    """How many rows' cosines with so many anchors are looked at together."""
+    return max(1, BLOCK.get(device.type, BLOCK_ELSEWHERE) // max(1, anchors))
+
+
+def workspace_size(anchors: int, rows: int, device: torch.device) -> int:
+    """How many cosines `Product` keeps."""
+    return anchors * (rows if anchors * rows <= WHOLE else min(rows, rows_in_block(anchors, device)))
 
 
 class Best(NamedTuple):
@@ -38,30 +129,30 @@ class Best(NamedTuple):
     """Slots that are not empty, int64 [B]."""
 
 
-def best_below(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:
-    """The at most k rows of highest cosine strictly below the ceiling that are not barred.
+def best_below(cosines: Cosines, ceiling: Tensor, excluded: Tensor, k: int, block: int) -> Best:
+    """The at most k rows of highest cosine strictly below the ceiling that are not excluded.
 
     Args:
         cosines: gives the cosines [B, N].
         ceiling: of each anchor, [B, 1].
-        barred: row numbers that are left out, int64 [B, m]; numbers outside 0 .. N - 1 are ignored.
+        excluded: row numbers that are left out, int64 [B, m]; numbers outside 0 .. N - 1 are ignored.
         k: number wanted.
         block: rows looked at together.
     """
-    select = best_by_pool if barred.device.type == "cpu" else best_by_topk
-    return select(cosines, ceiling, barred, k, min(block, cosines.size))
+    select = best_by_pool if excluded.device.type == "cpu" else best_by_topk
+    return select(cosines, ceiling, excluded, k, min(block, cosines.size))
 
 
-def best_by_topk(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:
+def best_by_topk(cosines: Cosines, ceiling: Tensor, excluded: Tensor, k: int, block: int) -> Best:
     """`best_below` by top-k of each block, joined with the best so far."""
     size = cosines.size
     best = ceiling.new_empty(len(ceiling), 0)
-    ids = barred.new_empty(len(ceiling), 0)
+    ids = excluded.new_empty(len(ceiling), 0)
     for start in range(0, size, block):
         stop = min(start + block, size)
         part = cosines(slice(start, stop))  # [B, n]
-        shut = columns_of(barred, start, stop)
-        part = part.masked_fill(~(part < ceiling) | shut, -math.inf)  # a NaN is below nothing
+        left_out = columns_of(excluded, start, stop)
+        part = part.masked_fill(~(part < ceiling) | left_out, -math.inf)  # a NaN is below nothing
         values, columns = part.topk(min(k, stop - start), dim=1, sorted=False)
         best, ids = torch.cat([best, values], dim=1), torch.cat([ids, columns + start], dim=1)
         if best.shape[1] > k:
@@ -86,18 +177,18 @@ def columns_of(rows: Tensor, start: int, stop: int) -> Tensor:
     return named[:, :-1]
 
 
-def best_by_pool(cosines: Cosines, ceiling: Tensor, barred: Tensor, k: int, block: int) -> Best:
+def best_by_pool(cosines: Cosines, ceiling: Tensor, excluded: Tensor, k: int, block: int) -> Best:
     """`best_below` by a floor from a sample and a pool of the rows above it."""
-    size, shut = cosines.size, barred.numpy()
+    size, left_out = cosines.size, excluded.numpy()
     top = ceiling.numpy()
     floor = sampled_floor(cosines, top, k)
     if block >= size and (floor == -math.inf).all():
-        return _best_of_all(cosines(slice(0, size)).numpy(), top, shut, k)
+        return _best_of_all(cosines(slice(0, size)).numpy(), top, left_out, k)
     while True:
         pool = _Pool(len(top), k, floor)
         for start in range(0, size, block):
             stop = min(start + block, size)
-            pool.add(cosines(slice(start, stop)).numpy(), start, top, shut)
+            pool.add(cosines(slice(start, stop)).numpy(), start, top, left_out)
         pool.trim()
         misled = (pool.used < k) & (floor[:, 0] > -math.inf)
         if not misled.any():
@@ -127,20 +218,20 @@ class _Pool:
         self.ids = np.empty((anchors, 2 * k), np.int64)
         self.used = np.zeros(anchors, np.int64)
 
-    def add(self, cosine: np.ndarray, start: int, ceiling: np.ndarray, barred: np.ndarray) -> None:
+    def add(self, cosine: np.ndarray, start: int, ceiling: np.ndarray, excluded: np.ndarray) -> None:
         """Take in the rows from `start` on whose cosine [B, n] lies between floor and ceiling."""
         chosen = cosine >= self.floor
         chosen &= cosine < ceiling
-        _shut(chosen, barred, start)
+        _leave_out(chosen, excluded, start)
         found, count = _positions(chosen)
-        self._make_room(count)
+        self._make_space(count)
         place = _run_places(_row_starts(self.cosine) + self.used, count)
         column = found - np.repeat(_row_starts(cosine), count)
         self.cosine.reshape(-1)[place] = _flat(cosine)[column + np.repeat(_line_starts(cosine), count)]
         self.ids.reshape(-1)[place] = column + start
         self.used += count
 
-    def _make_room(self, count: np.ndarray) -> None:
+    def _make_space(self, count: np.ndarray) -> None:
         if (self.used + count).max() > self.cosine.shape[1]:
             self.trim()
         more = int((self.used + count).max()) - self.cosine.shape[1]
@@ -171,10 +262,10 @@ class _Pool:
         return Best(*map(torch.from_numpy, (cosine, ids, self.used)))
 
 
-def _best_of_all(cosine: np.ndarray, ceiling: np.ndarray, barred: np.ndarray, k: int) -> Best:
+def _best_of_all(cosine: np.ndarray, ceiling: np.ndarray, excluded: np.ndarray, k: int) -> Best:
     """`best_below` where all cosines [B, N] are here and k is not small beside N."""
     keep = cosine < ceiling
-    _shut(keep, barred, 0)
+    _leave_out(keep, excluded, 0)
     over = np.count_nonzero(keep, axis=1) > k  # the others take all that is below
     if over.any():
         some = slice(None) if over.all() else over  # a slice copies nothing
@@ -202,10 +293,10 @@ def _keep_best(cosine: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return keep, cut
 
 
-def _shut(chosen: np.ndarray, barred: np.ndarray, start: int) -> None:
-    """Take barred rows [B, m] out of `chosen` [B, n], whose columns are the rows from `start` on."""
-    anchor, column = np.nonzero((barred >= start) & (barred < start + chosen.shape[1]))
-    chosen[anchor, barred[anchor, column] - start] = False
+def _leave_out(chosen: np.ndarray, excluded: np.ndarray, start: int) -> None:
+    """Take excluded rows [B, m] out of `chosen` [B, n], whose columns are the rows from `start` on."""
+    anchor, column = np.nonzero((excluded >= start) & (excluded < start + chosen.shape[1]))
+    chosen[anchor, excluded[anchor, column] - start] = False
 
 
 def _positions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,12 @@ Importing them costs no torch.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
 from tce.errors import OptionError
 from tce.options.checks import at_least, check_choices, check_crops, within
@@ -61,105 +62,76 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ContrastOptions:
-    """What is pulled together and what is pushed apart (paper, section 3)."""
+    """Which frames are pulled together, and against what they are contrasted."""
 
+    method: Literal["tce", "simclr", "moco"] = "simclr"
+    """Where negatives come from: a mined memory bank (tce, the paper), the batch (simclr), a queue (moco)."""
     positives: Literal["neighbour", "same"] = "neighbour"
-    """An anchor's positive: a neighbouring frame of its clip (paper), or the same frame (SimCLR)."""
+    """An anchor's positive: a neighbouring frame of its clip (paper), or the same frame (SimCLR, MoCo)."""
     window: float = 16
-    """Farthest a neighbour may be from the anchor, in --window-unit; half a second of most footage."""
+    """Largest distance of a neighbour from the anchor, in --window-unit; half a second of most videos."""
     window_from: float = 1
-    """Nearest a neighbour may be, in --window-unit; at least one frame, or the pair would be one frame."""
+    """Smallest distance of a neighbour, in --window-unit; at least one frame."""
     window_unit: Literal["frames", "seconds"] = "frames"
-    """Unit of --window; seconds where clips differ in frame rate."""
-    loss: Literal["nce", "infonce", "ntxent"] = "ntxent"
-    """nce (paper) and infonce take negatives from the memory bank, ntxent from the batch."""
+    """Unit of --window; use seconds where clips differ in frame rate."""
     temperature: float = 0.07
-    """Divides every cosine similarity; 0.07 as in the paper."""
-    negatives: int | None = None
-    """K, bank rows per anchor; unset: an eighth of the clips, at most 8192 (paper). Never more than N - 1."""
-    mining: Literal["curriculum", "random", "all"] = "curriculum"
-    """Which rows: the most similar below a rising threshold (paper), random ones, or every row (infonce)."""
-    threshold_low: float | None = None
-    """Threshold at the first step; unset: the scale's end (-1, quantile 0), where negatives are random."""
-    threshold_high: float = 1.0
-    """Threshold the curriculum rises towards: 1 lets everything pass."""
-    threshold_rate: float = 5.0
-    """Speed of the rise: threshold = low + (high - low)(1 - exp(-rate t)), t the share of training done."""
-    threshold_by: Literal["similarity", "quantile"] = "similarity"
-    """A cosine (paper), or a quantile of each anchor's similarities, which cosines cannot outrun."""
-    fill_bank: bool = True
-    """Whether one pass over the clips fills the bank before training; --no-fill-bank starts it random, as
-    released."""
-    constant_z: Literal["estimated", "first-step"] = "estimated"
-    """NCE's constant Z: estimated on random rows of the filled bank, or set by the first step (released)."""
-    bank_momentum: float = 0.0
-    """Share of a row's old value kept when its clip comes by again; 0 replaces it (paper)."""
-    own_row_positive: Literal["no", "also", "only"] = "no"
-    """The clip's own old row as a positive beside the fresh one, or instead of it: holds drift back."""
-    momentum_encoder: float = 0.0
-    """Share kept of a slow copy of the encoder that makes positives and rows, e.g. 0.99; 0: no copy."""
+    """T, divides every cosine similarity; 0.07 in the paper."""
     exclude_same_source: bool = False
     """Never take another piece of the same recording as a negative."""
     views: Literal["separate", "joint"] = "joint"
-    """Anchors, positives, rotated frames: a pass and batch statistics each (paper), or all in one pass."""
-    rotation: float = 0.0
-    """Weight of the loss for telling how far a third view was rotated; 1 in the paper, 0: no such view."""
+    """Pass anchors, positives and rotated frames each on their own (paper), or jointly."""
 
     def __post_init__(self) -> None:
         check_choices(self)
-        at_least("--negatives", self.negatives, 1)
         within("--temperature", self.temperature, 1e-4, 100)
-        within("--bank-momentum", self.bank_momentum, 0, 0.999999)
-        within("--momentum-encoder", self.momentum_encoder, 0, 0.999999)
-        at_least("--rotation", self.rotation, 0)
-        at_least("--threshold-rate", self.threshold_rate, 0)
         if not self.window_from > 0:
             raise OptionError("--window-from", expected="more than 0", found=f"{self.window_from:g}")
-        if self.momentum_encoder and self.own_row_positive == "only":
-            raise OptionError(
-                "--momentum-encoder", expected="a positive frame to embed", found="--own-row-positive only"
-            )
         if not math.isfinite(self.window):
             raise OptionError("--window", expected="a number", found=f"{self.window:g}")
         if not self.window >= self.window_from:
             raise OptionError(
                 "--window", expected=f"at least --window-from {self.window_from:g}", found=f"{self.window:g}"
             )
+        if self.method == "tce":
+            within("--temperature", self.temperature, 0.002, 100)  # exp(1 / 0.002) is near the largest number
+
+
+@dataclass(frozen=True)
+class TCEOptions:
+    """The paper's method: memory bank, mining curriculum, NCE loss, rotation task (--method tce)."""
+
+    negatives: int | None = None
+    """K, negatives per anchor; unset: an eighth of the clips, at most 8192 (paper). Never more than N - 1."""
+    threshold_by: Literal["similarity", "quantile"] = "similarity"
+    """Mine below a rising cosine (paper), or below a rising quantile of each anchor's cosines."""
+    threshold_low: Suppress[float | None] = None
+    """Threshold at the first step; None: the scale's end (-1, quantile 0), where negatives are random."""
+    threshold_high: Suppress[float] = 1.0
+    """Threshold the curriculum rises towards: 1 lets every row pass."""
+    threshold_rate: Suppress[float] = 5.0
+    """Speed of the rise: threshold = low + (high - low)(1 - exp(-rate t)), t the share of training done."""
+    constant_z: Literal["estimated", "first-step"] = "estimated"
+    """NCE's constant Z: fill the bank, then estimate Z on its rows; or start random and set Z in the first
+    step, as the released code did."""
+    own_row_positive: Literal["no", "also"] = "no"
+    """Take the clip's own old row as a positive beside the neighbour: holds drift back."""
+    rotation: float = 0.0
+    """Weight of the rotation task's loss; 1 in the paper, 0: no rotated view."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        at_least("--negatives", self.negatives, 1)
+        at_least("--rotation", self.rotation, 0)
+        at_least("threshold_rate", self.threshold_rate, 0)
         if self.lowest_threshold > self.threshold_high:
             raise OptionError(
-                "--threshold-low",
-                expected=f"at most --threshold-high {self.threshold_high:g}",
+                "threshold_low",
+                expected=f"at most threshold_high {self.threshold_high:g}",
                 found=f"{self.lowest_threshold:g}",
             )
         if self.threshold_by == "quantile":
-            within("--threshold-low", self.lowest_threshold, 0, 1)
-            within("--threshold-high", self.threshold_high, 0, 1)
-        for flag, given in self._needs_bank().items():
-            if given and not self.uses_bank:
-                raise OptionError(
-                    flag,
-                    expected="a loss with a memory bank",
-                    found="--loss ntxent",
-                    fix="use --loss nce or infonce",
-                )
-        for flag, given in self._needs_curriculum().items():
-            if given and self.mining != "curriculum":
-                raise OptionError(flag, expected="--mining curriculum", found=f"--mining {self.mining}")
-        if self.mining == "all" and self.loss == "nce":
-            raise OptionError("--mining all", expected="--loss infonce", found="--loss nce")
-        if self.mining == "all" and self.negatives is not None:
-            raise OptionError(
-                "--negatives", expected="no number beside --mining all", found=str(self.negatives)
-            )
-        if self.constant_z == "first-step" and self.loss != "nce":
-            raise OptionError("--constant-z first-step", expected="--loss nce", found=f"--loss {self.loss}")
-        if self.loss == "nce":
-            within("--temperature", self.temperature, 0.002, 100)  # exp(1 / 0.002) is near the largest number
-
-    @property
-    def uses_bank(self) -> bool:
-        """Whether negatives come from the memory bank."""
-        return self.loss != "ntxent"
+            within("threshold_low", self.lowest_threshold, 0, 1)
+            within("threshold_high", self.threshold_high, 0, 1)
 
     @property
     def lowest_threshold(self) -> float:
@@ -168,24 +140,24 @@ class ContrastOptions:
             return self.threshold_low
         return 0.0 if self.threshold_by == "quantile" else -1.0
 
-    def _needs_bank(self) -> dict[str, bool]:
-        return {
-            "--negatives": self.negatives is not None,
-            "--mining": self.mining != "curriculum",
-            "--bank-momentum": self.bank_momentum > 0,
-            "--own-row-positive": self.own_row_positive != "no",
-            "--no-fill-bank": not self.fill_bank,
-            **self._needs_curriculum(),
-        }
+    @property
+    def fills_bank(self) -> bool:
+        """Whether one pass over the clips fills the bank before training; otherwise it starts random."""
+        return self.constant_z == "estimated"
 
-    def _needs_curriculum(self) -> dict[str, bool]:
-        by_quantile = self.threshold_by == "quantile"
-        return {
-            "--threshold-by": by_quantile,
-            "--threshold-low": self.lowest_threshold != (0.0 if by_quantile else -1.0),
-            "--threshold-high": self.threshold_high != 1.0,
-            "--threshold-rate": self.threshold_rate != 5.0,
-        }
+
+@dataclass(frozen=True)
+class MoCoOptions:
+    """Momentum contrast (--method moco)."""
+
+    momentum_encoder: float = 0.99
+    """Share of the momentum encoder's old weights that each step keeps."""
+    queue: int | None = None
+    """Keys in the queue; unset: one for each clip, at most 65536."""
+
+    def __post_init__(self) -> None:
+        within("--momentum-encoder", self.momentum_encoder, 0, 0.999999)
+        at_least("--queue", self.queue, 2)
 
 
 @dataclass(frozen=True)
@@ -196,7 +168,7 @@ class AugmentOptions:
     """One random crop for the pair (paper), or one for each frame, which keeps place from naming the clip."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest share of the frame's area in a crop; 1 1 takes the whole frame (as released)."""
-    crop_ratio: tuple[float, float] = (0.75, 1.333)
+    crop_ratio: Suppress[tuple[float, float]] = (0.75, 1.333)
     """Narrowest and widest crop, width over height."""
     flip: float = 0.5
     """Probability of mirroring; one draw for the pair, since a mirrored motion is another motion."""
@@ -210,8 +182,6 @@ class AugmentOptions:
     """Largest relative change of saturation, drawn per frame."""
     hue: float = 0.25
     """Largest shift of hue as a share of the colour circle, drawn per frame."""
-    jitter: Literal["linear", "released"] = "linear"
-    """One colour matrix a frame, clipped once; or the released code's four steps, HSV hue: far slower."""
     blur: float = 0.0
     """Probability, per frame, of Gaussian blur; 0.5 in SimCLR."""
 
@@ -230,22 +200,10 @@ class PretrainOptimOptions(OptimOptions):
     """How the weights are moved."""
 
     epochs: int = 100
-    """Passes over the clips, one anchor of each. May be raised on --resume: step and constant schedules go on
-    as if planned so, one-cycle and cosine jump to the longer run's curve, as the mining threshold does."""
+    """Passes over the clips, one anchor of each. May be raised with --resume: one-cycle and cosine schedules
+    and the mining threshold then jump to the longer run's curve."""
     batch_size: int = 64
     """Clips per batch over all processes; the last incomplete batch of an epoch is dropped."""
-    chunks: int = 1
-    """Parts in which a batch passes the network, each normalised by itself, as that many processes would."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("--chunks", self.chunks, 1)
-        if self.batch_size % self.chunks or self.batch_size // self.chunks < 2:
-            raise OptionError(
-                "--chunks",
-                expected=f"a divisor of --batch-size {self.batch_size}, leaving two clips or more",
-                found=str(self.chunks),
-            )
 
 
 @dataclass(frozen=True)
@@ -253,21 +211,19 @@ class PretrainRunOptions(RunOptions):
     """Where and how it runs; none of these changes what is learned, except --seed."""
 
     out: str = ""
-    """The run folder: options, logs, checkpoints, model.safetensors and result.json."""
+    """The run folder, required: options, logs, checkpoints, model.safetensors and result.json."""
     recipe: str = "default"
     """Named defaults that flags override: default, quick or paper-kinetics400."""
     resume: bool = False
-    """Go on with the run in --out from its latest checkpoint, or start it where there is none."""
-    channels_last: bool = True
+    """Resume the run in --out from its latest checkpoint, or start it where there is none."""
+    channels_last: Suppress[bool] = True
     """Whether images lie in the memory order in which convolutions are fastest."""
-    bank: Literal["copies", "sharded"] = "copies"
-    """With several processes: a whole memory bank in each, or its rows divided among them."""
     sync_bn: bool = False
     """With several GPUs: batch statistics over all of them."""
     monitor_epochs: int | None = None
-    """Epochs between looks at the embeddings (kNN, rank); unset: ten looks a run. 0: none."""
+    """Epochs between validations of the embeddings (kNN, rank); unset: ten in a run, 0: none."""
     monitor_clips: int = 1000
-    """Most clips a look takes, to bound its time."""
+    """Most clips in a validation, to bound its time."""
     stop_on_collapse: bool = False
     """Stop when the embeddings' effective rank collapses, instead of only warning."""
 
@@ -295,6 +251,8 @@ class PretrainOptions:
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     contrast: ContrastOptions = field(default_factory=ContrastOptions)
+    tce: TCEOptions = field(default_factory=TCEOptions)
+    moco: MoCoOptions = field(default_factory=MoCoOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     optim: PretrainOptimOptions = field(default_factory=PretrainOptimOptions)
     run: PretrainRunOptions = field(default_factory=PretrainRunOptions)
@@ -305,10 +263,26 @@ class PretrainOptions:
             raise OptionError(
                 "--frame-size", expected=f"at least --image-size {self.model.image_size}", found=str(frame)
             )
-        if self.run.bank == "sharded" and not self.contrast.uses_bank:
-            raise OptionError("--bank sharded", expected="a loss with a memory bank", found="--loss ntxent")
+        for method in ("tce", "moco"):
+            self._require_method(method)
 
     @property
     def frame_size(self) -> int:
         """Side of the loaded frames in pixels."""
         return self.data.frame_size or round(self.model.image_size * 8 / 7)
+
+    def _require_method(self, method: str) -> None:
+        """Refuse an option of a method that is not the chosen one.
+
+        Raises:
+            OptionError: naming the first such flag.
+        """
+        group = getattr(self, method)
+        for option in dataclasses.fields(group):
+            if self.contrast.method != method and getattr(group, option.name) != option.default:
+                raise OptionError(
+                    "--" + option.name.replace("_", "-"),
+                    expected=f"--method {method}",
+                    found=f"--method {self.contrast.method}",
+                    fix=f"add --method {method}, or leave it out",
+                )

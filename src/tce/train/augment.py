@@ -1,19 +1,23 @@
-"""Augmentation of frames, batched on the device; draws are pure functions of seed, epoch, sample and view."""
+"""Augmentation of frames, batched on the device; draws are pure functions of seed, epoch, sample and view.
+
+By hand, since kornia takes four to six times as long on a CPU.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tce.options.pretrain import AugmentOptions
 from tce.rng import uniform
-from tce.train.color import LinearJitter, ReleasedJitter
-from tce.train.geometry import Crops, blur, crop_boxes, quarter_turn
+from tce.train.color import ColorJitter
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,6 +28,7 @@ CROP, FLIP, GREY, JITTER, TURN, BLUR = range(6)
 ROTATED_VIEW = 50  # the rotated view's draws are its own, however many other views there are
 
 TOGETHER = 2**19  # numbers of views worked on together on a CPU: what its cache holds
+MOST_SHRINK = 1.5  # source pixels a target pixel, beyond which a bilinear sample skips too many
 BLUR_SIGMA = (0.1, 2.0)  # pixels of a 224 pixel view (SimCLR), in proportion for others
 
 Numbers = NDArray[np.float64]
@@ -41,8 +46,6 @@ class Draws:
     """Channel that replaces the others, -1 none, [M]."""
     factors: Numbers
     """Of brightness, contrast and saturation, and the shift of hue in turns, [M, 4]."""
-    order: NDArray[np.int64]
-    """Order of those four, where it matters, [M, 4]."""
     sigma: Numbers
     """Blur in pixels of the view, 0 none, [M]."""
 
@@ -89,23 +92,23 @@ class Augmentation:
     def with_rotated(
         self, frames: Tensor, samples: NDArray[np.int64], epoch: int, seed: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As above, and of each first frame another view, drawn on its own and turned by a random quarter.
+        """As above, and of each first frame another view, drawn on its own and rotated by quarter turns.
 
         Returns:
-            The views [B, V, 3, h, w], the turned ones [B, 3, h, w], and by how many quarters, int64 [B].
+            Views [B, V, 3, h, w], the rotated ones [B, 3, h, w], and by how many quarter turns, int64 [B].
         """
         batch, views = frames.shape[:2]
         own = self._numbers(samples, epoch, seed, ROTATED_VIEW, shared=False)
         numbers = np.concatenate([self._of_views(views, samples, epoch, seed), own])
         flat = torch.cat([frames.flatten(0, 1), frames[:, 0]])  # in one go, which is faster than two
-        upright, turned = self.apply(flat, self._draws(numbers, frames.shape[2:4])).split(batch * views)
+        upright, rotated = self.apply(flat, self._draws(numbers, frames.shape[2:4])).split(batch * views)
         turn = uniform(seed, epoch, samples, VIEW + SPAN * ROTATED_VIEW + TURN, 1)[:, 0]
-        turns = (turn * 4).astype(np.int64)
-        turned = quarter_turn(turned, turns)
-        return upright.unflatten(0, (batch, views)), turned, torch.from_numpy(turns).to(frames.device)
+        label = (turn * 4).astype(np.int64)
+        rotated = quarter_turn(rotated, label)
+        return upright.unflatten(0, (batch, views)), rotated, torch.from_numpy(label).to(frames.device)
 
     def _of_views(self, views: int, samples: NDArray[np.int64], epoch: int, seed: int) -> Numbers:
-        """Uniform numbers of all views, [B V, 17]."""
+        """Uniform numbers of all views, [B V, 13]."""
         numbers = [self._numbers(samples, epoch, seed, view, shared=True) for view in range(views)]
         return np.stack(numbers, axis=1).reshape(len(samples) * views, -1)
 
@@ -115,25 +118,25 @@ class Augmentation:
         shape = (count, 3, self.size, self.size)
         views = torch.empty(shape, dtype=self.dtype, device=device, memory_format=self.memory_format)
         crops = Crops(draws.boxes, draws.flip, frames.shape[1:3], self.size, device)
-        kind = LinearJitter if self.options.jitter == "linear" else ReleasedJitter
-        jitter = kind(draws.channel, draws.factors, draws.order, self.mean, self.std, device)
+        jitter = ColorJitter(draws.channel, draws.factors, self.mean, self.std, device)
         together = frames_together(self.size) if device.type == "cpu" else max(1, count)
-        for part in jitter.parts(together):
+        for first in range(0, count, together):
+            part = slice(first, first + together)
             made = blur(jitter(crops(frames[part], part), part), draws.sigma[part])
             views[part] = made.to(self.dtype)
         return views
 
     def _numbers(self, samples: NDArray[np.int64], epoch: int, seed: int, view: int, shared: bool) -> Numbers:
-        """One view's uniform numbers, [B, 17]: crop 4, flip 1, grey 2, jitter 4 and its order 4, blur 2."""
+        """One view's uniform numbers, [B, 13]: crop 4, flip 1, grey 2, jitter 4, blur 2."""
         own = VIEW + SPAN * view
         pair = SHARED if shared else own
         crop = SHARED if shared and self.options.crops == "shared" else own
-        streams = ((crop + CROP, 4), (pair + FLIP, 1), (own + GREY, 2), (own + JITTER, 8), (own + BLUR, 2))
+        streams = ((crop + CROP, 4), (pair + FLIP, 1), (own + GREY, 2), (own + JITTER, 4), (own + BLUR, 2))
         return np.concatenate([uniform(seed, epoch, samples, *stream) for stream in streams], axis=1)
 
     def _draws(self, numbers: Numbers, shape: Sequence[int]) -> Draws:
         options = self.options
-        crop, flip, grey, jitter, order, blurred = np.split(numbers, (4, 5, 7, 11, 15), axis=1)
+        crop, flip, grey, jitter, blurred = np.split(numbers, (4, 5, 7, 11), axis=1)
         strength = [options.brightness, options.color_contrast, options.saturation, options.hue]
         low, high = (bound * self.size / 224 for bound in BLUR_SIGMA)
         return Draws(
@@ -141,7 +144,6 @@ class Augmentation:
             flip=flip[:, 0] < options.flip,
             channel=np.where(grey[:, 0] < options.grey, (grey[:, 1] * 3).astype(np.int64), -1),
             factors=(2 * jitter - 1) * strength + [1.0, 1.0, 1.0, 0.0],
-            order=order.argsort(axis=1),
             sigma=np.where(blurred[:, 0] < options.blur, low + blurred[:, 1] * (high - low), 0.0),
         )
 
@@ -149,3 +151,125 @@ class Augmentation:
 def frames_together(size: int) -> int:
     """How many frames a CPU works on together, for views of that side."""
     return max(1, TOGETHER // (3 * size * size))
+
+
+def crop_boxes(u: Numbers, shape: Sequence[int], scale: Sequence[float], ratio: Sequence[float]) -> Numbers:
+    """Boxes (top, left, height, width) in pixels of random area and shape inside a frame, [M, 4].
+
+    Area is uniform, the aspect ratio log-uniform, the place uniform; a box larger than the frame is cut to
+    it. Whole frames (scale 1 to 1) keep their shape.
+
+    Args:
+        u: uniform numbers [M, 4].
+        shape: height and width of the frames.
+        scale: smallest and largest share of the frame's area.
+        ratio: smallest and largest width over height.
+    """
+    height, width = shape[:2]
+    area = height * width * (scale[0] + u[:, 0] * (scale[1] - scale[0]))
+    aspect = np.exp(math.log(ratio[0]) + u[:, 1] * math.log(ratio[1] / ratio[0]))
+    if min(scale) == 1:
+        aspect = np.full_like(aspect, width / height)
+    w = np.minimum(np.sqrt(area * aspect), width)
+    h = np.minimum(np.sqrt(area / aspect), height)
+    return np.stack([u[:, 2] * (height - h), u[:, 3] * (width - w), h, w], axis=1)
+
+
+class Crops:
+    """Cuts boxes out of frames, resizes them bilinearly and mirrors some.
+
+    Where a box is more than `MOST_SHRINK` times as large as the view, the frame is halved first, as often as
+    that takes, so that no pixel is skipped.
+
+    Args:
+        boxes: top, left, height and width in pixels, [M, 4].
+        flip: which to mirror, [M].
+        shape: height and width of the frames.
+        size: side of the views.
+        device: where the frames are.
+    """
+
+    def __init__(
+        self, boxes: Numbers, flip: NDArray[np.bool_], shape: Sequence[int], size: int, device: torch.device
+    ):
+        self.size, self.shape = size, np.array(shape[:2])
+        starts, lengths = boxes[:, :2].copy(), boxes[:, 2:].copy()  # [M, 2], along height and width
+        shrink = lengths.max(axis=1) / size
+        self.halvings = np.ceil(np.log2(np.maximum(shrink / MOST_SHRINK, 1))).astype(np.int64)
+        self.copies = bool((self.shape == size).all() and (lengths == size).all())
+        starts[flip, 1] += lengths[flip, 1]
+        lengths[flip, 1] *= -1  # read from right to left
+        middles = (np.arange(size) + 0.5) / size
+        places = starts[:, :, None] + lengths[:, :, None] * middles  # [M, 2, size], pixels
+        places = places / self._edges(self.halvings)[:, :, None] * 2 - 1  # [-1, 1] is edge to edge
+        self.places = torch.from_numpy(places.astype(np.float32)).to(device)
+        self.flip = torch.from_numpy(flip).to(device)[:, None, None, None]
+
+    def __call__(self, frames: Tensor, part: slice) -> Tensor:
+        """The views of the frames of a part, float32 [m, 3, size, size] in [0, 255].
+
+        Args:
+            frames: uint8 [m, H, W, 3].
+            part: which of the M frames they are.
+        """
+        planes = frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        if self.copies:
+            return torch.where(self.flip[part], planes.flip(3), planes)
+        halvings = self.halvings[part]
+        if not halvings.any():
+            return self._sample(planes, self.places[part])
+        views = planes.new_empty(len(planes), 3, self.size, self.size)
+        for times in np.unique(halvings):
+            index = torch.from_numpy(np.flatnonzero(halvings == times)).to(planes.device)
+            smaller = planes[index]
+            for _ in range(times):
+                smaller = halve(smaller)
+            views[index] = self._sample(smaller, self.places[part][index])
+        return views
+
+    def _edges(self, halvings: NDArray[np.int64]) -> Numbers:
+        """Height and width [M, 2], in pixels of the frame, of what is left after halving."""
+        factor = 2 ** halvings[:, None]
+        return (self.shape // factor * factor).astype(np.float64)
+
+    def _sample(self, planes: Tensor, places: Tensor) -> Tensor:
+        """Bilinear samples at the middles of the views' pixels."""
+        y, x = places.unbind(1)  # [m, size]
+        grid = torch.stack(
+            [x[:, None].expand(-1, self.size, -1), y[:, :, None].expand(-1, -1, self.size)], dim=3
+        )
+        return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def halve(planes: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels, [M, 3, H // 2, W // 2]; several times as fast on a CPU as pooling."""
+    height, width = planes.shape[2] // 2 * 2, planes.shape[3] // 2 * 2
+    rows = planes[:, :, 0:height:2] + planes[:, :, 1:height:2]
+    return (rows[..., 0:width:2] + rows[..., 1:width:2]).mul_(0.25)
+
+
+def blur(images: Tensor, sigma: Numbers) -> Tensor:
+    """Gaussian blur of the images [M, 3, h, h] whose sigma [M], in pixels, is not 0; the others stay."""
+    some = np.flatnonzero(sigma)
+    if not len(some):
+        return images
+    pixel = np.arange(images.shape[2])
+    squared = (pixel[:, None] - pixel) ** 2
+    weights = np.exp(-squared / (2 * sigma[some, None, None] ** 2))  # [S, h, h]
+    weights[weights < 1e-8] = 0  # denormal numbers make a CPU's product thirty times as slow
+    weights /= weights.sum(axis=2, keepdims=True)
+    kernel = torch.from_numpy(weights.astype(np.float32)).to(images.device).mT
+    index = torch.from_numpy(some).to(images.device)
+    blurred = images[index]
+    for _ in range(2):  # along the width, then, turned over, along the height
+        blurred = (blurred.flatten(1, 2) @ kernel).view_as(blurred).mT.contiguous()
+    return images.index_copy(0, index, blurred)
+
+
+def quarter_turn(images: Tensor, label: NDArray[np.int64]) -> Tensor:
+    """Rotate square images [M, 3, h, h] counter-clockwise by `label` [M] quarter turns."""
+    rotated = images.clone(memory_format=torch.preserve_format)
+    for quarter in (1, 2, 3):
+        index = torch.from_numpy(np.flatnonzero(label == quarter)).to(images.device)
+        rotated[index] = torch.rot90(images[index], quarter, (2, 3))
+    return rotated

@@ -70,6 +70,11 @@ class Monitor:
         """Names of its figures."""
         return ("rank_all", "uniformity_all", *(("knn",) if self.labels is not None else ()))
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """KNN accuracy of a guess: 1 / number of classes; empty without labels."""
+        return {} if self.labels is None else {"knn": 1 / len(np.unique(self.labels))}
+
     @torch.no_grad()
     def __call__(self, encoder: FrameEncoder) -> dict[str, float]:
         """Figures of the encoder as it is now: kNN accuracy where it can be told, rank and uniformity."""

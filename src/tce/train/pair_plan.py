@@ -18,8 +18,8 @@ class PairPlan:
     """Every batch of a run, in order: a sequence of (clips int64 [b], frames int64 [b, F]).
 
     An epoch takes each clip once, in an order of its own, and drops the last incomplete batch. Batch and
-    frames are pure functions of seed, epoch and clip. F is 2, anchor and positive, or 1 where the anchor's
-    frame is all that is needed.
+    frames are pure functions of seed, epoch and clip. F is 2, anchor and positive, or 1 with
+    `--positives same`.
 
     Args:
         lengths: frames of each clip, int64 [N].
@@ -49,8 +49,8 @@ class PairPlan:
         clips, batch = len(lengths), optim.batch_size
         if clips < 2:
             raise TceError(
-                "contrastive learning",
-                expected="two clips or more",
+                "training clips",
+                expected="at least two, as each clip is compared with others",
                 found=str(clips),
                 fix="add clips, or cut long videos into clips with `tce pack --clip-seconds 10`",
             )
@@ -96,8 +96,7 @@ class PairPlan:
             options.window_unit,
             self.fps[clips],
         )
-        alone = options.positives == "same" or options.own_row_positive == "only"
-        return pairs[:, :1] if alone else pairs
+        return pairs[:, :1] if options.positives == "same" else pairs
 
 
 class FillPlan:

@@ -27,6 +27,7 @@ from tce.options.pretrain import DataOptions, PretrainOptions, PretrainRunOption
 from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.result import Result
+from tce.train.earlier_runs import current_options
 from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import RunFolder, describe_run, settle_precision
@@ -87,7 +88,8 @@ def _pretrain(options: PretrainOptions, context: DistributedContext, folder: Run
     if folder is not None:
         data = {"fingerprint": store.fingerprint(), "clips": len(store)}
         record = describe_run("pretrain", dataclasses.asdict(options), data, precision)
-        state = folder.begin(record, task.columns, FREE)
+        record["chance"] = task.chance
+        state = folder.begin(record, task.columns, FREE, current_options)
     state = context.broadcast(state)
     with seeded(run.seed + context.rank):  # for networks that draw, such as those with dropout
         if state is None:
@@ -195,7 +197,7 @@ def make_encoder(options: PretrainOptions) -> FrameEncoder:
     Raises:
         OptionError: `--model`, `--embedding-size` or `--head` differ from the weights'.
     """
-    model, seed, rotation = options.model, options.run.seed, options.contrast.rotation > 0
+    model, seed, rotation = options.model, options.run.seed, options.tce.rotation > 0
     resize = options.data.resize.removesuffix("-nearest")
     if model.weights is None:
         size = model.embedding_size

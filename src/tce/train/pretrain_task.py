@@ -17,11 +17,12 @@ from tce.model.checkpoint import save_model
 from tce.model.encoder import FrameEncoder
 from tce.options.pretrain import PretrainOptions
 from tce.train.augment import Augmentation
-from tce.train.method import Method, Metrics, StepInfo
+from tce.train.method import METHODS, STATS, TCE, Metrics, StepInfo
 from tce.train.monitor import CollapseWatch, Monitor
 from tce.train.pair_plan import FILL_EPOCH, FillPlan, PairPlan
 from tce.train.run_folder import RunFolder
 from tce.train.trainer import TrainProgress
+from tce.train.views import ViewEncoder, Views, data_parallel, synchronised
 
 log = logging.getLogger("tce.train")
 
@@ -53,9 +54,15 @@ class Pretraining:
         self.loader = self._loader(self.plan)
         size, config = options.model.image_size, encoder.config
         self.augment = Augmentation(options.augment, size, config.mean, config.std)
-        self.method = Method(options, encoder, store.catalog.source_numbers, context)
-        self.views = 1 if self.method.anchors_only else 2
-        passes = self.views + (options.contrast.rotation > 0)
+        self.encoder = synchronised(encoder, context, options.model.freeze) if run.sync_bn else encoder
+        self.network = data_parallel(
+            ViewEncoder(self.encoder, options.contrast.views == "joint", run.precision), context
+        )
+        self.method = METHODS[options.contrast.method](
+            options, self.network, self.encoder, store.catalog.source_numbers, context
+        )
+        self._updates: list[tuple[Tensor, Tensor]] = []  # what the method takes once the weights have changed
+        passes = 2 + (options.tce.rotation > 0)
         self.images_per_step = passes * optim.batch_size * optim.accumulate
         self.monitor: Monitor | None = None
         if run.monitor_epochs != 0:
@@ -66,11 +73,6 @@ class Pretraining:
         self.watch = CollapseWatch()
         self.failed: dict[str, str] = {}
 
-    @property
-    def encoder(self) -> FrameEncoder:
-        """The network that is trained."""
-        return self.method.encoder
-
     def _loader(self, plan: Plan) -> Loader:
         size, options = self.options.frame_size, self.options
         return Loader(
@@ -80,7 +82,18 @@ class Pretraining:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the figures it logs."""
-        return (*self.method.columns, "lr", *(self.monitor.columns if self.monitor is not None else ()))
+        monitored = self.monitor.columns if self.monitor is not None else ()
+        return ("loss", *self.method.columns, *STATS, "lr", *monitored)
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """What logged metrics are worth by chance: the loss where all clips look alike, kNN of a guess."""
+        loss = {"contrast": self.method.chance}
+        if not self.options.tce.rotation:
+            loss["loss"] = self.method.chance
+        else:
+            loss["rotation_accuracy"] = 0.25
+        return loss | (self.monitor.chance if self.monitor is not None else {})
 
     @property
     def seconds_waiting(self) -> float:
@@ -93,46 +106,46 @@ class Pretraining:
 
     def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
         """The batches of the run from number `start` on, with their numbers."""
-        self.method.train()
+        self.encoder.train()
         yield from enumerate(self.loader.iterate(start), start)
 
     def step(self, batch: tuple[int, Batch], progress: TrainProgress) -> Metrics:
         """Augment a batch and take the method's step on it; see `Method.step`."""
         number, loaded = batch
         epoch, seed = number // self.plan.per_epoch, self.options.run.seed
-        frames, ok = self._receive(loaded)  # [b, F, H, W, 3]
-        if frames.shape[1] < self.views:
-            frames = frames.expand(-1, self.views, -1, -1, -1)  # anchor and positive are the same frame
-        turned = None
-        if self.options.contrast.rotation:
-            views, images, turns = self.augment.with_rotated(frames, loaded.clips, epoch, seed)
-            turned = (images, turns)
+        frames, valid = self._receive(loaded)  # [b, F, H, W, 3]
+        frames = frames.expand(-1, 2, -1, -1, -1)  # --positives same: anchor and positive are one frame
+        if self.options.tce.rotation:
+            images, rotated, label = self.augment.with_rotated(frames, loaded.clips, epoch, seed)
+            views = Views(images, rotated, label, valid)
         else:
-            views = self.augment(frames, loaded.clips, epoch, seed)  # [b, V, 3, h, w]
+            views = Views(self.augment(frames, loaded.clips, epoch, seed), valid=valid)
         ids = torch.from_numpy(loaded.clips).to(self.context.device)  # [b]
-        return self.method.step(
-            views, turned, ids, ok, StepInfo(number, progress.fraction, progress.should_log)
-        )
+        info = StepInfo(number, progress.fraction, progress.should_log)
+        loss, metrics, *update = self.method.step(views, ids, info)
+        self._updates.append((update[0], update[1]))
+        return {"loss": loss, **metrics}
 
     def after_step(self) -> None:
-        """See `Method.after_step`."""
-        self.method.after_step()
+        """Hand the method what its steps gave, see `Method.after_step`; average batch statistics."""
+        for ids, vectors in self._updates:
+            self.method.after_step(ids, vectors)
+        self._updates.clear()
+        self.context.average(self.encoder.buffers())
 
     def fill_bank(self) -> None:
         """Replace the bank's random rows by one pass over the clips, and set NCE's constant by them."""
-        contrast = self.options.contrast
-        if self.method.bank is None:
+        if not isinstance(self.method, TCE) or not self.options.tce.fills_bank:
             return
-        if contrast.fill_bank:
-            if self.context.is_main:
-                log.info("filling the memory bank by one pass over %d clips", len(self.store))
-            self.method.train()  # batch statistics: an untrained network has no others
-            for loaded in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
-                frames, ok = self._receive(loaded)
-                views = self.augment(frames, loaded.clips, FILL_EPOCH, self.options.run.seed)
-                self.method.fill(views, torch.from_numpy(loaded.clips).to(self.context.device), ok)
-        if contrast.constant_z == "estimated":
-            self.method.estimate_z()
+        if self.context.is_main:
+            log.info("filling the memory bank by one pass over %d clips", len(self.store))
+        self.encoder.train()  # batch statistics: an untrained network has no others
+        for loaded in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
+            frames, valid = self._receive(loaded)
+            images = self.augment(frames, loaded.clips, FILL_EPOCH, self.options.run.seed)
+            ids = torch.from_numpy(loaded.clips).to(self.context.device)
+            self.method.fill(Views(images, valid=valid), ids)
+        self.method.estimate_z()
 
     def failed_anywhere(self) -> dict[str, str]:
         """Clips that could not be read in any of the processes, with the reasons."""
@@ -154,7 +167,7 @@ class Pretraining:
     def state_dict(self) -> dict[str, Any]:
         """The method's state, and what the watch and the list of failures have seen."""
         return {
-            **self.method.whole_state(),
+            **{name: module.state_dict() for name, module in self._modules()},
             "watch": self.watch.state_dict(),
             "failed": self.failed_anywhere(),
         }
@@ -166,17 +179,22 @@ class Pretraining:
             TceError: the state is another network's or another bank's.
         """
         try:
-            self.method.load_whole_state(state)
+            for name, module in self._modules():
+                module.load_state_dict(state[name])
         except (KeyError, RuntimeError) as error:
             network = self.encoder.config.architecture
             raise TceError(
                 "the checkpoint to resume from",
                 expected=f"the state of a {network} and {len(self.store)} clips, trained by these options",
                 found=str(error).strip().splitlines()[-1].strip(),
-                fix="put the run's own checkpoint back, or begin anew with --force",
+                fix="put the run's own checkpoint back, or start again with --force",
             ) from error
         self.watch.load_state_dict(state["watch"])
         self.failed = dict(state["failed"])
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        """What a checkpoint keeps, by name; the same with any number of processes."""
+        return [("encoder", self.encoder), *self.method.state().items()]
 
     def save_model(self, folder: RunFolder) -> None:
         """Write model.safetensors."""
@@ -189,9 +207,7 @@ class Pretraining:
             if clip not in self.failed:
                 log.warning("left out: %s", error)
                 self.failed[clip] = error.removeprefix(f"{clip}, ")
-        if (
-            not batch.ok.any() and self.context.world_size == 1
-        ):  # of several processes, the others may have good ones
+        if not batch.ok.any() and self.context.world_size == 1:
             raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
         frames = torch.as_tensor(batch.frames).to(self.context.device, non_blocking=True)
         return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.context.device)

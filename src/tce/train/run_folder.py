@@ -18,7 +18,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -146,7 +146,11 @@ class RunFolder:
         return any((self.path / name).exists() for name in (*FILES, *FOLDERS))
 
     def begin(
-        self, record: Mapping[str, Any], columns: Sequence[str], free: Sequence[str] = ()
+        self,
+        record: Mapping[str, Any],
+        columns: Sequence[str],
+        free: Sequence[str] = (),
+        current: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda stored, _: stored,
     ) -> dict[str, Any] | None:
         """Write options.json and open the logs of a new or a resumed run.
 
@@ -154,6 +158,7 @@ class RunFolder:
             record: what `describe_run` returned.
             columns: names of the logged metrics.
             free: options that may differ when the run is resumed.
+            current: translates an earlier version's options.json of the folder at a path.
 
         Returns:
             The training state to resume from, or None at the start of a run.
@@ -164,7 +169,7 @@ class RunFolder:
         """
         state = None
         if self.resume and (self.path / "options.json").exists():
-            require_same(self._read_options(), record, free)
+            require_same(current(self._read_options(), str(self.path)), record, free)
             state = self.load() if self.latest.exists() else None
             if state is None:
                 self._require_no_checkpoint()

@@ -15,8 +15,7 @@ from tce.model.preprocess import normalise
 from tce.options.finetune import FinetuneAugmentOptions
 from tce.options.pretrain import AugmentOptions
 from tce.rng import permutation, uniform
-from tce.train.augment import Augmentation, Draws
-from tce.train.geometry import crop_boxes
+from tce.train.augment import Augmentation, Draws, crop_boxes
 
 Ints = npt.NDArray[np.int64]
 
@@ -166,7 +165,7 @@ class StackAugmentation:
     ):
         self.options, self.mean, self.std = options, mean, std
         planar = torch.contiguous_format  # the layout that differences are computed in
-        self._augment = Augmentation(AugmentOptions(jitter="linear"), size, mean, std, memory_format=planar)
+        self._augment = Augmentation(AugmentOptions(), size, mean, std, memory_format=planar)
 
     def __call__(self, frames: Tensor, samples: Ints, epoch: int, seed: int) -> Tensor:
         """Normalised frames float32 [B F, 3, h, w], sample by sample.
@@ -189,7 +188,6 @@ class StackAugmentation:
             flip=uniform(seed, epoch, samples, FLIP, 1)[:, 0] < options.flip,
             channel=np.full(count, -1),
             factors=(2 * color - 1) * strength + np.array([1, 1, 1, 0]),
-            order=np.tile(np.arange(4), (count, 1)),
             sigma=np.zeros(count),
         )
         each_frame = np.repeat(np.arange(count), frames.shape[1])

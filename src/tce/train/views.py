@@ -1,65 +1,107 @@
-"""The network's passes over the views of a batch, and the slow copy that follows it."""
+"""The views of a batch, and the network's passes over them, in one process or several."""
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from tce.device import autocast
+from tce.distributed import DistributedContext
+from tce.errors import OptionError
+from tce.model.backbone import Wrapped
 from tce.model.encoder import FrameEncoder
 
 
-class Views(nn.Module):
-    """The network's passes over a batch's views: joint or one a view, whole or in chunks.
+class Views(NamedTuple):
+    """Augmented frames of this process's part of a batch, b of B clips, normalised."""
+
+    images: Tensor
+    """Anchors and positives, [b, 2, 3, h, w]."""
+    rotated: Tensor | None = None
+    """A third view, rotated by quarter turns, [b, 3, h, w]."""
+    rotation_label: Tensor | None = None
+    """By how many quarter turns, int64 [b]."""
+    valid: Tensor | None = None
+    """Which clips could be read, bool [b]; None: all."""
+
+
+class ViewEncoder(nn.Module):
+    """The network's passes over a batch's views.
 
     Args:
         encoder: the network.
         joint: all views in one pass, which share batch statistics, or one pass each (paper).
-        chunks: parts of the batch that pass one after the other, each with its own batch statistics.
+        precision: of the passes, see `autocast`.
     """
 
-    def __init__(self, encoder: FrameEncoder, joint: bool, chunks: int):
+    def __init__(self, encoder: FrameEncoder, joint: bool, precision: str = "float32"):
         super().__init__()
-        self.encoder, self.joint, self.chunks = encoder, joint, chunks
+        self.encoder, self.joint, self.precision = encoder, joint, precision
 
-    def forward(self, views: Tensor, turned: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Unit embeddings [B, V, D] of views [B, V, 3, h, w], and rotation scores [B, 4] of `turned`."""
-        done = [
-            self._chunk(*part)
-            for part in zip(
-                views.chunk(self.chunks),
-                turned.chunk(self.chunks) if turned is not None else [None] * self.chunks,
-                strict=True,
-            )
-        ]
-        vectors = torch.cat([vectors for vectors, _ in done])
-        return vectors, None if turned is None else torch.cat([scores for _, scores in done])
+    def forward(self, images: Tensor, rotated: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Unit embeddings [b, V, D] of images [b, V, 3, h, w], and rotation scores [b, 4] of `rotated`."""
+        with autocast(self.encoder.device, self.precision):
+            return self._joint(images, rotated) if self.joint else self._separate(images, rotated)
 
-    def _chunk(self, views: Tensor, turned: Tensor | None) -> tuple[Tensor, Any]:
-        count = views.shape[1]
-        if self.joint:
-            images = views.flatten(0, 1)  # [b V, 3, h, w]
-            if turned is not None:
-                images = torch.cat([images, turned])
-            features = self.encoder.features(images)  # [b V (+ b), F]
-            last = features[len(views) * count :]
-            vectors = self.encoder.project(features[: len(views) * count])
-            vectors = vectors.unflatten(0, (len(views), count))  # [b, V, D]
-        else:
-            passes = [self.encoder.project(self.encoder.features(view)) for view in views.unbind(1)]
-            vectors = torch.stack(passes, dim=1)  # [b, V, D]
-            last = vectors if turned is None else self.encoder.features(turned)
-        return vectors, None if turned is None else self.encoder.rotation_logits(last)
+    def _joint(self, images: Tensor, rotated: Tensor | None) -> tuple[Tensor, Any]:
+        upright = images.flatten(0, 1)  # [b V, 3, h, w]
+        features = self.encoder.features(upright if rotated is None else torch.cat([upright, rotated]))
+        vectors = self.encoder.project(features[: len(upright)]).unflatten(0, images.shape[:2])
+        return vectors, None if rotated is None else self.encoder.rotation_logits(features[len(upright) :])
+
+    def _separate(self, images: Tensor, rotated: Tensor | None) -> tuple[Tensor, Any]:
+        passes = [self.encoder.project(self.encoder.features(view)) for view in images.unbind(1)]
+        vectors = torch.stack(passes, dim=1)  # [b, V, D]
+        return vectors, None if rotated is None else self.encoder.rotation(rotated)
+
+
+def data_parallel(network: ViewEncoder, context: DistributedContext) -> nn.Module:
+    """The network with gradients averaged over the processes; itself where there is one process."""
+    if context.world_size == 1:
+        return network
+    devices = [context.device] if context.device.type == "cuda" else None
+    with warnings.catch_warnings(category=FutureWarning, action="ignore"):
+        # Its successor came with torch 2.13 only; batch statistics are averaged after each step.
+        return DistributedDataParallel(
+            network,
+            devices,
+            broadcast_buffers=False,
+            find_unused_parameters=isinstance(network.encoder.backbone, Wrapped),  # others' may have some
+        )
+
+
+def synchronised(
+    encoder: FrameEncoder, context: DistributedContext, freeze: str | None = None
+) -> FrameEncoder:
+    """The encoder with batch statistics over all processes.
+
+    Args:
+        encoder: the network.
+        context: the processes at work.
+        freeze: the layer up to which it stays frozen, for the conversion makes new modules.
+
+    Raises:
+        OptionError: there are no GPUs, or there is one process.
+    """
+    if context.device.type != "cuda" or context.world_size == 1:
+        found = f"{context.world_size} on {context.device.type}"
+        raise OptionError("--sync-bn", expected="several processes on GPUs", found=found, fix="leave it out")
+    encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+    encoder.freeze(freeze)
+    return encoder
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, keep: float) -> None:
-    """Move a slow copy towards its original: slow = keep slow + (1 - keep) fast, buffers aside.
+def ema_update(average: nn.Module, current: nn.Module, momentum: float) -> None:
+    """Move an averaged copy towards its original: average = m average + (1 - m) current, buffers aside.
 
     Args:
-        slow: the copy (momentum encoder; He et al. 2020).
-        fast: the original, of the same shape.
-        keep: share kept of the old value.
+        average: the copy (momentum encoder; He et al. 2020).
+        current: the original, of the same shape.
+        momentum: m, the share kept of the old value.
     """
-    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1.0 - keep)
+    torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1.0 - momentum)
