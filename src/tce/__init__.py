@@ -1,6 +1,7 @@
 """Temporally Coherent Embeddings: frame embeddings from unlabelled video, and what people do with them.
 
-The names below are imported on first use, so that `import tce` costs nothing.
+Every command is a function with flat keywords, such as `tce.pretrain("videos/", out="runs/mine")`. The names
+below are imported on first use, so that `import tce` costs nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +21,28 @@ _HOMES = {
     "classifier_from_encoder": "tce.model.classifier",
     "load_encoder": "tce.model.checkpoint",
     "load_classifier": "tce.model.checkpoint",
-    "embed": "tce.embed",
+    "embed": "tce.embedding.embed",
     "fit_pca": "tce.visualize.reduce",
     "fit_tsne": "tce.visualize.reduce",
-    "pretrain": "tce.train.pretrain",
     "PretrainOptions": "tce.options.pretrain",
-    "finetune": "tce.train.finetune",
     "FinetuneOptions": "tce.options.finetune",
+    "EvaluateOptions": "tce.options.evaluate",
+    "PackOptions": "tce.options.pack",
+}
+# Commands as functions with flat keywords; `embed` above takes a video and an encoder instead.
+_COMMANDS = {
+    "check",
+    "classify",
+    "compare",
+    "convert",
+    "demo",
+    "evaluate",
+    "export",
+    "finetune",
+    "info",
+    "pack",
+    "pretrain",
+    "tsne",
 }
 _SUBPACKAGES = {
     "contrast",
@@ -39,13 +55,17 @@ _SUBPACKAGES = {
     "video",
     "visualize",
 }
-__all__ = ["__version__", *sorted(_HOMES), *sorted(_SUBPACKAGES)]
+__all__ = ["__version__", *sorted({*_HOMES, *_COMMANDS}), *sorted(_SUBPACKAGES)]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        # Store it: `tce.embed` is the function, though a module of the same name exists.
         value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
+    if name in _COMMANDS:
+        from tce.api import command_function
+
+        value = globals()[name] = command_function(name)
         return value
     if name in _SUBPACKAGES:
         return importlib.import_module(f"tce.{name}")

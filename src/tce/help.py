@@ -31,6 +31,7 @@ class Flag:
     default: str  # empty where there is none to show
     required: bool
     group: str
+    value: Any = None  # the default itself
 
 
 def flags_of(options: type, default: Any = dataclasses.MISSING, group: str = "") -> Iterator[Flag]:
@@ -61,7 +62,7 @@ def _flag(field: str, hint: Any, value: Any, text: str, group: str) -> Flag:
         flag = metavar
     required = value in (dataclasses.MISSING, "")
     if kind is bool:
-        return Flag(field, "--no-" + flag[2:] if value is True else flag, "", text, "", False, group)
+        return Flag(field, "--no-" + flag[2:] if value is True else flag, "", text, "", False, group, value)
     values = next((mark.metavar for mark in marks if getattr(mark, "nargs", None)), _values(field, kind))
     return Flag(
         field, flag, "" if positional else values, text, "" if required else _shown(value), required, group
