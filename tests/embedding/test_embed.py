@@ -1,6 +1,5 @@
-import importlib
+import os
 import threading
-import time
 
 import av
 import numpy as np
@@ -11,15 +10,19 @@ from PIL import Image
 import tce
 import tce.embedding.gather
 from tce.cli import main
-from tce.embedding.embed import ahead, embed, embed_inputs, embed_videos
+from tce.embedding.embed import embed, embed_inputs, embed_videos
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
 from tce.options.embed import EmbedOptions
 from tce.options.network import NetworkOptions
+from tce.video import isolated
 from tce.video.base import VideoError
 from tce.video.open_video import open_video
+from tce.video.pool import DecodePool
 from tce.video.synthetic import draw_clip, write_video
+from tests.helpers import untrusted
+from tests.helpers.hard_footage import gif
 
 SIZE = 32
 TINY = NetworkOptions(model="resnet18", image_size=SIZE, device="cpu")
@@ -82,22 +85,10 @@ def test_short_videos_share_batches_and_keep_their_order(clips, encoder):
         np.testing.assert_allclose(outcome.time, np.arange(len(outcome.embeddings)) / 10, atol=1e-6)
 
 
-def test_large_frames_are_decoded_in_small_chunks(clips, encoder, monkeypatch):
-    module = importlib.import_module("tce.embedding.embed")
-    monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 64 * 64 * 3)  # three frames
-    sizes = []
-    decode = module._decode
-
-    def watched(*arguments):
-        for part in decode(*arguments):
-            sizes.append(len(part.frames) if part.frames is not None else 0)
-            yield part
-
-    monkeypatch.setattr(module, "_decode", watched)
-    np.testing.assert_allclose(
-        embed(clips[1], encoder, device="cpu"), one_by_one(clips[1], encoder), atol=2e-5
-    )
-    assert max(sizes) == 3
+def test_large_frames_are_decoded_in_small_chunks(clips, monkeypatch):
+    monkeypatch.setattr(isolated, "CHUNK_BYTES", 3 * 64 * 64 * 3)  # three frames
+    *chunks, times = isolated.stream_chunks(isolated.StreamJob(str(clips[1])))
+    assert [len(chunk.frames) for chunk in chunks] == [3] * 13 + [1] and len(times) == 40
 
 
 def test_modes_and_thread_counts_are_left_as_they_were(clips, encoder):
@@ -143,6 +134,48 @@ def test_a_bad_video_among_several_is_skipped_counted_and_named(clips, tmp_path,
     assert "notes.mp4" in caplog.text
     with np.load(tmp_path / "e.npz") as stored:
         assert sorted(set(stored["video"].tolist())) == sorted(map(str, (clips[0], clips[2])))
+
+
+def test_hostile_inputs_cost_themselves_only(clips, tmp_path, caplog):
+    """A link to nothing, a named pipe, a device, a playlist and a bomb beside good videos."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for clip in clips:
+        (folder / clip.name).symlink_to(clip)
+    bad = [folder / name for name in ("link.mp4", "pipe.mp4", "zero.mp4", "list.mp4", "bomb.gif")]
+    bad[0].symlink_to(folder / "nothing.mp4")
+    os.mkfifo(bad[1])
+    bad[2].symlink_to("/dev/zero")
+    bad[3].write_text(f"ffconcat version 1.0\nfile '{clips[0]}'\n")
+    gif(bad[4], 60_000, 60_000)
+    reasons = ("does not exist", "a named pipe", "a device", "concat script", "60000 x 60000")
+    outputs = []
+    for inputs in ((folder,), (*bad, *clips)):
+        caplog.clear()
+        result = embed_inputs(EmbedOptions(tuple(map(str, inputs)), str(tmp_path / "e.npz"), TINY))
+        assert result.figures["videos"] == 3 and result.figures["frames"] == 48
+        named = caplog.text + str(result.figures["skipped"])
+        for path in bad:
+            assert path.name in named
+        with np.load(tmp_path / "e.npz") as stored:
+            outputs.append(stored["embeddings"][np.argsort(stored["video"], kind="stable")])
+    assert all(reason in caplog.text for reason in reasons)
+    for path, reason in zip(bad, reasons):
+        with pytest.raises(TceError, match=reason):
+            embed_inputs(EmbedOptions((str(path),), str(tmp_path / "e.npz"), TINY))
+
+
+def test_a_decoder_that_hangs_or_crashes_costs_its_video_only(clips, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(tce.embedding.embed, "stream_chunks", untrusted.stream_or_act)
+    monkeypatch.setattr(tce.embedding.gather, "decoding_pool", lambda videos: DecodePool(1, 2.0, 3 << 29))
+    bad = [tmp_path / f"{deed}.mp4" for deed in ("hang", "segfault", "memory")]
+    for path in bad:
+        path.symlink_to(clips[0])
+    options = EmbedOptions(tuple(map(str, (*bad, *clips))), str(tmp_path / "e.npz"), TINY)
+    result = embed_inputs(options)
+    assert list(result.figures["skipped"]) == list(map(str, bad)) and result.figures["frames"] == 48
+    for reason in ("progress within 2 s", "SIGSEGV", "out of memory"):
+        assert reason in caplog.text
 
 
 def test_nothing_good_is_an_error_and_leaves_the_old_file(clips, tmp_path):
@@ -201,32 +234,6 @@ def test_networks_come_from_checkpoints_or_seeds(tmp_path, encoder, caplog):
     assert torch.equal(first.head.weight, again.head.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
     assert first.embedding_size == 8
-
-
-def test_ahead_hands_over_items_errors_and_stops():
-    def numbers():
-        yield from range(5)
-        raise ValueError("at the end")
-
-    seen = []
-    with pytest.raises(ValueError, match="at the end"):
-        for number in ahead(numbers(), 2):
-            seen.append(number)
-    assert seen == [0, 1, 2, 3, 4]
-
-    made = []
-
-    def endless():
-        while True:
-            made.append(1)
-            yield len(made)
-
-    items = ahead(endless(), 2)
-    assert next(items) == 1
-    time.sleep(0.3)
-    assert len(made) <= 4  # one taken, two ready, one in hand
-    items.close()
-    assert not any(thread.name == "tce-decode" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(

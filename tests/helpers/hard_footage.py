@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,6 +137,15 @@ def png(image: np.ndarray) -> bytes:
     data = io.BytesIO()
     Image.fromarray(image).save(data, "PNG")
     return data.getvalue()
+
+
+def gif(path: Path, width: int, height: int, frames: int = 3) -> Path:
+    """A GIF whose header declares a canvas of that size; each frame draws one pixel of it."""
+    data = b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    frame = b"\x21\xf9\x04\0\x04\0\0\0" + b"\x2c" + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0"
+    data += (frame + b"\x02\x02\x44\x01\0") * frames + b"\x3b"
+    path.write_bytes(data)
+    return path
 
 
 # Files that want more than an encoder's options

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from tce.errors import TceError
 from tce.video import base
 from tce.video.base import VideoError, VideoMissing, VideoTruncated, VideoUnreadable, max_pixels
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import encode, numbers, streamed
+from tests.helpers.hard_footage import encode, gif, numbers, streamed
 
 
 def test_errors_survive_pickling() -> None:
@@ -62,15 +61,6 @@ def test_a_file_replaced_by_a_pipe_is_not_opened(tmp_path: Path) -> None:
     for video, question in zip(videos, (len, lambda video: video.size, streamed)):
         with pytest.raises(VideoUnreadable, match="found a named pipe"):
             question(video)
-
-
-def gif(path: Path, width: int, height: int, frames: int = 3) -> Path:
-    """A GIF whose header declares a canvas of that size; each frame draws one pixel of it."""
-    data = b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
-    frame = b"\x21\xf9\x04\0\x04\0\0\0" + b"\x2c" + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0"
-    data += (frame + b"\x02\x02\x44\x01\0") * frames + b"\x3b"
-    path.write_bytes(data)
-    return path
 
 
 def test_frames_of_too_many_pixels_are_refused_before_memory_is_taken(tmp_path: Path) -> None:

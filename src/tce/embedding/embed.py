@@ -1,14 +1,12 @@
-"""Bulk embeddings: videos are decoded in one thread while the network works in another."""
+"""Bulk embeddings: child processes decode the videos while the network works in this one."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,9 @@ from tce.options.embed import EmbedOptions
 from tce.progress import Progress
 from tce.result import Result
 from tce.video.base import Video
+from tce.video.isolated import FrameChunk, StreamJob, stream_chunks
 from tce.video.open_video import open_video
+from tce.video.pool import DecodePool
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from tce.model.encoder import FrameEncoder
     from tce.model.engine import FeatureEngine
 
-CHUNK_BYTES = 32 << 20  # of decoded frames; three such chunks are alive at a time
-CHUNKS_AHEAD = 2
+MAX_WORKERS = 4  # decoding processes; each holds up to six chunks of `isolated.CHUNK_BYTES`
+MAX_THREADS = 8  # of one decoding process
 LAYERS = ("features", "embedding")
 
 Frames = NDArray[np.uint8]  # [n, H, W, 3] RGB
-Item = TypeVar("Item")
 
 
 @dataclass
@@ -82,15 +81,12 @@ def embed(
         VideoError: the footage is missing, unreadable or truncated.
         TceError: frames of another shape or type, or an option out of range.
     """
-    video: Any
     if isinstance(source, str | os.PathLike):
-        video = open_video(source)
-    elif isinstance(source, Video):
-        video = source
-    else:
-        video = _Array(np.asarray(source))
+        source = open_video(source)
+    elif not isinstance(source, Video):
+        source = _require_frames(np.asarray(source))
     ((_, outcome),) = embed_videos(
-        [video], encoder, batch_size, image_size, device, precision, every, engine=engine, layer=layer
+        [source], encoder, batch_size, image_size, device, precision, every, engine=engine, layer=layer
     )
     if isinstance(outcome, Exception):
         raise outcome
@@ -98,7 +94,7 @@ def embed(
 
 
 def embed_videos(
-    videos: Sequence[Video],
+    videos: Sequence[str | Video | Frames],
     encoder: FrameEncoder,
     batch_size: int = 64,
     image_size: int | None = None,
@@ -109,11 +105,12 @@ def embed_videos(
     engine: str = "torch",
     layer: str = "embedding",
     frames: int | None = None,
+    pool: DecodePool | None = None,
 ) -> Iterator[tuple[int, Embedded | Exception]]:
     """Embed videos one after the other; a batch may hold frames of several, so short ones cost no more.
 
     Args:
-        videos: what to embed.
+        videos: paths, opened videos, or frames uint8 [N, H, W, 3] in memory.
         encoder: see `tce.load_encoder`; it is moved to `device`.
         batch_size: frames a forward pass.
         image_size: side of the network's input in pixels; None: the encoder's own.
@@ -124,9 +121,10 @@ def embed_videos(
         engine: as for `embed`.
         layer: as for `embed`.
         frames: how many frames will come, where known: with "auto", a few hundred are not worth a choice.
+        pool: processes that decode; None: new ones for this call, as many as the processor serves.
 
     Yields:
-        position in `videos` and its embeddings, or why there are none (VideoError, OSError); in order.
+        position in `videos` and its embeddings, or the error of that video; in order.
     """
     import torch
 
@@ -136,6 +134,8 @@ def embed_videos(
     for name, value in (("batch_size", batch_size), ("every", every)):
         if value < 1:
             raise OptionError(name, "1 or more", str(value))
+    own = pool is None
+    pool = pool or decoding_pool(len(videos))
     place = pick_device(device)
     precision = choose_precision(precision, place)
     training = encoder.training
@@ -143,7 +143,7 @@ def embed_videos(
     forward = _forward(encoder, pick_engine(encoder, engine, image_size, precision, frames), layer)
     waiting = _Waiting()
     try:
-        for part in ahead(_decode(videos, every, batch_size), CHUNKS_AHEAD):
+        for part in _decode(videos, every, batch_size, pool):
             if part.frames is not None:
                 with torch.inference_mode():
                     waiting.add(part, encoder.preprocess(part.frames, image_size))
@@ -160,6 +160,13 @@ def embed_videos(
         yield from waiting.finished()
     finally:
         encoder.train(training)
+        if own:
+            pool.close()
+
+
+def decoding_pool(videos: int) -> DecodePool:
+    """Processes that decode this number of videos, while this process computes."""
+    return DecodePool(max(1, min(videos, (os.cpu_count() or 1) // 2, MAX_WORKERS)))
 
 
 def _forward(encoder: FrameEncoder, engine: FeatureEngine, layer: str) -> Callable[[Tensor], Tensor]:
@@ -237,87 +244,50 @@ class _Waiting:
         self.ended = []
 
 
-def _decode(videos: Sequence[Any], every: int, batch_size: int) -> Iterator[_Part]:
-    """All frames of all videos in chunks of bounded size, and each video's end. Runs in its own thread."""
-    for number, video in enumerate(videos):
-        try:
-            with video:
-                height, width = video.size
-                chunk = int(np.clip(CHUNK_BYTES // (height * width * 3), 1, batch_size))
-                seen = []
-                for index, frames in video.stream(batch=chunk, step=every):
-                    seen.append(index)
-                    yield _Part(number, index, frames)
-                end = _Part(number, time=video.times(np.concatenate(seen)))
-        except (TceError, OSError) as error:
-            end = _Part(number, error=error)
-        yield end
-
-
-class _Array:
-    """Frames in memory behind the part of `Video` that is used here."""
-
-    def __init__(self, frames: Frames):
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or frames.size == 0:
-            raise TceError(
-                "frames", "uint8 [N, H, W, 3], RGB, N at least 1", f"{frames.dtype} {list(frames.shape)}"
-            )
-        self.pixels, self.size = frames, frames.shape[1:3]
-
-    def stream(self, batch: int, step: int) -> Iterator[tuple[NDArray[np.int64], Frames]]:
-        index = np.arange(0, len(self.pixels), step)
-        for start in range(0, len(index), batch):
-            rows = index[start : start + batch]
-            yield rows, self.pixels[rows]
-
-    def times(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        return indices.astype(np.float64)
-
-    def __enter__(self) -> _Array:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Make `items` in a thread, at most `depth` of them ahead of whoever iterates.
-
-    An error of the thread is raised at its place; when the iteration ends early, so does the thread.
-    """
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: Item | None, error: BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put((item, error), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put(item, None):
-                    return
-            put(None, None)
-        except BaseException as error:  # handed over, not hidden
-            put(None, error)
-
-    thread = threading.Thread(target=work, name="tce-decode", daemon=True)
-    thread.start()
+def _decode(
+    videos: Sequence[str | Video | Frames], every: int, batch_size: int, pool: DecodePool
+) -> Iterator[_Part]:
+    """All frames of all videos in chunks of bounded size, and each video's end."""
+    threads = max(1, min(MAX_THREADS, (os.cpu_count() or 1) // pool.workers))
+    jobs = (
+        StreamJob(video, batch_size, step=every, threads=threads)
+        for video in videos
+        if not isinstance(video, np.ndarray)
+    )
+    streams = pool.stream(stream_chunks, jobs)
     try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
+        for number, video in enumerate(videos):
+            if isinstance(video, np.ndarray):
+                index = np.arange(0, len(video), every)
+                for start in range(0, len(index), batch_size):
+                    rows = index[start : start + batch_size]
+                    yield _Part(number, rows, video[rows])
+                yield _Part(number, time=index.astype(np.float64))
+                continue
+            _, parts = next(streams)
+            try:
+                for part in parts:
+                    if isinstance(part, FrameChunk):
+                        yield _Part(number, part.indices, part.frames)
+                    else:
+                        yield _Part(number, time=part)
+            except TceError as error:
+                yield _Part(number, error=error)
     finally:
-        stop.set()
-        thread.join()
+        streams.close()
+
+
+def _require_frames(frames: NDArray[np.generic]) -> Frames:
+    """The frames, if they are some images.
+
+    Raises:
+        TceError: another shape or type.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or frames.size == 0:
+        raise TceError(
+            "frames", "uint8 [N, H, W, 3], RGB, N at least 1", f"{frames.dtype} {list(frames.shape)}"
+        )
+    return frames.astype(np.uint8, copy=False)
 
 
 def embed_inputs(options: EmbedOptions) -> Result:

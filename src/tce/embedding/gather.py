@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tce.embedding.embed import Embedded, embed_videos
+from tce.embedding.embed import Embedded, decoding_pool, embed_videos
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
 from tce.options.network import RANDOM_MODEL, NetworkOptions
 from tce.progress import Progress
-from tce.video.base import Video
+from tce.video.isolated import StreamJob, estimated_length
 from tce.video.open_video import open_video
+from tce.video.pool import DecodePool
 
 if TYPE_CHECKING:
     from tce.model.encoder import FrameEncoder
@@ -44,7 +45,8 @@ def find_videos(inputs: Sequence[str]) -> list[str]:
             for reason in footage.skipped:
                 log.warning("left out: %s", reason)
         else:
-            open_video(given)  # tells a missing one before any work
+            if not os.path.lexists(given):  # a wrong name is reported before any work
+                open_video(given)
             found.append(given)
     return list(dict.fromkeys(found))
 
@@ -121,30 +123,31 @@ def gather(
     owners: list[str] = []
     skipped: dict[str, str] = {}
     error: Exception | None = None
-    videos = [open_video(name) for name in names]
-    total = -(-_length(videos[0]) // every) if len(videos) == 1 else None
     try:
-        with Progress(total, "embedding", "frame") as progress:
-            outcomes = embed_videos(
-                videos,
-                encoder,
-                network.batch_size,
-                network.image_size,
-                network.device,
-                network.precision,
-                every,
-                progress,
-                network.engine,
-                network.layer or "embedding",
-                total,
-            )
-            for number, outcome in outcomes:
-                if isinstance(outcome, Exception):
-                    error = outcome
-                    skipped[names[number]] = str(outcome)
-                else:
-                    found.append(outcome)
-                    owners.append(names[number])
+        with decoding_pool(len(names)) as pool:
+            total = -(-_length(names[0], pool) // every) if len(names) == 1 else None
+            with Progress(total, "embedding", "frame") as progress:
+                outcomes = embed_videos(
+                    names,
+                    encoder,
+                    network.batch_size,
+                    network.image_size,
+                    network.device,
+                    network.precision,
+                    every,
+                    progress,
+                    network.engine,
+                    network.layer or "embedding",
+                    total,
+                    pool,
+                )
+                for number, outcome in outcomes:
+                    if isinstance(outcome, Exception):
+                        error = outcome
+                        skipped[names[number]] = str(outcome)
+                    else:
+                        found.append(outcome)
+                        owners.append(names[number])
     except KeyboardInterrupt:
         if found and partial is not None:
             save_embeddings(partial, _joined(found, owners))
@@ -161,12 +164,10 @@ def gather(
     return Gathered(_joined(found, owners), owners, skipped)
 
 
-def _length(video: Video) -> int:
-    """Number of frames for the progress bar; 0 where that fails, since decoding will say why."""
-    try:
-        return len(video)
-    except (TceError, OSError):
-        return 0
+def _length(name: str, pool: DecodePool) -> int:
+    """Number of frames for the progress bar; 0 where that fails, since decoding reports the reason."""
+    ((_, outcome),) = pool.map(estimated_length, [StreamJob(name)])
+    return outcome if isinstance(outcome, int) else 0
 
 
 def _joined(found: Sequence[Embedded], owners: Sequence[str]) -> Embeddings:

@@ -101,6 +101,10 @@ class Video(ABC):
     def rotation(self) -> int:
         """Degrees counter-clockwise by which stored frames are rotated: 0, 90, 180 or 270."""
 
+    def estimated_length(self) -> int:
+        """Number of frames that the file declares, found quickly: for progress bars."""
+        return len(self)
+
     @abstractmethod
     def times(self, indices: Iterable[int] | None = None) -> NDArray[np.float64]:
         """Presentation times in seconds since the first frame, of all frames or of `indices`.

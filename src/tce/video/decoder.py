@@ -91,6 +91,14 @@ class Decoder:
         return declared_rate(self._stream)
 
     @property
+    def declared_frames(self) -> int:
+        """Number of frames by the header, or duration times frame rate; 0 if it declares neither."""
+        if self._container.format.name != "avi" and self._stream.frames:  # AVI counts empty chunks too
+            return self._stream.frames
+        end = declared_end(self._stream)
+        return round(end * self.rate) if end is not None else 0
+
+    @property
     def base(self) -> Fraction:
         """Seconds a unit of the timestamps."""
         return self._stream.time_base or Fraction(1, 1000)

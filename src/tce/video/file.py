@@ -91,6 +91,10 @@ class VideoFile(Video):
             self._index = _index_of(self.path, self._threads, status.st_size, status.st_mtime_ns)
         return self._index
 
+    def estimated_length(self) -> int:
+        """Number of frames in the file's header, or duration times frame rate; `len` where it states none."""
+        return self._first.frames or len(self)
+
     def times(self, indices: Iterable[int] | None = None) -> NDArray[np.float64]:
         """Presentation times in seconds since the first frame; see `Video.times`."""
         if indices is None:
@@ -135,7 +139,7 @@ class VideoFile(Video):
 
     def _header_of(self, decoder: Decoder, frame: VideoFrame) -> _Header:
         require_pixels(frame.height, frame.width, str(self.path), VideoUnreadable)
-        return _Header(decoder.rate, decoder.codec, RgbConverter(frame))
+        return _Header(decoder.rate, decoder.codec, decoder.declared_frames, RgbConverter(frame))
 
     def _from_beginning(
         self, stop: int | None, no_keyframes: bool = False
@@ -266,6 +270,7 @@ class RgbConverter:
 class _Header:
     rate: float
     codec: str
+    frames: int
     converter: RgbConverter
 
 

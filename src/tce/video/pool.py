@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -21,7 +21,8 @@ from typing import Any, Self, TypeVar
 
 from tce.errors import TceError
 from tce.video.base import DecoderCrashed, VideoTimeout
-from tce.video.pool_worker import DONE, ERROR, HEARTBEAT, PART, READY
+from tce.video.pool_worker import DONE, ERROR, HEARTBEAT, PART, READY, SHARED
+from tce.video.shared_buffer import SharedBuffer
 
 __all__ = ["DecodePool"]
 
@@ -36,7 +37,7 @@ _PARTS_AHEAD = 4  # parts of one item that wait for the consumer; then its child
 _START = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "import sys; sys.path[:] = {path!r}; "
-    "from tce.video.pool_worker import serve; serve({memory})"
+    "from tce.video.pool_worker import serve; serve({memory}, {handle})"
 )
 
 
@@ -94,7 +95,7 @@ class DecodePool:
 
     def stream(
         self, function: Callable[[Item], Any], items: Iterable[Item]
-    ) -> Iterator[tuple[Item, Iterator[Any]]]:
+    ) -> Generator[tuple[Item, Iterator[Any]], None, None]:
         """Each item with the parts that a generator function yields for it, in the order of the items.
 
         At most four parts of an item wait for the consumer; then its child waits. So memory is bounded,
@@ -235,7 +236,7 @@ class DecodePool:
 
     def _on_message(self, child: _Child) -> None:
         try:
-            kind, value = child.reader.recv()
+            kind, value = child.receive()
         except (EOFError, OSError, pickle.UnpicklingError):
             self._on_exit(child)
             return
@@ -297,9 +298,12 @@ class _Child:
 
     def __init__(self, memory: int):
         # -c rather than multiprocessing: that would run the caller's main module again in every child.
-        code = _START.format(path=sys.path, memory=memory)
+        self._shared = SharedBuffer.create()
+        handle = self._shared.handle if self._shared is not None else None
+        code = _START.format(path=sys.path, memory=memory, handle=handle)
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
+            pass_fds=[handle] if handle is not None else [],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -330,6 +334,18 @@ class _Child:
         self._writer.send_bytes(task.message)
         self.task, self.deadline = task, time.monotonic() + timeout
 
+    def receive(self) -> tuple[int, Any]:
+        """The child's next message: its kind and value."""
+        kind, value = self.reader.recv()
+        if kind != SHARED:
+            return kind, value
+        assert self._shared is not None
+        slot, sizes, message = value
+        part = pickle.loads(message, buffers=self._shared.read(slot, sizes))
+        with contextlib.suppress(OSError):  # it died since: what it sent before is good
+            self._writer.send_bytes(b"")  # the slot is free
+        return PART, part
+
     def end(self, grace: float = 0.0) -> int:
         """Kill the process if it runs after `grace` seconds; its exit status, negative for a signal."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -337,6 +353,9 @@ class _Child:
         self._process.kill()
         self.reader.close()
         self._writer.close()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
         return self._process.wait()
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from tce.errors import TceError
 from tce.video.base import VideoError
+from tce.video.shared_buffer import SLOT_BYTES, SLOTS, SMALLEST, SharedBuffer
 
-READY, HEARTBEAT, PART, DONE, ERROR = range(5)  # kinds of messages to the parent
+READY, HEARTBEAT, PART, SHARED, DONE, ERROR = range(6)  # kinds of messages to the parent
 
 _to_parent: Connection | None = None
 _HEARTBEAT_SECONDS = 0.5
@@ -30,11 +31,12 @@ def heartbeat() -> None:
         _to_parent.send((HEARTBEAT, None))
 
 
-def serve(memory: int) -> None:
+def serve(memory: int, handle: int | None) -> None:
     """Answer the parent on standard input and output until it closes them.
 
     Args:
         memory: address space of this process in bytes; 0 for no limit.
+        handle: file descriptor of the memory shared with the parent, if there is any.
     """
     global _to_parent
     _limit_memory(memory)
@@ -42,27 +44,65 @@ def serve(memory: int) -> None:
     _to_parent = Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # what a library prints must not reach the parent as a message
     threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    sender = _Sender(_to_parent, from_parent, handle)
     _to_parent.send((READY, None))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            _answer(from_parent.recv_bytes(), _to_parent)
+            _answer(from_parent.recv_bytes(), sender)
 
 
-def _answer(task: bytes, to_parent: Connection) -> None:
+class _Sender:
+    """Sends an item's parts to the parent: large arrays through shared memory, the rest through the pipe."""
+
+    def __init__(self, to_parent: Connection, from_parent: Connection, handle: int | None):
+        self._to_parent, self._from_parent = to_parent, from_parent
+        self._shared = SharedBuffer(handle) if handle is not None else None
+        self._slot = 0
+        self._taken = 0  # slots that the parent has not read yet
+
+    def send(self, kind: int, value: Any) -> None:
+        """Send a message of another kind than a part."""
+        self._to_parent.send((kind, value))
+
+    def send_part(self, part: Any) -> None:
+        """Send one part; waits for a free slot."""
+        buffers: list[pickle.PickleBuffer] = []
+        message = pickle.dumps(part, protocol=5, buffer_callback=buffers.append)
+        views = [buffer.raw() for buffer in buffers]
+        size = sum(view.nbytes for view in views)
+        if self._shared is None or not SMALLEST <= size <= SLOT_BYTES:
+            self._to_parent.send((PART, part))
+            return
+        self.wait_for_slots(SLOTS - 1)
+        sizes = self._shared.write(self._slot, views)
+        self._to_parent.send((SHARED, (self._slot, sizes, message)))
+        self._slot = (self._slot + 1) % SLOTS
+        self._taken += 1
+
+    def wait_for_slots(self, taken: int = 0) -> None:
+        """Wait until the parent has read all slots but `taken`."""
+        while self._taken > taken:
+            self._from_parent.recv_bytes()
+            self._taken -= 1
+
+
+def _answer(task: bytes, sender: _Sender) -> None:
     item: Any = None
     try:
         function, item = pickle.loads(task)
         result = function(item)
         if isinstance(result, Generator):
             for part in result:
-                to_parent.send((PART, part))
+                sender.send_part(part)
         else:
-            to_parent.send((PART, result))
-        to_parent.send((DONE, None))
+            sender.send_part(result)
+        end: tuple[int, Any] = DONE, None
     except (BrokenPipeError, ConnectionResetError):
         raise
     except BaseException as error:
-        to_parent.send((ERROR, _portable(error, item)))
+        end = ERROR, _portable(error, item)
+    sender.wait_for_slots()  # before the parent sends the next item
+    sender.send(*end)
 
 
 def _portable(error: BaseException, item: Any) -> TceError:

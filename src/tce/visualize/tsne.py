@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tce.data.find_clips import VIDEO_SUFFIXES
-from tce.embedding.embed import ahead
 from tce.embedding.embedding_file import Embeddings, load_embeddings, save_embeddings
 from tce.embedding.gather import counted, find_videos, gather, open_encoder, told_skipped
 from tce.errors import OptionError, TceError
@@ -18,14 +17,12 @@ from tce.io import require_writable
 from tce.options.tsne import TsneOptions
 from tce.progress import Progress
 from tce.result import Result
-from tce.video.open_video import open_video
+from tce.video.isolated import open_isolated
 from tce.visualize.film import FILMS, FRAMES_PER_SECOND, save_film
 from tce.visualize.plots import PICTURES, require_picture, save_map
 from tce.visualize.reduce import Floats, fit_tsne
 
 log = logging.getLogger("tce.visualize")
-
-FILM_CHUNK_BYTES = 16 << 20
 
 
 def tsne(options: TsneOptions) -> Result:
@@ -125,10 +122,8 @@ def _title(stored: Embeddings, videos: list[str], weights: str) -> str:
 
 def _frames(name: str, every: int, count: int) -> Iterator[NDArray[np.uint8]]:
     """The video's frames one by one, decoded ahead of whoever draws them."""
-    with open_video(name) as video, Progress(count, "film", "frame") as progress:
-        height, width = video.size
-        chunk = int(np.clip(FILM_CHUNK_BYTES // (height * width * 3), 1, 32))
-        for _, frames in ahead(video.stream(batch=chunk, step=every), depth=1):
+    with open_isolated(name) as video, Progress(count, "film", "frame") as progress:
+        for _, frames in video.stream(batch=32, step=every):
             for frame in frames:
                 yield frame
                 progress.update()
