@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tce.cli import main
 from tce.video import isolated
 from tce.video.base import DecoderCrashed, FrameError, VideoMissing, VideoTimeout, VideoTruncated
 from tce.video.isolated import StreamJob, estimated_length, open_isolated
@@ -71,6 +72,15 @@ def test_a_hang_or_crash_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
             with pytest.raises(kind):
                 list(video.stream())
             assert numbers(video.frames([2])) == [2]  # another child
+
+
+def test_info_survives_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(isolated, "_answer", untrusted.answer_or_act)
+    path = encode(tmp_path / "segfault.mp4", "libx264", frames=3)
+    assert main(["info", str(path)]) == 1
+    assert "SIGSEGV" in capsys.readouterr().err
 
 
 def test_closing_ends_the_child_process(hard: dict[str, Path]) -> None:

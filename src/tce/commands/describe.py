@@ -17,6 +17,7 @@ from tce.progress import Progress
 from tce.result import Result
 from tce.video.base import Video
 from tce.video.image import decode
+from tce.video.isolated import open_isolated
 from tce.video.open_video import open_video
 from tce.video.pool import DecodePool
 from tce.visualize.contact_sheet import save_sheet
@@ -37,7 +38,7 @@ def describe_video(path: str, sheet: str | None = None) -> Result:
         path: the footage.
         sheet: contact sheet to write.
     """
-    with open_video(path) as video:
+    with open_isolated(path) as video:
         height, width = video.size
         last = float(video.times([len(video) - 1])[0])
         facts = {

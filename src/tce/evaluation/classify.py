@@ -21,7 +21,7 @@ from tce.result import Result
 from tce.data.tables import read_names
 from tce.data.sampling import spread, stack_at
 from tce.video.base import Video
-from tce.video.open_video import open_video
+from tce.video.isolated import open_isolated
 from tce.visualize.plots import require_picture
 
 STILLS = 8
@@ -48,7 +48,7 @@ def classify(options: ClassifyOptions) -> Result:
     classifier = subject.network
     assert isinstance(classifier, Classifier)
     names = class_names(classifier, options.classes)
-    with open_video(options.video) as video:
+    with open_isolated(options.video) as video:
         starts, scores = score_video(classifier, video, options)
         times = video.times(starts)
         stills = _stills(video)
