@@ -1,16 +1,25 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from tce.cli import main
 from tce.errors import OptionError, TceError
-from tce.model.checkpoint import checkpoint_hash, describe, load_classifier, load_encoder, save_model
+from tce.model.checkpoint import (
+    checkpoint_hash,
+    describe,
+    load_backbone_weights,
+    load_classifier,
+    load_encoder,
+    save_model,
+)
 from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import build_encoder
-from tce.model.initial_weights import load_backbone_weights
+from tce.video.synthetic import make_clips
 
 PROCESSOR = {
     "image_mean": [0.4, 0.5, 0.6],
@@ -288,12 +297,14 @@ def test_any_network_is_a_backbone(module, tmp_path, spatial):
     assert encoder.feature_size == 5
     x = torch.randn(2, 3, 20, 20)
     path = save_model(tmp_path / "ours", encoder.eval())
+    called = f"{place}(width=5, spatial={spatial})"
     with torch.no_grad():
-        assert torch.equal(load_encoder(path, place)(x), encoder(x))
+        assert torch.equal(load_encoder(path, called)(x), encoder(x))
+        assert build_encoder(called, image_size=20).config.network == encoder.config.network
     classifier = classifier_from_encoder(encoder, 3).eval()
     assert classifier.backbone.model.stem.weight.shape == (5, 15, 3, 3)
     stored = save_model(tmp_path / "c", classifier)
-    assert torch.equal(load_classifier(stored, place).fc.weight, classifier.fc.weight)
+    assert torch.equal(load_classifier(stored, called).fc.weight, classifier.fc.weight)
 
 
 def test_a_file_never_imports_what_it_names(module, tmp_path):
@@ -303,8 +314,11 @@ def test_a_file_never_imports_what_it_names(module, tmp_path):
     path = save_model(tmp_path / "ours", build_encoder(f"{name}:Net", embedding_size=4, image_size=20))
     mark.unlink()
     del sys.modules[name]
-    with pytest.raises(TceError, match=f"expected your consent.*if you trust it, add --model {name}:Net"):
+    with pytest.raises(
+        TceError, match=r"made by Python code.*from you, as --model.*can name any code"
+    ) as caught:
         load_encoder(path)
+    assert f"--model {name}" not in str(caught.value)
     with pytest.raises(TceError, match=f"the file holds a {name}:Net; expected resnet18"):
         load_encoder(path, "resnet18")
     assert describe(path)["architecture"] == f"{name}:Net"
@@ -337,7 +351,7 @@ def test_a_state_dict_of_any_network(module, tmp_path):
     [
         ("no_such_package:net", "No module named 'no_such_package'"),
         ("users_networks:Missing", "has no attribute 'Missing'"),
-        ("users_networks:nn", "expected a callable; found module"),
+        ("users_networks:nn", "expected a callable: a network class.*found module"),
         ("users_networks:number", "returns a torch.nn.Module"),
         ("users_networks:broken", "ValueError: no weights here"),
         ("users_networks:whole_map", r"features \[B, F\] or \[B, F, 1, 1\]; found \[1, 4, 222, 222\]"),
@@ -346,3 +360,82 @@ def test_a_state_dict_of_any_network(module, tmp_path):
 def test_what_is_no_backbone_is_told(module, place, told):
     with pytest.raises(TceError, match=told):
         build_encoder(place)
+
+
+# ---- a file's callable and its arguments
+
+
+@pytest.mark.parametrize(
+    "place", ["os:system", "os:getcwd", "subprocess:Popen", "builtins:exec", "shutil:rmtree"]
+)
+def test_functions_of_python_are_no_networks(place):
+    with pytest.raises(TceError, match="expected a network class, or a function of your own"):
+        build_encoder(place)
+
+
+@pytest.mark.parametrize("place", ["torch.hub:load", "torch:load", "torch:compile", "users_networks:loaded"])
+def test_functions_of_torch_are_no_networks(module, tmp_path, place):
+    source = tmp_path / "users_networks.py"
+    source.write_text(source.read_text() + "\nfrom torch.hub import load as loaded\n")
+    with pytest.raises(TceError, match="found a function of torch"):
+        build_encoder(place)
+
+
+@pytest.mark.parametrize("place", ["users_networks:pathlib.Path", "users_networks:factory"])
+def test_other_callables_are_no_networks(module, tmp_path, place):
+    source = tmp_path / "users_networks.py"
+    source.write_text(source.read_text() + "\nimport functools\nfactory = functools.partial(print, 'ran')\n")
+    with pytest.raises(TceError, match="a network class, or a function that makes a network"):
+        build_encoder(place)
+
+
+def test_arguments_come_from_the_user(module, tmp_path, capsys):
+    """Consent to a callable is none to the arguments that a stranger's file gives it."""
+    import sys
+
+    name, mark = module
+    source = tmp_path / "users_networks.py"
+    source.write_text(
+        source.read_text() + "\nimport os\n\n"
+        "def net(command='true', width=6):\n    os.system(command)\n    return Net(width)\n"
+    )
+    encoder = build_encoder(f"{name}:net", embedding_size=4, image_size=20, options={"width": 5})
+    command = f"touch {tmp_path / 'it-ran'}"
+    for options in ({"command": command, "width": 5}, {"command": command}):
+        encoder.config = replace(encoder.config, network={"options": options})
+        path = save_model(tmp_path / "ours", encoder)
+        classifier = classifier_from_encoder(encoder, 2, 0)
+        stored = save_model(tmp_path / "c", classifier)
+        for given in (None, f"{name}:net", f"{name}:net(width=5)", f"{name}:net(command='true')"):
+            sys.modules.pop(name, None)
+            mark.unlink(missing_ok=True)
+            for load, place in ((load_encoder, path), (load_classifier, stored)):
+                with pytest.raises(TceError, match=r"made by Python code, users_networks:net\(") as caught:
+                    load(place, given)
+                assert "touch" in str(caught.value)  # shown, and not put behind a flag to copy
+                assert "--model users_networks:net(command='touch" not in str(caught.value)
+            assert not mark.exists() and name not in sys.modules
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize("call", ["(", "(5)", "(width=open('x'))", "(width=5", "(**{})", "(width=5) + 1"])
+def test_arguments_that_are_no_plain_values(module, call):
+    with pytest.raises(OptionError, match=r"arguments such as package\.module:callable"):
+        build_encoder(f"{module[0]}:Net{call}")
+
+
+def test_finetuning_imports_nothing_that_a_file_names(module, tmp_path, capsys):
+    """The classifier's file alone named what was imported and called."""
+    import sys
+
+    name, mark = module
+    encoder = build_encoder(f"{name}:Net", embedding_size=4, image_size=20)
+    classifier = classifier_from_encoder(encoder, 2, 0)
+    path = save_model(tmp_path / "c.safetensors", classifier)
+    mark.unlink()
+    del sys.modules[name]
+    made = make_clips(tmp_path / "videos", classes=2, per_class=6, frames=4, size=32)
+    words = ["--weights", path, "--data", made.videos, "--lists", made.lists, "--savedir", tmp_path / "tuned"]
+    assert main(["finetune", *map(str, words)]) == 1
+    assert "can name any code" in capsys.readouterr().err
+    assert not mark.exists() and name not in sys.modules

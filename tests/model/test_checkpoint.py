@@ -209,8 +209,6 @@ def test_wrong_tensors_are_named(save, trained):
 
 def test_unknown_heads_beside_a_later_backbone(save, trained):
     backbone = {f"backbone.{n}": v for n, v in trained.state_dict().items() if not n.startswith("fc.")}
-    with pytest.raises(TceError, match=r"expected backbone\.\* beside fc_contrastive.*found decoder.weight"):
-        load_encoder(save({"state_dict": backbone | {"decoder.weight": torch.zeros(2, 2)}}))
     with pytest.raises(TceError, match=r"1 unknown \(projector.weight\)"):
         load_classifier(
             save(
@@ -373,7 +371,7 @@ def test_training_states_are_checkpoints(tmp_path, ours, images):
         ({"format": "other"}, "a description of a tce model"),
         ({"kind": "decoder"}, "encoder or classifier; found 'decoder'"),
         ({"architecture": "resnet34"}, "the tensors of a resnet34; found those of a resnet18"),
-        ({"architecture": "os:system"}, "network is made by os:system; expected your consent"),
+        ({"architecture": "os:system"}, r"network is made by Python code, os:system\(\); expected"),
         ({"image_size": "large"}, "image_size of type int; found 'large'"),
         ({"image_size": -5}, "--image-size"),
         ({"head": "deep"}, "--head"),

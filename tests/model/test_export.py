@@ -8,9 +8,8 @@ import torch
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import checkpoint_hash, load_classifier, load_encoder, save_model
 from tce.model.classifier import classifier_from_encoder
-from tce.model.convert import convert
 from tce.model.encoder import build_encoder
-from tce.model.export import export
+from tce.model.export import convert, export
 from tce.model.resnet import resnet
 from tce.options.convert import ConvertOptions
 from tce.options.export import ExportOptions
@@ -153,3 +152,11 @@ def test_convert_onto_itself_is_refused(folder):
         with pytest.raises(TceError, match="another place than the input"):
             convert(ConvertOptions(str(source), output=str(folder / "encoder")))
     assert (folder / "encoder" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("output", ["x.pth", "run/x.PT", "x.onnx", "x.bin", "x.ckpt"])
+def test_convert_makes_no_folder_of_a_files_name(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=r"--output; expected a file ending in \.safetensors, or a folder"):
+        ConvertOptions("in.pth", output)
+    assert not list(tmp_path.iterdir())

@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from tce.errors import TceError
-from tce.model.checkpoint import save_model
+from tce.model.checkpoint import load_backbone_weights, save_model
 from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import build_encoder
-from tce.model.initial_weights import load_backbone_weights
 from tce.model.resnet import resnet
 
 

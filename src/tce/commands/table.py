@@ -147,7 +147,7 @@ COMMANDS = {
         ),
     ),
     "convert": Command(
-        "tce.model.convert:convert",
+        "tce.model.export:convert",
         "tce.options.convert:ConvertOptions",
         "Convert a checkpoint of any known format to model.safetensors",
         ("tce convert old.pth --output model.safetensors", "tce convert resnet50.pth --output folder/"),

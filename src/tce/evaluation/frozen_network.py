@@ -16,7 +16,7 @@ from tce.model.checkpoint import load_classifier, load_encoder, tensors_hash
 from tce.model.classifier import Classifier
 from tce.device import pick_device
 from tce.model.encoder import FrameEncoder, build_encoder
-from tce.model.initial_weights import describe_weights
+from tce.model.checkpoint import describe_weights
 
 
 @dataclass

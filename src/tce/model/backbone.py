@@ -5,7 +5,10 @@ A backbone maps normalised images [B, C, h, w] to features [B, F] and says its `
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
+import json
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -27,7 +30,7 @@ OWN = (*DEPTHS, *VARIANTS)
 
 
 @dataclass(frozen=True)
-class Pixels:
+class InputFormat:
     """How a backbone wants its images, where its maker says so.
 
     Attributes:
@@ -43,15 +46,16 @@ class Pixels:
     resize: str = "center-crop"
 
 
-class Wrapped(nn.Module):
-    """A foreign network as a backbone: normalised images [B, C, h, w] -> features [B, F].
+class ExternalBackbone(nn.Module):
+    """Another library's network as a backbone: normalised images [B, C, h, w] -> features [B, F].
 
     Args:
         model: the network.
         features: from the network and images to features [B, F] or [B, F, 1, 1].
         network: what it can be built from again, JSON types.
-        pixels: how it wants its images.
+        input_format: how it wants its images.
         image_size: side of the images with which its feature size is found.
+        feature_size: F, where it is known.
     """
 
     def __init__(
@@ -59,16 +63,17 @@ class Wrapped(nn.Module):
         model: nn.Module,
         features: Callable[[nn.Module, Tensor], Tensor],
         network: dict[str, Any],
-        pixels: Pixels,
+        input_format: InputFormat,
         image_size: int,
+        feature_size: int | None = None,
     ):
         super().__init__()
         self.model = model
         self.network = network
-        self.pixels = pixels
+        self.input_format = input_format
         self.in_channels = 3
         self._features = features
-        self.feature_size = self._probe(image_size)
+        self.feature_size = self._probe(image_size) if feature_size is None else feature_size
 
     def forward(self, x: Tensor) -> Tensor:
         """The features, see the class."""
@@ -99,7 +104,7 @@ class Wrapped(nn.Module):
         return out.shape[1]
 
 
-Backbone = ResNet | EfficientNetLite | Wrapped
+Backbone = ResNet | EfficientNetLite | ExternalBackbone
 
 
 def build_backbone(
@@ -107,18 +112,17 @@ def build_backbone(
     in_channels: int = 3,
     options: dict[str, Any] | None = None,
     image_size: int | None = None,
-    network: dict[str, Any] | None = None,
 ) -> Backbone:
-    """The backbone of that name, with `feature_size`.
+    """The backbone that the user names, with `feature_size`.
+
+    What a file names is built by `rebuild_backbone`.
 
     Args:
         architecture: resnet18/34/50/101/152, lite0, lite2, `hf:FOLDER_OR_NAME` or
-            `package.module:callable`.
+            `package.module:callable`, also with arguments: `package.module:callable(width=5)`.
         in_channels: channels of the input; other than 3 for our own networks only.
-        options: keyword arguments of a `package.module:callable`.
+        options: keyword arguments of a `package.module:callable`, instead of those in its name.
         image_size: side of the images it will see, in pixels; its own or 224 by default.
-        network: what an earlier build noted (`backbone.network`), to build the same without its first
-            place; the weights are then random.
 
     Raises:
         OptionError: an unknown name.
@@ -130,10 +134,16 @@ def build_backbone(
         return efficientnet_lite(architecture, in_channels)
     assert in_channels == 3
     if architecture.startswith("hf:"):
-        return _huggingface(architecture.removeprefix("hf:"), image_size, network)
+        model, found = fetch_model(architecture.removeprefix("hf:"))
+        input_format = InputFormat(**found)
+        network = {"configuration": configuration_of(model)}
+        size = image_size or input_format.image_size
+        return ExternalBackbone(model, image_features, network, input_format, size)
     if ":" in architecture:
-        options = options if options is not None else (network or {}).get("options", {})
-        return _imported(architecture, options, image_size or 224)
+        place, arguments = split_call(architecture)
+        options = arguments if options is None else options
+        network = {"options": options}
+        return ExternalBackbone(_make(place, options), _output, network, InputFormat(), image_size or 224)
     raise OptionError(
         "--model",
         expected=f"{', '.join(OWN)}, hf:FOLDER_OR_NAME or package.module:callable",
@@ -141,37 +151,138 @@ def build_backbone(
     )
 
 
+def rebuild_backbone(
+    architecture: str,
+    in_channels: int,
+    network: dict[str, Any],
+    feature_size: int,
+    most_bytes: int,
+    what: str,
+) -> Backbone:
+    """The backbone that a checkpoint describes, its weights not set; nothing is fetched.
+
+    Args:
+        architecture: its name. For `package.module:callable` the user has consented to it, see
+            `require_consent`.
+        in_channels: channels of the input; other than 3 for our own networks only.
+        network: what an earlier build noted (`backbone.network`).
+        feature_size: numbers in a feature vector, F.
+        most_bytes: of its weights, as the file has.
+        what: the file, for the messages.
+
+    Raises:
+        TceError: the description is incomplete or not of a network of that size.
+    """
+    if architecture in OWN:
+        return build_backbone(architecture, in_channels)
+    if not architecture.startswith("hf:"):
+        return ExternalBackbone(
+            _make(architecture, network.get("options", {})),
+            _output,
+            network,
+            InputFormat(),
+            224,
+            feature_size,
+        )
+    configuration = network.get("configuration")
+    if not isinstance(configuration, dict):
+        raise TceError(
+            f"{what}: it holds a {architecture}",
+            expected="the network's configuration in its description",
+            found="none",
+            fix="give a checkpoint that tce wrote; nothing is fetched for a file",
+        )
+    model = build_from_configuration(configuration, most_bytes, what)
+    return ExternalBackbone(model, image_features, network, InputFormat(), 224, feature_size)
+
+
 def same_architecture(one: str, other: str) -> bool:
     """Whether two names mean the same network; a Hugging Face folder may have moved since."""
-    one, other = canonical_name(one), canonical_name(other)
+    one, other = architecture_name(one), architecture_name(other)
     if one.startswith("hf:") and other.startswith("hf:"):
         return Path(one.removeprefix("hf:")).name == Path(other.removeprefix("hf:")).name
     return one == other
 
 
-def own_pixels(backbone: Backbone) -> Pixels:
+def architecture_name(model: str) -> str:
+    """A network's name as checkpoints hold it: without a callable's arguments, resnet152 for resnet150."""
+    return model.partition("(")[0] if is_callable_name(model) else canonical_name(model)
+
+
+def is_callable_name(model: str) -> bool:
+    """Whether a name is a `package.module:callable`, which is imported and called."""
+    return ":" in model and not model.startswith("hf:")
+
+
+def split_call(model: str) -> tuple[str, dict[str, Any]]:
+    """The place and the keyword arguments of `package.module:callable(width=5)`.
+
+    Raises:
+        OptionError: the arguments are not keywords with plain values.
+    """
+    place, bracket, rest = model.partition("(")
+    if not bracket:
+        return place, {}
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not all(word.arg for word in call.keywords):
+            raise ValueError("arguments without a name")
+        return place, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (ValueError, SyntaxError) as error:
+        raise OptionError(
+            f"--model {model}",
+            expected="arguments such as package.module:callable(width=5)",
+            found=str(error).splitlines()[0],
+        ) from error
+
+
+def require_consent(architecture: str, network: dict[str, Any], model: str | None, path: str) -> None:
+    """A file's `package.module:callable` and its arguments are used only where the user gives the same.
+
+    Args:
+        architecture: the callable that the file names.
+        network: the file's note, with the callable's arguments.
+        model: what the user gave as --model.
+        path: the file, for the messages.
+
+    Raises:
+        TceError: the user gave nothing, or other arguments.
+    """
+    options = network.get("options", {})
+    if not isinstance(options, dict):
+        raise TceError(f"{path}: its network", expected="arguments by name", found=type(options).__name__)
+    # As JSON: a tuple is a list in the file.
+    if model is not None and json.dumps(split_call(model)[1], sort_keys=True, default=str) == json.dumps(
+        options, sort_keys=True
+    ):
+        return
+    call = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    raise TceError(
+        f"{path}: its network is made by Python code, {architecture}({call[:200]})",
+        expected="that code and its arguments from you, as --model",
+        found="no --model" if model is None else f"--model {model}",
+        fix="a file can name any code to run: give it only if you know the code and trust the file's author",
+    )
+
+
+def input_format(backbone: Backbone) -> InputFormat:
     """How that backbone wants its images; ImageNet's usual way where nothing else is known."""
     if isinstance(backbone, EfficientNetLite):
-        return Pixels(backbone.image_size)
-    return backbone.pixels if isinstance(backbone, Wrapped) else Pixels()
+        return InputFormat(backbone.image_size)
+    return backbone.input_format if isinstance(backbone, ExternalBackbone) else InputFormat()
 
 
-def own_network(backbone: Backbone) -> dict[str, Any]:
-    """What it can be built from again; nothing for our ResNets, whose names say it."""
-    return backbone.network if isinstance(backbone, Wrapped) else {}
+def network_description(backbone: Backbone) -> dict[str, Any]:
+    """What it can be built from again; nothing for our own networks, whose names say it."""
+    return backbone.network if isinstance(backbone, ExternalBackbone) else {}
 
 
-def _huggingface(name: str, image_size: int | None, network: dict[str, Any] | None) -> Wrapped:
-    if network:
-        model, pixels = build_from_configuration(network["configuration"]), Pixels()
-    else:
-        model, wishes = fetch_model(name)
-        pixels = Pixels(**wishes)
-    noted = {"configuration": configuration_of(model)}
-    return Wrapped(model, image_features, noted, pixels, image_size or pixels.image_size)
+def _output(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x)
 
 
-def _imported(place: str, options: dict[str, Any], image_size: int) -> Wrapped:
+def _make(place: str, options: dict[str, Any]) -> nn.Module:
+    """The network that a callable of the user's makes."""
     with _working_folder_importable():
         maker = _resolve(place)
         try:
@@ -186,12 +297,13 @@ def _imported(place: str, options: dict[str, Any], image_size: int) -> Wrapped:
         raise TceError(
             f"--model {place}", expected="a callable that returns a torch.nn.Module", found=str(type(model))
         )
-    noted = {"options": options}
-    return Wrapped(model, lambda net, x: net(x), noted, Pixels(), image_size)
+    return model
 
 
 def _resolve(place: str) -> Callable[..., Any]:
+    """The network class or function at a place; nothing of Python's own library is imported or called."""
     module_name, _, attribute = place.partition(":")
+    _require_user_package(module_name, place)
     try:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
@@ -203,9 +315,26 @@ def _resolve(place: str) -> Callable[..., Any]:
             found=f"{type(error).__name__}: {error}",
             fix="install the package, or run in the folder that holds the module",
         ) from error
-    if not callable(found):
-        raise TceError(f"--model {place}", expected="a callable", found=type(found).__name__)
+    if inspect.isclass(found) and issubclass(found, nn.Module):
+        return found
+    if not inspect.isfunction(found) and not inspect.ismethod(found):
+        raise TceError(
+            f"--model {place}",
+            expected="a callable: a network class, or a function that makes a network",
+            found=type(found).__name__,
+        )
+    _require_user_package(found.__module__ or "", place, torch_too=True)
     return found
+
+
+def _require_user_package(module: str, place: str, torch_too: bool = False) -> None:
+    root = module.partition(".")[0]
+    if root in sys.stdlib_module_names or (torch_too and root == "torch"):
+        raise TceError(
+            f"--model {place}",
+            expected="a network class, or a function of your own or a model library's that makes one",
+            found=f"a function of {root}",
+        )
 
 
 @contextmanager
@@ -229,7 +358,7 @@ def freeze_until(backbone: nn.Module, layer: str | None) -> tuple[nn.Module, ...
     networks meant here.
 
     Args:
-        backbone: our ResNet or a wrapped network.
+        backbone: one of our networks or an external one.
         layer: the dotted name of a module, as `named_modules` gives it; "all"; None for nothing.
 
     Returns:
@@ -238,7 +367,7 @@ def freeze_until(backbone: nn.Module, layer: str | None) -> tuple[nn.Module, ...
     Raises:
         OptionError: no such layer.
     """
-    network: nn.Module = backbone.model if isinstance(backbone, Wrapped) else backbone
+    network: nn.Module = backbone.model if isinstance(backbone, ExternalBackbone) else backbone
     network.requires_grad_(True)
     for name, parameter in network.named_parameters():
         if name.endswith("mask_token"):  # only masked pre-training uses it; without gradients DDP would wait

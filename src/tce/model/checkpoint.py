@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from torch import Tensor, nn
 
 from tce.errors import TceError
 from tce.io import atomic
-from tce.model.backbone import OWN, build_backbone
-from tce.model.checkpoint_formats import OURS, Contents
+from tce.model.backbone import ExternalBackbone, is_callable_name, rebuild_backbone, same_architecture
+from tce.model.checkpoint_formats import OURS, Contents, name_some
 from tce.model.checkpoint_reader import (
     CONFIG_NAME,
     FILE_NAME,
     KEY,
     VERSION,
     Place,
+    check_output,
     read_contents,
+    restore,
     start_name,
 )
-from tce.model.classifier import Classifier, ClassifierConfig, build_classifier
-from tce.model.encoder import EncoderConfig, FrameEncoder, build_start
+from tce.model.classifier import Classifier, ClassifierConfig, tile_channels
+from tce.model.encoder import EncoderConfig, FrameEncoder, build_start, seeded
 
 
 def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
@@ -42,14 +45,17 @@ def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
             (torchvision) gives an encoder without a head: its embedding is the normalised feature vector.
         model: resnet18/34/50/101/152, checked against the file; `hf:FOLDER_OR_NAME` or
             `package.module:callable` for a file with another network's tensors. A file never names code
-            that is imported: for a network of `package.module:callable` this argument is needed.
+            that is imported: for a network of `package.module:callable` this argument is needed, with the
+            callable's arguments: `package.module:callable(width=5)`.
 
     Raises:
         TceError: not a checkpoint, damaged, a classifier, or not of that `model`.
     """
     start = start_name(path)
     if start is not None:
-        return build_start(start).eval()
+        encoder = build_start(start).eval()
+        check_output(encoder, str(path))
+        return encoder
     contents = read_contents(path, model)
     if contents.kind == "classifier":
         raise TceError(
@@ -58,9 +64,7 @@ def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
             found="a classifier, as fine-tuning writes it",
             fix="give the pre-training checkpoint; classifiers are for tce evaluate and tce classify",
         )
-    encoder = _empty_encoder(_encoder_config(contents))
-    _fill(encoder, _encoder_state(contents), str(path))
-    return encoder.eval()
+    return restore(_encoder_config(contents), _encoder_state(contents), str(path))
 
 
 def load_classifier(path: Place, model: str | None = None) -> Classifier:
@@ -76,10 +80,7 @@ def load_classifier(path: Place, model: str | None = None) -> Classifier:
     if start_name(path) is None:
         contents = read_contents(path, model)
         if isinstance(contents.config, ClassifierConfig):
-            with torch.device("meta" if contents.config.architecture in OWN else "cpu"):
-                classifier = build_classifier(contents.config)
-            _fill(classifier, contents.state, str(path))
-            return classifier.eval()
+            return restore(contents.config, contents.state, str(path))
     raise TceError(
         str(path),
         expected="a classifier",
@@ -162,7 +163,8 @@ def describe(path: Place, model: str | None = None) -> dict[str, Any]:
 
     Returns:
         `format`, `kind` ("encoder", "classifier", or "backbone" for a file with ImageNet networks' names),
-        `parameters` (their number), `hash`, and the configuration: `architecture`, `provenance` and so on.
+        `parameters` (their number), `hash`, `taken` (where a part of the file is taken), and the
+        configuration: `architecture`, `provenance` and so on.
 
     Raises:
         TceError: not a checkpoint, or damaged.
@@ -176,6 +178,7 @@ def describe(path: Place, model: str | None = None) -> dict[str, Any]:
         "kind": contents.kind,
         "parameters": sum(value.numel() for value in learned),
         "hash": _contents_hash(contents),
+        **({"taken": contents.taken()} if contents.ignored else {}),
         **facts,
     }
 
@@ -217,6 +220,10 @@ def _encoder_config(contents: Contents) -> EncoderConfig:
         embedding_size=made_of.feature_size,
         head="none",
         feature_size=made_of.feature_size,
+        image_size=made_of.image_size,
+        mean=made_of.mean,
+        std=made_of.std,
+        network=made_of.network,
         provenance=made_of.provenance,
     )
 
@@ -227,40 +234,149 @@ def _encoder_state(contents: Contents) -> dict[str, Tensor]:
     return {n: v for n, v in contents.state.items() if n.startswith("backbone.")}
 
 
-def _empty_encoder(config: EncoderConfig) -> FrameEncoder:
-    """An encoder to be filled; a network of ours takes no memory and no time until then."""
-    ours = config.architecture in OWN
-    with torch.device("meta" if ours else "cpu"):
-        backbone = build_backbone(
-            config.architecture, image_size=config.image_size, network=config.network or None
+def new_encoder_like(
+    path: Place, model: str | None = None, image_size: int | None = None, seed: int | None = None
+) -> FrameEncoder:
+    """An encoder with the network of a checkpoint and without its weights or a head; nothing is fetched.
+
+    Args:
+        path: as for `load_encoder`; classifiers too.
+        model: as for `load_encoder`.
+        image_size: side of the square input in pixels; the checkpoint's by default.
+        seed: of the random weights.
+
+    Raises:
+        TceError: not a checkpoint, damaged, or not of that `model`.
+    """
+    contents = read_contents(path, model)
+    config = _encoder_config(contents)
+    config = dataclasses.replace(
+        config,
+        head="none",
+        rotation=False,
+        embedding_size=config.feature_size,
+        image_size=image_size or config.image_size,
+    )
+    size = sum(value.numel() * value.element_size() for value in contents.state.values())
+    with seeded(seed):
+        backbone = rebuild_backbone(
+            config.architecture, 3, config.network, config.feature_size, size, str(path)
         )
         return FrameEncoder(config, backbone)
 
 
-def _fill(model: FrameEncoder | Classifier, state: dict[str, Tensor], path: str) -> None:
-    """Put tensors into a model of exactly their names and shapes.
+@dataclass(frozen=True)
+class WeightsReport:
+    """What `load_backbone_weights` took from a file.
+
+    Attributes:
+        format: the file's format.
+        architecture: of its network.
+        taken: tensors of the model that came from the file.
+        left: tensors of the file that the model has no use for: its heads.
+        fresh: tensors of the model that keep their values.
+        tiled: whether an RGB first convolution was repeated over stacked differences.
+    """
+
+    format: str
+    architecture: str
+    taken: tuple[str, ...]
+    left: tuple[str, ...]
+    fresh: tuple[str, ...]
+    tiled: bool
+
+    def __str__(self) -> str:
+        parts = [f"{self.architecture} of a {self.format} file: {len(self.taken)} tensors taken"]
+        if self.tiled:
+            parts.append("first convolution tiled over the differences")
+        for what, names in (("left out", self.left), ("new", self.fresh)):
+            if names:
+                parts.append(f"{what}: {', '.join(sorted({name.split('.')[0] for name in names}))}")
+        return "; ".join(parts)
+
+
+def describe_weights(path: str, model: str | None = None) -> dict[str, Any]:
+    """What a checkpoint is, as `describe`; nothing of a network that transformers finds by itself.
+
+    Args:
+        path: as for `load_encoder`.
+        model: the network's name; of account for state dicts of other networks (`hf:NAME`).
 
     Raises:
-        TceError: names are missing or unknown, or shapes differ; it names them.
+        TceError: no checkpoint, or damaged.
     """
-    wanted = model.state_dict()
-    missing = [n for n in wanted if n not in state]
-    unknown = [n for n in state if n not in wanted]
-    misshapen = [
-        f"{n} {list(state[n].shape)} in place of {list(wanted[n].shape)}"
-        for n in wanted
-        if n in state and state[n].shape != wanted[n].shape
-    ]
-    told = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
-        if names
-    ]
-    if told:
+    if (start_name(path) or "").startswith("hf:"):
+        return {}
+    return describe(path, model if model is not None and ":" in model else None)
+
+
+def weights_provenance(path: str, model: str | None = None) -> dict[str, Any]:
+    """What a network's file says of the weights it started from, and of what those came from."""
+    facts = describe_weights(path, model)
+    return {"path": path, "hash": facts.get("hash"), "provenance": facts.get("provenance")}
+
+
+def load_backbone_weights(model: FrameEncoder | Classifier, path: Place) -> WeightsReport:
+    """Load a model's backbone from a checkpoint of any format; its heads stay as they are.
+
+    Args:
+        model: an encoder or a classifier. Where a classifier reads stacked differences and the file's
+            network RGB, the first convolution is tiled (paper, section 4.1).
+        path: as for `load_encoder`.
+
+    Returns:
+        What was taken and what was not.
+
+    Raises:
+        TceError: no checkpoint, of another architecture, or of stacked differences for a model of RGB.
+    """
+    wanted = model.config.architecture
+    like = model if isinstance(model.backbone, ExternalBackbone) else None
+    contents = read_contents(path, building=False, like=like)
+    held = contents.config.architecture
+    if not same_architecture(held, wanted):
         raise TceError(
-            path,
-            expected=f"the {len(wanted)} tensors of a {model.config.architecture}",
-            found=" and ".join(told),
+            f"{path}: the file holds a {held}",
+            expected=f"a {wanted}, as --model says",
+            fix=f"use weights of a {wanted}" if is_callable_name(held) else f"use --model {held}",
         )
-    on_meta = next(model.parameters()).is_meta
-    model.load_state_dict(state, assign=on_meta)
+    own = model.backbone.state_dict()
+    given = {n.removeprefix("backbone."): v for n, v in contents.state.items() if n.startswith("backbone.")}
+    given, tiled = _fit_input(given, own, str(path))
+    unfit = [n for n in own if n not in given or own[n].shape != given[n].shape]
+    if unfit:
+        raise TceError(
+            str(path),
+            expected=f"the backbone of a {wanted}",
+            found=f"{name_some(unfit)} missing or of another shape",
+        )
+    model.backbone.load_state_dict({name: given[name] for name in own})
+    taken = tuple(f"backbone.{name}" for name in own)
+    return WeightsReport(
+        format=contents.format,
+        architecture=held,
+        taken=taken,
+        left=tuple(name for name in (*contents.state, *contents.ignored) if name not in taken),
+        fresh=tuple(name for name in model.state_dict() if not name.startswith("backbone.")),
+        tiled=tiled,
+    )
+
+
+def _fit_input(given: dict[str, Tensor], own: dict[str, Tensor], path: str) -> tuple[dict[str, Tensor], bool]:
+    """Tile the convolution that reads RGB in the file but stacked differences in the model, if any."""
+    tiled = False
+    for name, weight in given.items():
+        target = own.get(name)
+        if target is None or target.ndim != 4 or weight.ndim != 4 or target.shape == weight.shape:
+            continue
+        channels, wanted = weight.shape[1], target.shape[1]
+        if channels == 3 and wanted % 3 == 0 and weight.shape[2:] == target.shape[2:]:
+            given[name], tiled = tile_channels(weight, wanted), True
+        elif wanted == 3 and channels % 3 == 0:
+            raise TceError(
+                path,
+                expected="a network of RGB frames",
+                found=f"one of stacked differences ({channels} channels)",
+                fix="give the pre-training checkpoint it was made from",
+            )
+    return given, tiled

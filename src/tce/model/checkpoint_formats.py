@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,14 @@ OTHER = "other network"
 
 IMAGENET_CLASSES = 1000
 EMBEDDING_2020 = 128
+LONGEST_NOTE = 200  # letters of a file's own words that are kept
+
+WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "encoder", "backbone")
+SHARED_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+FIRST_BLOCK = "layer1.0.conv1.weight"
+RESNET_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+# MoCo's encoder_k, BYOL's target network, DINO's teacher and their like.
+MOMENTUM_COPY = re.compile(r"(^|[._])(k|m|momentum|target|teacher|ema)([._]|$)")
 
 
 @dataclass
@@ -42,6 +51,7 @@ class Contents:
         config: what to build.
         state: its tensors.
         ignored: names in the file that are of no use here.
+        prefix: of the names that were taken, where the network is a part of a larger one.
     """
 
     format: str
@@ -49,6 +59,15 @@ class Contents:
     config: EncoderConfig | ClassifierConfig
     state: dict[str, Tensor]
     ignored: list[str] = field(default_factory=list)
+    prefix: str = ""
+
+    def taken(self) -> str:
+        """What was taken from the file and what was left, in a line."""
+        held = f"a {self.config.architecture}" + (f" under the prefix {self.prefix}" if self.prefix else "")
+        text = f"took {len(self.state)} tensors of {held}"
+        parts = Counter(_part_of(name) for name in self.ignored)
+        left = [f"{part} ({count})" for part, count in parts.items()]
+        return f"{text}; left out {name_some(left)}" if left else text
 
 
 def translate(content: Any, path: str) -> Contents:
@@ -62,12 +81,18 @@ def translate(content: Any, path: str) -> Contents:
         TceError: none of the known formats, or no ResNet of ours.
     """
     wrapper, tensors = find_state(content, path)
-    names = strip_prefix(tensors, "module.")
+    prefix, names = strip_wrappers(tensors)
+    if prefix not in ("", "module."):
+        wrapper = ""  # not the 2020 release's, whose "model" holds an embedding under the name fc
     provenance = _provenance(content)
-    if any(name.startswith("backbone.") for name in names):
+    if any(name.startswith("backbone.") for name in names) and _head_beside(names) is not None:
         return _later(names, provenance, path)
     if "conv1_custom.weight" in names or "fc_custom.weight" in names:
         return _finetuned_2020(names, provenance, path)
+    if FIRST_BLOCK not in names:
+        inner = _find_resnet(names)
+        if inner is not None:
+            return _part(names, prefix, inner, provenance, path)
     return _torchvision(names, wrapper, provenance, path)
 
 
@@ -75,15 +100,14 @@ def find_state(content: Any, path: str) -> tuple[str, dict[str, Tensor]]:
     """The state dict in a file's content, and the key under which it was ("" where it is the content).
 
     Raises:
-        TceError: there is none.
+        TceError: there is none, or its names are not text.
     """
     if isinstance(content, Mapping):
-        for wrapper in ("model", "state_dict"):
-            inner = content.get(wrapper)
-            if isinstance(inner, Mapping) and inner and all(isinstance(v, Tensor) for v in inner.values()):
-                return wrapper, dict(inner)
-        if content and all(isinstance(v, Tensor) for v in content.values()):
-            return "", dict(content)
+        for wrapper in WRAPPERS:
+            if _is_state(content.get(wrapper)):
+                return wrapper, _named(content[wrapper], path)
+        if _is_state(content):
+            return "", _named(content, path)
         found = f"a mapping with {name_some(content)}"
     else:
         found = f"a {type(content).__name__}"
@@ -92,17 +116,68 @@ def find_state(content: Any, path: str) -> tuple[str, dict[str, Tensor]]:
         found, fix = "the state of a training run", "give the run's folder, which holds its model.safetensors"
     raise TceError(
         path,
-        expected="a checkpoint: a state dict, alone or under 'model' or 'state_dict'",
+        expected=f"a checkpoint: a state dict, alone or under {', '.join(WRAPPERS)}",
         found=found,
         fix=fix,
     )
 
 
-def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors without a prefix that all of them have, as `DataParallel` adds it."""
-    if not all(name.startswith(prefix) for name in tensors):
-        return dict(tensors)
-    return {name.removeprefix(prefix): value for name, value in tensors.items()}
+def _part_of(name: str) -> str:
+    """The part of a network that a tensor belongs to, for a summary."""
+    first, _, rest = name.partition(".")
+    second = rest.partition(".")[0]
+    return f"{first}.{second}" if second not in ("", "weight", "bias") and not second.isdigit() else first
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def _named(state: Mapping[Any, Tensor], path: str) -> dict[str, Tensor]:
+    for name in state:
+        if not isinstance(name, str):
+            raise TceError(
+                path, expected="tensors whose names are text", found=f"a name of type {type(name).__name__}"
+            )
+    return dict(state)
+
+
+def strip_wrappers(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """The tensors without the prefixes that all of them share, and these prefixes together.
+
+    DataParallel puts `module.` before every name, torch.compile `_orig_mod.`, Lightning `model.` or `net.`,
+    whatever the attribute is called.
+    """
+    names, taken = dict(tensors), ""
+    while True:
+        prefix = next((p for p in SHARED_PREFIXES if all(n.startswith(p) for n in names)), None)
+        if prefix is None:
+            return taken, names
+        names = {name.removeprefix(prefix): value for name, value in names.items()}
+        taken += prefix
+
+
+def _find_resnet(names: Mapping[str, Tensor]) -> str | None:
+    """The prefix of a ResNet inside a larger network; the trained one of a pair with a momentum copy."""
+    prefixes = [n.removesuffix(FIRST_BLOCK) for n in names if n.endswith(FIRST_BLOCK)]
+    prefixes = [p for p in prefixes if f"{p}conv1.weight" in names]
+    trained = [p for p in prefixes if not MOMENTUM_COPY.search(p)]
+    return next(iter(trained or prefixes), None)
+
+
+def _part(
+    names: dict[str, Tensor], outer: str, inner: str, provenance: dict[str, Any], path: str
+) -> Contents:
+    """The ResNet in a larger network: its features alone, or an ImageNet classifier of 1000 classes."""
+    own = {n.removeprefix(inner): v for n, v in names.items() if n.startswith(inner)}
+    fc = own.get("fc.weight")
+    if fc is None or fc.ndim != 2 or len(fc) != IMAGENET_CLASSES or "fc.bias" not in own:
+        own = {n: v for n, v in own.items() if not n.startswith("fc.")}  # a projection, not features
+    own = {n: v for n, v in own.items() if n.split(".")[0] in RESNET_PARTS}
+    contents = _torchvision(own, "", provenance, path)
+    contents.prefix = outer + inner
+    contents.ignored = [n for n in names if not (n.startswith(inner) and n.removeprefix(inner) in own)]
+    return contents
 
 
 def infer_architecture(backbone: Mapping[str, Tensor], path: str) -> str:
@@ -230,6 +305,12 @@ def _finetuned_2020(names: dict[str, Tensor], provenance: dict[str, Any], path: 
     return _classifier(FINETUNED_2020, backbone, _layer(names, "fc_custom"), provenance, path)
 
 
+def _head_beside(names: Mapping[str, Tensor]) -> str | None:
+    """The layer beside a later TCE file's `backbone.*`, if it is one."""
+    layers = ("fc_contrastive", "fc", "classifier", "fc_custom")
+    return next((layer for layer in layers if f"{layer}.weight" in names), None)
+
+
 def _later(names: dict[str, Tensor], provenance: dict[str, Any], path: str) -> Contents:
     inner = {n.removeprefix("backbone."): v for n, v in names.items() if n.startswith("backbone.")}
     backbone, unused = _split(inner, ["fc"])  # the trunk's own ImageNet layer, where it was left in
@@ -242,17 +323,12 @@ def _later(names: dict[str, Tensor], provenance: dict[str, Any], path: str) -> C
         )
         extra = [n for n in outer if n not in rotation and not n.startswith("fc_contrastive.")]
     else:
-        layer = next((n for n in ("fc", "classifier", "fc_custom") if f"{n}.weight" in outer), None)
-        if layer is None:
-            raise TceError(
-                path,
-                expected="backbone.* beside fc_contrastive.* (pre-training) or fc.* (fine-tuning)",
-                found=name_some(outer) if outer else "backbone.* alone",
-            )
+        layer = _head_beside(outer)
+        assert layer is not None
         _width(outer, layer, path)
         contents = _classifier(FINETUNED_LATER, backbone, _layer(outer, layer), provenance, path)
         extra = list(_split(outer, [layer])[0])
-    contents.state.update({n: outer[n] for n in extra})  # told as unexpected when the network is filled
+    contents.state.update({n: outer[n] for n in extra})  # reported as unknown when they are loaded
     contents.ignored = [f"backbone.{n}" for n in unused]
     return contents
 
@@ -284,19 +360,21 @@ def _torchvision(names: dict[str, Tensor], wrapper: str, provenance: dict[str, A
 
 
 def _provenance(content: Any) -> dict[str, Any]:
-    """The small facts that a training file notes beside its tensors."""
+    """The few facts that a training file holds beside its tensors."""
     notes: dict[str, Any] = {}
     for key in ("epoch", "best_prec1", "best_acc1", "arch"):
         value = content.get(key) if isinstance(content, Mapping) else None
         if isinstance(value, Tensor | np.generic):
             value = value.item() if isinstance(value, np.generic) or value.numel() == 1 else None
-        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        short = isinstance(value, str) and len(value) <= LONGEST_NOTE
+        whole = isinstance(value, int) and value.bit_length() <= 64
+        if short or whole or (isinstance(value, float) and math.isfinite(value)):
             notes[key] = value
     return notes
 
 
 def name_some(names: Iterable[Any], count: int = 4) -> str:
     """The first few names, and how many more there are."""
-    names = [str(name) for name in names]
+    names = [str(n)[:80] if isinstance(n, str | int | float) else f"a {type(n).__name__}" for n in names]
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more if names else "nothing"

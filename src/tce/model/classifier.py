@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tce.errors import OptionError, TceError
-from tce.model.backbone import build_backbone, freeze_until
+from tce.model.backbone import OWN, build_backbone, freeze_until
 from tce.model.encoder import FrameEncoder, seeded
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
-from tce.model.resnet import DEPTHS
 
 
 @dataclass(frozen=True)
@@ -279,29 +279,17 @@ def classifier_from_encoder(
         provenance=made_of.provenance,
     )
     with seeded(seed):
-        classifier = build_classifier(config)
-    weights = encoder.backbone.state_dict()
-    if differences:
-        widened = classifier.backbone.state_dict()
-        for name, value in weights.items():
-            if value.shape != widened[name].shape:  # the first convolution, and nothing else
-                weights[name] = tile_channels(value, widened[name].shape[1])
-    classifier.backbone.load_state_dict(weights)
+        if made_of.architecture in OWN:
+            backbone: nn.Module = build_backbone(made_of.architecture, 3 * differences or 3)
+            weights = encoder.backbone.state_dict()
+            wanted = backbone.state_dict()
+            for name, value in weights.items():
+                if value.shape != wanted[name].shape:  # the first convolution, and nothing else
+                    weights[name] = tile_channels(value, wanted[name].shape[1])
+            backbone.load_state_dict(weights)
+        else:
+            backbone = copy.deepcopy(encoder.backbone)
+            if differences:
+                widen_input(backbone, 3 * differences)
+        classifier = Classifier(config, backbone)
     return classifier.to(encoder.device)
-
-
-def build_classifier(config: ClassifierConfig) -> Classifier:
-    """A classifier with random weights; nothing is fetched where `config.network` says what to build.
-
-    Raises:
-        TceError: a backbone that cannot be built or widened.
-    """
-    channels = 3 * config.differences or 3
-    if config.architecture in DEPTHS:
-        return Classifier(config, build_backbone(config.architecture, channels))
-    backbone = build_backbone(
-        config.architecture, image_size=config.image_size, network=config.network or None
-    )
-    if channels != 3:
-        widen_input(backbone, channels)
-    return Classifier(config, backbone)

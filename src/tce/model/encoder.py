@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tce.errors import OptionError, TceError
-from tce.model.backbone import build_backbone, freeze_until, own_network, own_pixels
+from tce.model.backbone import (
+    architecture_name,
+    build_backbone,
+    freeze_until,
+    input_format,
+    network_description,
+)
 from tce.model.efficientnet_lite import VARIANTS, lite_weights
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
-from tce.model.resnet import canonical_name
 
 HEADS = ("linear", "mlp", "none")
 ROTATION_WIDTH = 200
@@ -264,7 +269,7 @@ def build_encoder(
         image_size: side of the square input in pixels; None: the backbone's own, or 224.
         seed: of the random initialisation; None draws from torch's global generator.
         resize: "center-crop" or "squash"; None: the backbone's own, or "center-crop".
-        options: keyword arguments of a `package.module:callable`.
+        options: keyword arguments of a `package.module:callable`, instead of those in its name.
 
     Raises:
         OptionError: an unknown architecture or head, or a size below 1.
@@ -272,18 +277,18 @@ def build_encoder(
     """
     with seeded(seed):
         backbone = build_backbone(architecture, options=options, image_size=image_size)
-        pixels = own_pixels(backbone)
+        wanted = input_format(backbone)
         config = EncoderConfig(
-            architecture=canonical_name(architecture),
+            architecture=architecture_name(architecture),
             embedding_size=backbone.feature_size if head == "none" else embedding_size,
             head=head,
             rotation=rotation,
             feature_size=backbone.feature_size,
-            image_size=image_size or pixels.image_size,
-            mean=pixels.mean,
-            std=pixels.std,
-            resize=resize or pixels.resize,
-            network=own_network(backbone),
+            image_size=image_size or wanted.image_size,
+            mean=wanted.mean,
+            std=wanted.std,
+            resize=resize or wanted.resize,
+            network=network_description(backbone),
         )
         return FrameEncoder(config, backbone)
 

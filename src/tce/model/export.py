@@ -1,10 +1,11 @@
-"""The command `tce export`: an encoder or a classifier as ONNX, checked against ONNX Runtime."""
+"""The commands `tce export` and `tce convert`: a checkpoint as ONNX, or as model.safetensors."""
 
 from __future__ import annotations
 
 import io
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from tce.errors import TceError
 from tce.io import atomic, require_writable
-from tce.model.checkpoint import describe_model, load_classifier, load_encoder
-from tce.model.checkpoint_reader import read_contents, start_name
+from tce.model.checkpoint import describe, describe_model, load_classifier, load_encoder, save_model
+from tce.model.checkpoint_reader import FILE_NAME, checkpoint_file, read_contents, start_name
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
+from tce.options.convert import ConvertOptions
 from tce.options.export import ExportOptions
 from tce.result import Result
 
@@ -30,7 +32,7 @@ class _Raw(nn.Module):
     def __init__(self, model: FrameEncoder | Classifier):
         super().__init__()
         self.model = model
-        # Spelled out for the graph; `pixels.normalise` is written for torch's own vectors.
+        # Spelled out for the graph; `preprocess.normalise` is written for torch's own vectors.
         self.mean = torch.tensor(model.config.mean)[:, None, None] * 255
         self.std = torch.tensor(model.config.std)[:, None, None] * 255
 
@@ -194,3 +196,47 @@ def _compare(data: bytes, model: FrameEncoder | Classifier, raw: bool, size: int
             )
         worst, share = max(worst, difference), max(share, difference / largest)
     return worst, share
+
+
+def convert(options: ConvertOptions) -> Result:
+    """Write a checkpoint in our format; its numbers stay as they are.
+
+    Args:
+        options: the checkpoint, and where to write.
+
+    Returns:
+        What was found and written: `input`, `output` and `describe`'s entries for the new file.
+
+    Raises:
+        TceError: no checkpoint, not of the wanted kind, or the output is the input or cannot be written.
+    """
+    target = Path(options.output)
+    target = target if target.suffix == ".safetensors" else target / FILE_NAME
+    require_writable(target)
+    foreign = start_name(options.input)
+    source = Path(options.input) if foreign is not None else checkpoint_file(options.input)
+    if source.resolve() in (target.resolve(), target.resolve().parent):  # the latter: a transformers folder
+        raise TceError(f"--output {target}", expected="another place than the input", found="the same")
+    load = load_classifier if _kind(options, foreign) == "classifier" else load_encoder
+    model: FrameEncoder | Classifier = load(options.input, options.model)
+    written = save_model(target, model)
+    facts = describe(written)
+    was = (
+        "Hugging Face"
+        if (foreign or "").startswith("hf:")
+        else facts["provenance"].get("format", facts["format"])
+    )
+    text = (
+        f"{options.input} ({was}) -> {written}: {facts['kind']}, {facts['architecture']}, "
+        f"{facts['parameters']:,} parameters, hash {facts['hash'][:12]}"
+    )
+    return Result(text, {"input": options.input, "output": str(written), **facts})
+
+
+def _kind(options: ConvertOptions, foreign: str | None) -> str:
+    if options.kind != "auto":
+        return options.kind
+    if foreign is not None:
+        return "encoder"
+    kind = read_contents(options.input, options.model, building=False).kind
+    return "classifier" if kind == "classifier" else "encoder"

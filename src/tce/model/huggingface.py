@@ -1,24 +1,50 @@
-"""Image models of the Hugging Face transformers library: fetched, rebuilt, and read out as features."""
+"""Image models of the Hugging Face transformers library: fetched, rebuilt, and read out as features.
+
+Weights and configurations are read here, with this package's bounded readers: `from_pretrained` would follow
+a folder's references to other repositories, and fill what is missing with random numbers.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import logging
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as registration
 
 from tce.errors import TceError
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from tce.model.tensor_file import read_json, read_tensors
 
 log = logging.getLogger("tce.model")
 
-# Entries that would make transformers fetch something or run code that did not come with it.
-_UNWANTED = ("auto_map", "quantization_config", "attn_implementation", "experts_implementation", "backbone")
+# Entries that would make transformers fetch something or run code that did not come with it; those of any
+# level whose names begin with an underscore, too.
+_CODE = (
+    "auto_map",
+    "attn_implementation",
+    "experts_implementation",
+    "quantization_config",
+    "kernel_config",
+    "use_kernels",
+    "custom_pipelines",
+    "name_or_path",
+    "backbone",
+    "dtype",
+    "torch_dtype",
+)
 _LABELS = ("id2label", "label2id")  # of a head that is not there; a thousand of them in ImageNet's
+LARGEST, LARGEST_SUM = 1 << 20, 1 << 22  # of a configuration's numbers, which count layers and widths
+SPARE_BYTES = 64 << 20  # for buffers that are computed, such as tables of positions
+MOST_MODULES = 20_000
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 
 
 def _transformers() -> Any:
@@ -35,69 +61,206 @@ def _transformers() -> Any:
 
 
 def fetch_model(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A published image model, and how it wants its images (`Pixels`' fields).
+    """A published image model with its weights, and how it wants its images (`InputFormat`'s fields).
 
     Args:
-        name: a folder written by `save_pretrained`, or a name on the Hugging Face Hub, fetched or taken from
-            the local cache.
+        name: a folder written by `save_pretrained`, or a name on the Hugging Face Hub, downloaded or taken
+            from the local cache.
 
     Raises:
-        TceError: it cannot be had, or does not take images.
+        TceError: it cannot be had, does not take images, or lacks some of its weights.
     """
     transformers = _transformers()
-    folder = Path(name).expanduser()
-    place = str(folder) if folder.is_dir() else name
-    if not folder.is_dir():
-        log.info("taking %s from the Hugging Face Hub or its local cache", name)
-    with _quiet(transformers):
+    folder = _local_folder(name)
+    configuration = _read_configuration(folder)
+    tensors = _read_weights(folder)
+    size = sum(value.numel() * 4 for value in tensors.values())
+    with torch.device("meta"):
+        empty = build_from_configuration(configuration, size, f"hf:{name}")
+    with _offline(), _quiet(transformers):
         try:
-            model = transformers.AutoModel.from_pretrained(place, trust_remote_code=False)
-        except Exception as error:  # not found, no network, unknown type: transformers' own words say which
-            raise TceError(
-                f"hf:{name}",
-                expected="a folder written by save_pretrained, or a model's name on the Hugging Face Hub",
-                found=(str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."),
-                fix="check the name; without a network give a folder",
-            ) from error
-    _require_images(model, name)
-    return _ready(model).float(), _wishes(transformers, place, model.config)
+            model, report = type(empty).from_pretrained(  # type: ignore[attr-defined]
+                None,
+                config=empty.config,
+                state_dict=tensors,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, with the missing ones
+            )
+        except Exception as error:  # transformers' own words say which
+            raise _unusable(name, error) from error
+    model = _ready(model).float()
+    _require_weights(model, report, f"hf:{name}")
+    return model, _input_format(folder, model.config)
+
+
+def _unusable(name: str, error: Exception) -> TceError:
+    return TceError(
+        f"hf:{name}",
+        expected="a folder written by save_pretrained, or a model's name on the Hugging Face Hub",
+        found=(str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."),
+        fix="check the name; without a network give a folder",
+    )
+
+
+def _local_folder(name: str) -> Path:
+    """The folder itself, or that of the local cache into which the Hub's files are downloaded."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    import huggingface_hub
+
+    log.info("taking %s from the Hugging Face Hub or its local cache", name)
+    try:
+        wanted = ["config.json", "preprocessor_config.json", *SAFETENSORS]
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=[*wanted, *PICKLES]))
+    except Exception as error:  # not found, no network, no such name: the library's own words say which
+        raise _unusable(name, error) from error
+    return folder
+
+
+def _read_configuration(folder: Path) -> dict[str, Any]:
+    content = read_json(folder / "config.json")
+    if not isinstance(content, dict):
+        raise TceError(str(folder / "config.json"), expected="a model's configuration", found="another value")
+    return content
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder's files, safetensors before pickles."""
+    for whole, index, _ in (SAFETENSORS, PICKLES):
+        if (folder / whole).is_file():
+            files = [whole]
+        elif (folder / index).is_file():
+            content = read_json(folder / index)
+            parts = content.get("weight_map") if isinstance(content, dict) else None
+            files = sorted({str(part) for part in parts.values()}) if isinstance(parts, dict) else []
+        else:
+            continue
+        tensors: dict[str, Any] = {}
+        for file in files:
+            if Path(file).name != file:
+                raise TceError(str(folder / index), expected="files of its folder", found=file)
+            content = read_tensors(folder / file)[0]
+            tensors.update(content if isinstance(content, Mapping) else {})
+        if not tensors or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in tensors.items()):
+            raise TceError(str(folder), expected="a model's tensors", found="none, or something else")
+        return tensors
+    raise TceError(
+        str(folder), expected="model.safetensors or pytorch_model.bin beside config.json", found="neither"
+    )
+
+
+def _require_weights(model: nn.Module, report: Mapping[str, Any], what: str) -> None:
+    """Every tensor that features pass through came from the file and is finite.
+
+    Raises:
+        TceError: one did not or is not.
+    """
+    present = model.state_dict()
+    unmatched = {str(item[0]) for item in report["mismatched_keys"]}
+    missing = sorted((set(report["missing_keys"]) | unmatched) & present.keys())
+    for name in missing:
+        if name.endswith("mask_token"):  # of masked pre-training; features do not pass through it
+            present[name].zero_()
+    missing = [name for name in missing if not name.endswith("mask_token")]
+    if missing:
+        more = ", ..." if len(missing) > 3 else ""
+        raise TceError(
+            what,
+            expected=f"the {len(present)} tensors of a {type(model).__name__}",
+            found=f"{len(missing)} missing or of another shape ({', '.join(missing[:3])}{more})",
+            fix="fetch it again, or give the network that its config.json describes",
+        )
+    for name, value in present.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise TceError(what, expected="weights that are numbers", found=f"NaN or infinity in {name}")
 
 
 def configuration_of(model: nn.Module) -> dict[str, Any]:
     """What `build_from_configuration` builds the same network from, JSON types."""
     entries = json.loads(json.dumps(model.config.to_dict()))  # type: ignore[union-attr, operator]
-    return {k: v for k, v in entries.items() if k not in (*_UNWANTED, *_LABELS) and not k.startswith("_")}
+    return {k: v for k, v in _without_code(entries).items() if k not in _LABELS}
 
 
-def build_from_configuration(configuration: dict[str, Any]) -> nn.Module:
-    """The image model of a stored configuration, with random weights; nothing is fetched.
+def _without_code(value: Any) -> Any:
+    """A configuration without entries that name code or other repositories, on any level."""
+    if isinstance(value, dict):
+        return {
+            k: _without_code(v) for k, v in value.items() if not str(k).startswith("_") and k not in _CODE
+        }
+    return [_without_code(item) for item in value] if isinstance(value, list) else value
+
+
+def build_from_configuration(configuration: dict[str, Any], most_bytes: int, what: str) -> nn.Module:
+    """The image model of a stored configuration, its weights not set; nothing is fetched.
+
+    It is built on the default device; on "meta" its tensors take no memory.
 
     Args:
         configuration: what `configuration_of` gave.
+        most_bytes: of its weights, as the file that holds them has.
+        what: its origin, for the messages.
 
     Raises:
-        TceError: this version of transformers does not know the model.
+        TceError: this version of transformers does not know the model, it does not take images, or it is
+            larger than its file.
     """
     transformers = _transformers()
-    wanted = {k: v for k, v in configuration.items() if k not in _UNWANTED and not k.startswith("_")}
+    wanted = {k: v for k, v in _without_code(configuration).items() if k not in _LABELS}
+    _require_small_numbers(wanted, what)
     kind = wanted.pop("model_type", None)
-    try:
-        config = transformers.AutoConfig.for_model(kind, **wanted)
-        model = transformers.AutoModel.from_config(config, trust_remote_code=False)
-    except Exception as error:
-        raise TceError(
-            f"the stored configuration of a {kind}",
-            expected="one that this version of transformers knows",
-            found=f"transformers {transformers.__version__}: {error}",
-        ) from error
-    _require_images(model, str(kind))
+    with _offline(), _quiet(transformers), _without_initialisation(), _at_most(2 * most_bytes, what):
+        try:
+            config = transformers.AutoConfig.for_model(kind, **wanted)
+            _require_whole(config, str(kind), what)
+            model = transformers.AutoModel.from_config(config, trust_remote_code=False)
+        except TceError:
+            raise
+        except Exception as error:
+            raise TceError(
+                f"{what}: the configuration of a {str(kind)[:80]}",
+                expected="one that this version of transformers knows",
+                found=f"transformers {transformers.__version__}: {error}"[:300],
+            ) from error
+    _require_images(model, what)
     return _ready(model)
 
 
-def _require_images(model: nn.Module, name: str) -> None:
+def _require_small_numbers(configuration: dict[str, Any], what: str) -> None:
+    """Layers and widths are counted by plain numbers: bounded before anything is built by them."""
+    waiting: list[Any] = [configuration]
+    total = 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int):
+            total += abs(value)
+            if abs(value) > LARGEST or total > LARGEST_SUM:
+                raise TceError(
+                    f"{what}: its configuration",
+                    expected=f"numbers of at most {LARGEST:,}, {LARGEST_SUM:,} together",
+                    found="larger ones",
+                )
+
+
+def _require_whole(config: Any, kind: str, what: str) -> None:
+    """Detectors and segmenters name a backbone of their own, which transformers or timm would download."""
+    if kind.startswith("timm_") or {"backbone", "backbone_config"} & config.to_dict().keys():
+        raise TceError(
+            what,
+            expected="a network that is itself a backbone",
+            found=f"a {kind}, which takes another one from elsewhere",
+            fix="give that backbone",
+        )
+
+
+def _require_images(model: nn.Module, what: str) -> None:
     reads = getattr(model, "main_input_name", None)
     if reads != "pixel_values" or "input_ids" in inspect.signature(model.forward).parameters:
-        raise TceError(f"hf:{name}", expected="a model of images alone", found=f"{type(model).__name__}")
+        raise TceError(what, expected="a model of images alone", found=f"{type(model).__name__}")
 
 
 def _ready(model: nn.Module) -> nn.Module:
@@ -123,7 +286,7 @@ def image_features(model: nn.Module, x: Tensor) -> Tensor:
     """
     arguments = {}
     if "interpolate_pos_encoding" in inspect.signature(model.forward).parameters:
-        arguments["interpolate_pos_encoding"] = True  # any image size, not the one of its own training alone
+        arguments["interpolate_pos_encoding"] = True  # any image size, not only that of its training
     out = model(pixel_values=x, **arguments)
     last = out.last_hidden_state
     if last.ndim == 3 and _has_class_token(model):
@@ -134,21 +297,20 @@ def image_features(model: nn.Module, x: Tensor) -> Tensor:
     return last.mean(dim=1) if last.ndim == 3 else last.mean(dim=(2, 3))
 
 
-def _wishes(transformers: Any, place: str, config: Any) -> dict[str, Any]:
+def _input_format(folder: Path, config: Any) -> dict[str, Any]:
     """Image size, mean, deviation and resizing out of the image processor's file beside the weights."""
-    processor = _processor_file(transformers, place)
-    wishes: dict[str, Any] = {
-        "image_size": _side(getattr(config, "image_size", None)) or 224,
-        "mean": tuple(processor.get("image_mean") or IMAGENET_MEAN),
-        "std": tuple(processor.get("image_std") or IMAGENET_STD),
-    }
+    processor = _image_processor(folder)
+    found: dict[str, Any] = {"image_size": _side(getattr(config, "image_size", None)) or 224}
+    for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        value = processor.get(f"image_{name}")
+        found[name] = tuple(value) if isinstance(value, list) and value else default
     cropped = bool(processor.get("do_center_crop") and processor.get("crop_size"))
     side = _side(processor.get("crop_size") if cropped else processor.get("size"))
     if side is not None:
-        wishes["image_size"] = side
+        found["image_size"] = side
     square = isinstance(processor.get("size"), dict) and "height" in processor["size"]
-    wishes["resize"] = "squash" if square and not cropped else "center-crop"
-    return wishes
+    found["resize"] = "squash" if square and not cropped else "center-crop"
+    return found
 
 
 def _side(size: Any) -> int | None:
@@ -157,43 +319,97 @@ def _side(size: Any) -> int | None:
         size = size.get("height") or size.get("shortest_edge")
     if isinstance(size, list | tuple):
         size = size[0] if size else None
-    return int(size) if isinstance(size, int | float) and size > 0 else None
+    plain = isinstance(size, int | float) and not isinstance(size, bool)
+    return int(size) if plain and 0 < size < LARGEST else None
 
 
-def _processor_file(transformers: Any, place: str) -> dict[str, Any]:
-    name = "preprocessor_config.json"
-    if Path(place).is_dir():
-        path = Path(place) / name
-    else:
-        try:
-            found = transformers.utils.cached_file(place, name, _raise_exceptions_for_missing_entries=False)
-        except OSError:
-            found = None
-        path = Path(found or name)
+def _image_processor(folder: Path) -> dict[str, Any]:
+    path = folder / "preprocessor_config.json"
     if not path.is_file():
-        log.info("%s has no %s: ImageNet's normalisation is used", place, name)
+        log.info("%s has no %s: ImageNet's normalisation is used", folder, path.name)
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TceError(str(path), expected="JSON", found=str(error)) from error
+    content = read_json(path)
     return content if isinstance(content, dict) else {}
 
 
-@contextmanager
-def _quiet(transformers: Any):
-    """Without transformers' bars and its report on heads that are left out on purpose."""
-    logging_ = transformers.utils.logging
-    level, bars = logging_.get_verbosity(), logging_.is_progress_bar_enabled()
-    hub = logging.getLogger("huggingface_hub")
-    hub_level = hub.level
-    logging_.set_verbosity_error()
-    hub.setLevel(logging.ERROR)
-    logging_.disable_progress_bar()
+@contextlib.contextmanager
+def _at_most(most_bytes: int, what: str) -> Iterator[None]:
+    """Networks built inside the block stay below a size; they are stopped as soon as they exceed it.
+
+    A configuration of a few bytes can describe a network of any size, which would fill the memory before its
+    tensors are compared with the file's.
+    """
+    left, modules = most_bytes + SPARE_BYTES, MOST_MODULES
+
+    def count_tensor(_: nn.Module, name: str, value: Tensor | None) -> None:
+        nonlocal left
+        left -= 0 if value is None else value.numel() * value.element_size()
+        if left < 0:
+            raise TceError(
+                f"{what}: its configuration",
+                expected=f"a network of the file's size, about {most_bytes // 2:,} bytes",
+                found="a far larger one",
+            )
+
+    def count_module(*_: Any) -> None:
+        nonlocal modules
+        modules -= 1
+        if modules < 0:
+            raise TceError(
+                f"{what}: its configuration", expected=f"at most {MOST_MODULES:,} modules", found="more"
+            )
+
+    handles = [
+        registration.register_module_parameter_registration_hook(count_tensor),
+        registration.register_module_buffer_registration_hook(count_tensor),
+        registration.register_module_module_registration_hook(count_module),
+    ]
     try:
         yield
     finally:
-        logging_.set_verbosity(level)
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _without_initialisation() -> Iterator[None]:
+    """Every weight is loaded afterwards: random numbers would only take time."""
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # transformers 4
+        yield
+        return
+    with no_init_weights():
+        yield
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Nothing is downloaded inside the block, whatever a configuration names."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without transformers' bars and its report on heads that are left out on purpose."""
+    settings = transformers.utils.logging
+    level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    settings.set_verbosity_error()
+    hub.setLevel(logging.ERROR)
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        settings.set_verbosity(level)
         hub.setLevel(hub_level)
         if bars:
-            logging_.enable_progress_bar()
+            settings.enable_progress_bar()

@@ -11,19 +11,25 @@ from tce.errors import OptionError, TceError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST_IMAGE = 4096  # pixels a side; more would only fill the memory
+LARGEST_MEAN, SMALLEST_STD = 1e6, 1e-6  # of pixels in [0, 1]
 RESIZES = ("center-crop", "squash", "none")
 
 
 def check_input(image_size: int, mean: tuple[float, ...], std: tuple[float, ...], resize: str) -> None:
     """Raise an OptionError for a way to prepare images that cannot be."""
-    if image_size < 1:
-        raise OptionError("--image-size", expected="at least 1 pixel", found=str(image_size))
+    if not 1 <= image_size <= LARGEST_IMAGE:
+        expected = f"1 to {LARGEST_IMAGE} pixels"
+        raise OptionError("--image-size", expected, str(image_size)[:40])
     if resize not in RESIZES:
         raise OptionError("--resize", expected=", ".join(RESIZES), found=repr(resize))
-    numbers = [n for n in (*mean, *std) if isinstance(n, int | float)]
-    if len(mean) != 3 or len(std) != 3 or len(numbers) != 6 or min(std) <= 0:
+    numbers = [n for n in (*mean, *std) if isinstance(n, int | float) and not isinstance(n, bool)]
+    finite = len(numbers) == 6 and all(abs(n) < LARGEST_MEAN for n in numbers)  # NaN is not
+    if len(mean) != 3 or len(std) != 3 or not finite or min(std) < SMALLEST_STD:
         raise OptionError(
-            "mean, std", expected="three numbers each, deviations above 0", found=f"{mean}, {std}"
+            "mean, std",
+            expected=f"three finite numbers each, deviations of at least {SMALLEST_STD:g}",
+            found=f"{mean}, {std}"[:200],
         )
 
 

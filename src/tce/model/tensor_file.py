@@ -92,6 +92,17 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """A safetensors file's entries beside its tensors; none where it is another or a damaged file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as opened:
+            return opened.metadata() or {}
+    except (SafetensorError, ValueError, OSError):
+        return {}
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's content.
 

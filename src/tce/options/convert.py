@@ -7,10 +7,14 @@ from typing import Literal
 
 import tyro
 
+from tce.errors import OptionError
+
+FILES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl", ".onnx", ".npz", ".npy", ".h5", ".json")
+
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Read a checkpoint of any known format, and write it as model.safetensors."""
+    """Convert a checkpoint of any known format to model.safetensors."""
 
     input: tyro.conf.Positional[str]
     """The checkpoint: a file, a folder with model.safetensors in it, or hf:NAME."""
@@ -20,3 +24,12 @@ class ConvertOptions:
     """The network, checked against the file; needed where its tensors are another network's."""
     kind: Literal["auto", "encoder", "classifier"] = "auto"
     """What to make of it; an ImageNet file can be either, and is an encoder by default."""
+
+    def __post_init__(self) -> None:
+        if self.output.lower().endswith(FILES):
+            raise OptionError(
+                "--output",
+                "a file ending in .safetensors, or a folder",
+                self.output,
+                "convert writes safetensors; for ONNX use tce export",
+            )

@@ -16,12 +16,19 @@ from tce.data.clip_sketch import clip_sketch
 from tce.errors import OptionError, TceError
 from tce.evaluation.splits import SplitClips, hold_out, label_subset
 from tce.model.backbone import same_architecture
-from tce.model.checkpoint import describe, load_classifier, load_encoder
+from tce.model.checkpoint import (
+    describe,
+    describe_weights,
+    load_backbone_weights,
+    load_classifier,
+    load_encoder,
+    new_encoder_like,
+    weights_provenance,
+)
 from tce.model.checkpoint_formats import FINETUNED_2020, FINETUNED_LATER
 from tce.model.checkpoint_reader import start_name
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import FrameEncoder, build_encoder
-from tce.model.initial_weights import describe_weights, load_backbone_weights, weights_provenance
 from tce.options.finetune import FinetuneOptions
 from tce.train.finetune_task import Finetuning
 from tce.train.optim import make_optimizer
@@ -61,22 +68,23 @@ def starting_encoder(options: FinetuneOptions) -> FrameEncoder:
         TceError: `--weights` is no checkpoint, or not of that `--model`.
         OptionError: an unknown `--model` or `--freeze`.
     """
-    model = options.model
-    facts = {} if model.weights is None else describe_weights(model.weights, model.model)
-    held = facts.get("architecture")
-    if model.model and held and not same_architecture(held, model.model):
-        raise TceError(
-            f"{model.weights}: the file holds a {held}",
-            expected=f"a {model.model}, as --model says",
-            fix=f"use --model {held}, or weights of a {model.model}",
-        )
-    if model.weights and model.model is None and facts.get("kind") == "encoder":
-        encoder = load_encoder(model.weights)  # its file suffices: a foreign network's folder may be gone
+    model, seed = options.model, options.run.seed
+    start = start_name(model.weights) if model.weights else None
+    if model.weights is None or start is not None:
+        encoder = build_encoder(model.model or start or "resnet18", image_size=model.image_size, seed=seed)
     else:
-        foreign = start_name(model.weights) if model.weights else None
-        size = model.image_size or facts.get("image_size")
-        name = model.model or held or foreign or "resnet18"
-        encoder = build_encoder(name, image_size=size, seed=options.run.seed)
+        facts = describe_weights(model.weights, model.model)
+        held = facts["architecture"]
+        if model.model and not same_architecture(held, model.model):
+            raise TceError(
+                f"{model.weights}: the file holds a {held}",
+                expected=f"a {model.model}, as --model says",
+                fix=f"use weights of a {model.model}",
+            )
+        if facts["kind"] == "encoder":
+            encoder = load_encoder(model.weights, model.model)
+        else:
+            encoder = new_encoder_like(model.weights, model.model, model.image_size, seed)
     encoder.freeze(model.freeze)  # checks the layer's name before footage is packed
     return encoder
 

@@ -18,7 +18,7 @@ from tce.device import autocast
 from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.evaluation.splits import SplitClips
-from tce.model.backbone import Wrapped
+from tce.model.backbone import ExternalBackbone
 from tce.model.checkpoint import describe_model, save_model
 from tce.model.classifier import Classifier
 from tce.options.finetune import FinetuneOptions
@@ -275,7 +275,7 @@ def stage_groups(classifier: Classifier, layer_decay: float, head_lr: float) -> 
         head_lr: factor of the classifier.
     """
     network: nn.Module = classifier.backbone
-    network = network.model if isinstance(network, Wrapped) else network
+    network = network.model if isinstance(network, ExternalBackbone) else network
     stages: list[list[nn.Parameter]] = []
     for name, child in network.named_children():
         if name == "bn1" and stages:

@@ -18,10 +18,9 @@ from tce.data.open_data import find_data
 from tce.distributed import DistributedContext, deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation.splits import require_split
-from tce.model.backbone import same_architecture
-from tce.model.checkpoint import checkpoint_hash, load_encoder
+from tce.model.backbone import is_callable_name, same_architecture
+from tce.model.checkpoint import checkpoint_hash, describe_weights, load_encoder, weights_provenance
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
-from tce.model.initial_weights import describe_weights, weights_provenance
 from tce.options.checks import split_names
 from tce.options.pretrain import DataOptions, PretrainOptions, PretrainRunOptions
 from tce.options.training import require_used_decay
@@ -210,7 +209,7 @@ def make_encoder(options: PretrainOptions) -> FrameEncoder:
             f"--weights {model.weights}",
             f"a {model.model}, as --model says",
             f"a {held}",
-            f"add --model {held}",
+            f"use weights of a {model.model}" if is_callable_name(held) else f"add --model {held}",
         )
     given = load_encoder(model.weights, model.model)
     config = given.config

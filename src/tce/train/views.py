@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tce.device import autocast
 from tce.distributed import DistributedContext
 from tce.errors import OptionError
-from tce.model.backbone import Wrapped
+from tce.model.backbone import ExternalBackbone
 from tce.model.encoder import FrameEncoder
 
 
@@ -70,7 +70,8 @@ def data_parallel(network: ViewEncoder, context: DistributedContext) -> nn.Modul
             network,
             devices,
             broadcast_buffers=False,
-            find_unused_parameters=isinstance(network.encoder.backbone, Wrapped),  # others' may have some
+            # Networks of other libraries may have some.
+            find_unused_parameters=isinstance(network.encoder.backbone, ExternalBackbone),
         )
 
 
