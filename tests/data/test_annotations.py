@@ -140,9 +140,9 @@ def test_numbers_at_odds_with_classes(
     line: str, expected: str, number_is: str, ucf_lists: Path, tmp_path: Path
 ) -> None:
     path = write(ucf_lists / "trainlist01.txt", ["HandStandPushups/b.avi 2", "", line])
-    with pytest.raises(TceError) as told:
+    with pytest.raises(TceError) as raised:
         read_catalog(touch(tmp_path / "data", "b.avi"), ucf_lists)
-    assert str(told.value) == (
+    assert str(raised.value) == (
         f"{path}, line 3; expected {expected} in {ucf_lists / 'classInd.txt'}; "
         f"found {line!r}, and {number_is} there; correct the line, or that file"
     )
@@ -156,9 +156,9 @@ def test_a_class_that_the_file_of_classes_lacks(ucf_lists: Path, tmp_path: Path)
         "found no 'LetterY', the class of 'LetterY/a.avi'; add it, or correct the list"
     )
     for read in (lambda: read_catalog(data, ucf_lists), lambda: apply_lists(read_catalog(data), ucf_lists)):
-        with pytest.raises(TceError) as told:
+        with pytest.raises(TceError) as raised:
             read()
-        assert str(told.value) == message
+        assert str(raised.value) == message
     # Classes of clips that are not there do no harm: part of a dataset needs part of the classes.
     write(ucf_lists / "classInd.txt", ["3 LetterY"])
     assert rows(read_catalog(data, ucf_lists)) == [("LetterY/a", "LetterY", "train")]

@@ -135,7 +135,7 @@ def test_columns_that_do_not_fit() -> None:
         Catalog(["a", "b"], ["1"])
     with pytest.raises(TceError, match="columns of one length"):
         Catalog(["a", "b"], ["1", "2"], sources=["s"])
-    with pytest.raises(TceError, match="labels out of the list of classes; found 'y'"):
+    with pytest.raises(TceError, match="labels that are among the classes; found 'y'"):
         Catalog(["a", "b"], ["1", "2"], labels=["x", "y"], classes=["x"])
 
 

@@ -263,6 +263,54 @@ def test_tables_of_a_folder_give_the_split_by_their_names(tmp_path: Path) -> Non
     assert rows(read_catalog(videos, tmp_path / "lists")) == [("w1", "wave", "train"), ("w2", "wave", "test")]
 
 
+# Tables that public bug reports describe, beside the checkout
+
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside the checkout")
+def test_cases_of_public_reports() -> None:
+    """Each table is read whole or refused with its line; none is read in part."""
+    plain = [("wave/w1", "wave", "train"), ("point/p1", "point", "test")]
+    same = [
+        "bom",
+        "cr",
+        "crlf",
+        "emptyrows",
+        "hdrspace",
+        "hdrspace2",
+        "plain",
+        "semicolon",
+        "tabcsv",
+        "trailspace",
+        "utf16",
+    ]
+    for name in same:
+        assert rows(read_catalog(CASES / "t" / f"{name}.csv")) == plain, name
+    assert rows(read_catalog(CASES / "t/tab.tsv")) == plain
+    assert {clip.label for clip in read_catalog(CASES / "t/NA.csv")} == {"NA", "null", "wave", "nan", "None"}
+    assert read_catalog(CASES / "t/trail2.csv").classes == ["point", "wave"]
+    assert read_catalog(CASES / "t/numlabels.csv").classes == ["0", "1", "2", "10", "11"]
+    (timed,) = read_catalog(CASES / "t/times.csv")
+    assert (timed.start, timed.end) == (0.2, 0.6)
+    for name, message in {
+        "dup2": "'wave/w1.mp4' and './wave/w1.mp4', the same clip",
+        "latin1": "line 2; .*the byte 0xe9",
+        "nul": "line 2; .*NUL",
+        "dupcol": "one column `label`",
+        "short": "line 2; expected 3 cells",
+        "unq": "line 2; expected a row of a table",
+    }.items():
+        with pytest.raises(TceError, match=message):
+            read_catalog(CASES / "t" / f"{name}.csv")
+    for name in ("kin_nan", "kin_noend"):
+        clip = next(clip for clip in read_catalog(CASES / "t", CASES / "t" / f"{name}.csv") if clip.split)
+        assert clip.end in (None, 1.0)
+    with pytest.raises(TceError, match=r"line 903; .*the byte 0xe9"):
+        read_catalog(CASES / "t", CASES / "t/kin_lat.csv")
+    assert read_catalog(CASES / "u/data", CASES / "u/l2.csv").listed == 2
+
+
 # What is refused
 
 

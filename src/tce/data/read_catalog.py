@@ -1,4 +1,4 @@
-"""The clips of a dataset in whatever layout it comes: folders, lists of the known datasets, tables."""
+"""The clips of a dataset from folders, the lists of known datasets, and tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_catalog(
     split: str = "01",
     layout: Layout = "auto",
 ) -> Catalog:
-    """Every clip of a dataset, with label and split where folders or lists tell them.
+    """Every clip of a dataset, with label and split where folders or lists give them.
 
     Without lists, the label is the first folder that not all clips share (after one named train, val or test,
     which gives the split); clips named in UCF101's way in one flat folder carry it in the name. With lists,
@@ -42,7 +42,7 @@ def read_catalog(
         data: a folder of videos or frame folders at any depth, one video, or a table of clips.
         lists: the dataset's lists: a folder or a file.
         split: which of the numbered splits of UCF101 or HMDB51.
-        layout: whose lists they are; "auto" tells by their names and contents, "folders" leaves lists aside.
+        layout: whose lists they are; "auto" finds out by names and contents, "folders" ignores lists.
 
     Raises:
         TceError: nothing at the path, no footage, lists of no known kind, of other clips or at odds with
@@ -60,29 +60,29 @@ def read_catalog(
     return _listed_catalog(footage, read_lists(lists, split, layout), os.fspath(lists))
 
 
-def read_catalogs(footage: Sequence[str], lists: str | None, split: str) -> Catalog:
-    """The catalog of one place, or of several one after the other.
+def read_catalogs(places: Sequence[str], lists: str | None, split: str) -> Catalog:
+    """The catalog of one folder, video or table, or of several one after the other.
 
     Clips of several folders are named after their folder too, so that their ids differ.
 
     Raises:
-        TceError: nothing there, no footage, or two of several places have the same name.
+        TceError: nothing there, no videos, or two of several places have the same name.
         OptionError: `lists` with several places.
     """
-    if len(footage) == 1:
-        return read_catalog(os.path.abspath(footage[0]), lists=lists, split=split)
+    if len(places) == 1:
+        return read_catalog(os.path.abspath(places[0]), lists=lists, split=split)
     if lists is not None:
         raise OptionError(
             "--lists",
             expected="one FOOTAGE",
-            found=str(len(footage)),
+            found=str(len(places)),
             fix="pack one after the other with --add",
         )
-    parts = [read_catalog(os.path.abspath(place)) for place in footage]
-    names = [_place_name(place) for place in footage]
+    parts = [read_catalog(os.path.abspath(place)) for place in places]
+    names = [_place_name(place) for place in places]
     ids = [
         str(clip) if os.path.isfile(place) else f"{name}/{clip}"
-        for place, name, part in zip(footage, names, parts, strict=True)
+        for place, name, part in zip(places, names, parts, strict=True)
         for clip in part.ids
     ]
     if len(set(ids)) != len(ids):
@@ -112,14 +112,14 @@ def apply_lists(
 ) -> Catalog:
     """The same clips in the same order, with labels and splits from a dataset's lists.
 
-    For footage that was packed once and is used with several splits. Pieces of a cut recording take what the
-    lists say of the recording, or of that piece where the lists cut it.
+    For videos that were packed once and are used with several splits. Pieces of a cut recording take the
+    entry of the recording, or of that piece where the lists cut it.
 
     Args:
         catalog: clips whose ids are their names in the dataset.
         lists: the dataset's lists: a folder or a file.
         split: which of the numbered splits of UCF101 or HMDB51.
-        warn: whether to warn of listed clips that are not there.
+        warn: whether to warn of listed clips without a video.
 
     Raises:
         TceError: lists of no known kind, of other clips or at odds with their classes, or a clip that is
@@ -171,7 +171,7 @@ def _no_clip_listed(lists: str | os.PathLike[str], where: str, listing: Listing)
 
 
 def _require_once(lists: str, clips: Sequence[tuple[Hashable, str]]) -> None:
-    """Raise if a list names a clip twice: its label and split would be a matter of chance.
+    """Raise if a list names a clip twice, maybe with different labels or splits.
 
     Args:
         lists: the lists, as a message names them.

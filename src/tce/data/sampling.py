@@ -39,10 +39,10 @@ def positive_pairs(
 ) -> Whole:
     """An anchor and a positive neighbour of each clip (paper, section 3.1).
 
-    The anchor is uniform over the whole clip. The distance is uniform over the window, the direction either
-    way with equal chance, and reflected where it would leave the clip; so the first and the last frame are
-    anchors as often as any other. In a clip too short for the distance, that shrinks to what the longer side
-    allows; only in a clip of one frame is it 0, the anchor twice.
+    The anchor is uniform over the whole clip and the distance uniform over the window. Both directions are
+    equally likely; a positive that would lie outside the clip is taken on the other side, so the first and
+    the last frame are anchors as often as any other. If neither side is long enough, the distance is that of
+    the longer side; it is 0, the anchor twice, only in a clip of one frame.
 
     Args:
         lengths: frames a clip, int [B].

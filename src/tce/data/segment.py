@@ -54,7 +54,7 @@ def cut(
         start and end of each clip in seconds since the first frame, in order and without gaps.
 
     Raises:
-        VideoError: the footage cannot be read.
+        VideoError: the video cannot be read.
         OptionError: `clip_seconds` is not above 0.
         TceError: PySceneDetect is not installed.
     """
@@ -91,7 +91,7 @@ def frame_range(video: Video, start: float | None, end: float | None) -> tuple[i
 
 
 def _end(times: np.ndarray) -> float:
-    """When the last frame ceases to be shown, if it is shown as long as the median one."""
+    """When the recording ends, in seconds, if its last frame is shown as long as the median one."""
     shown = float(np.median(np.diff(times))) if len(times) > 1 else 1 / DEFAULT_FPS
     return float(times[-1]) + shown
 
@@ -126,13 +126,13 @@ def _scene_starts(video: Video) -> list[int]:
                 at = FrameTimecode(int(index), video.fps)
                 cuts += [cut.frame_num for cut in detector.process_frame(at, small[..., ::-1])]
     except VideoTruncated:
-        pass  # whoever packs the clips reports it; what decodes is cut
+        pass  # reported when the clips are packed; what decodes is cut
     return sorted({frame for frame in cuts if 0 < frame < len(video)})
 
 
 @dataclass(frozen=True)
 class CutJob:
-    """Footage to be cut, see `cut`.
+    """A recording to cut, see `cut`.
 
     Attributes:
         path: a video file or a frame folder.
@@ -152,21 +152,21 @@ def find_cuts(job: CutJob) -> list[tuple[float, float | None]]:
     """Start and end of the pieces in seconds, the last one open; runs in a decoding child process.
 
     Raises:
-        VideoError: the footage cannot be decoded.
-        TceError: the package that finds scenes is not installed.
+        VideoError: the video cannot be decoded.
+        TceError: PySceneDetect is not installed.
     """
     pieces: list[tuple[float, float | None]] = list(cut(job.path, job.seconds, job.scenes, threads=1))
     return [*pieces[:-1], (pieces[-1][0], None)]
 
 
 def cut_catalog(catalog: Catalog, options: PackOptions, out: Path, pool: DecodePool) -> Catalog:
-    """The catalog with long footage cut as the options say.
+    """The catalog with long recordings cut as the options ask.
 
-    Clips that a list has cut out already stay as they are, and so does footage that cannot be decoded. Where
-    to cut is kept in `out/cuts.json`, since finding it can take as long as decoding everything.
+    Clips that a list has cut already stay as they are, and so do videos that cannot be decoded. The cuts are
+    stored in `out/cuts.json`, since finding them can take as long as decoding everything.
 
     Raises:
-        TceError: the package that finds scenes is not installed.
+        TceError: PySceneDetect is not installed.
     """
     if options.clip_seconds is None and not options.split_scenes:
         return catalog
@@ -187,7 +187,7 @@ def cut_catalog(catalog: Catalog, options: PackOptions, out: Path, pool: DecodeP
         for row, (_, pieces) in zip(todo, pool.map(find_cuts, jobs), strict=True):
             if isinstance(pieces, TceError) and not isinstance(pieces, VideoError):
                 raise pieces
-            # Footage that fails here fails again when it is packed, and is reported then.
+            # A video that fails here fails again when it is packed, and is reported then.
             kept[clips[row].id] = {"key": keys[row], "pieces": [] if isinstance(pieces, TceError) else pieces}
             progress.update()
             if time.monotonic() - written > _SECONDS_BETWEEN_WRITES:
@@ -210,7 +210,7 @@ def _read_cuts(path: Path) -> dict[str, Any]:
 
 
 def _cut_key(path: str) -> list[int]:
-    """What changes when footage does."""
+    """What changes when the file does."""
     try:
         status = os.stat(path)
     except OSError:
