@@ -31,24 +31,24 @@ import torch
 from costs import in_turn, median, ratios
 from torch.nn import functional
 
+from tce.commands.finetune import clip_accuracy
 from tce.data.frame_store import FrameStore
 from tce.data.loader import Loader
 from tce.data.open_data import open_store
 from tce.data.pack import pack
 from tce.data.sampling import test_positions
+from tce.data.splits import SplitClips, open_split
 from tce.device import autocast
 from tce.distributed import init_distributed
 from tce.evaluation import probes
 from tce.evaluation.clip_reader import Reader, _frames, _Plan, paper_samples
 from tce.evaluation.probes import RECALL_AT, nearest
 from tce.evaluation.protocols import score_clips
-from tce.evaluation.splits import SplitClips, open_split
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import build_encoder
 from tce.options.finetune import FinetuneOptions
 from tce.options.pack import PackOptions
 from tce.recipes import apply_recipe
-from tce.train.finetune import clip_accuracy
 from tce.train.finetune_task import Finetuning
 from tce.train.optim import make_optimizer
 from tce.train.trainer import Trainer

@@ -13,7 +13,7 @@ from tce.cli import main
 from tce.options.pack import PackOptions
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
-from tce.evaluation.splits import open_split
+from tce.data.splits import open_split
 from tce.io import unescape_cell
 from tce.evaluation.evaluate import evaluate
 from tce.evaluation.protocols import SplitResult

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import runpy
 import shutil
+import signal
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +17,17 @@ import pytest
 import torch
 
 from tce.cli import main
+from tce.commands.finetune import finetune
 from tce.errors import OptionError, TceError
 from tce.evaluation.compare import compare
+from tce.evaluation.protocols import Evaluator
 from tce.model.checkpoint import load_classifier, save_model
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.options.compare import CompareOptions
 from tce.options.finetune import FinetuneOptions
 from tce.options.training import require_used_decay
 from tce.recipes import apply_recipe
-from tce.train.finetune import finetune
-from tce.train.finetune_task import stage_groups
+from tce.train.finetune_task import Finetuning, stage_groups
 from tce.video.synthetic import make_clips
 from tests.helpers.run_files import rows, same, saved
 from tests.helpers.training_options import jpegs_256, options, released_classifier
@@ -193,7 +198,7 @@ def test_the_commands_of_2020_run_as_written(
         "--lr_decay_rate", "0.5", "--lr_decay_epochs", "5,7", "--dataset", "ucf101", "--progress",
         "--image-size", "32",
     )  # fmt: skip
-    assert "6 test clips" in out and "last: epoch 1" in out
+    assert "6 test clips" in out and "last: after 1 epochs" in out
     held = json.loads((root / "run" / "options.json").read_text())["options"]
     assert held["run"]["recipe"] == "paper-2020-diff" and held["optim"]["lr_decay_rate"] == 0.5
     assert held["optim"]["schedule"] == "step" and held["optim"]["lr_decay_epochs"] == [5, 7]
@@ -217,7 +222,7 @@ def test_the_commands_of_2020_run_as_written(
     own = json.loads((root / "run" / "result.json").read_text())
     assert f"top-1 {own['top1']:.1%}" in " ".join(out.split()), "a training state names its run's network"
     _, told = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", *small)
-    assert "going on from epoch 1 of" in told
+    assert "resuming checkpoint.pth after 1 epochs" in told
     assert saved(root / "on")["step"] == 3
 
 
@@ -244,6 +249,152 @@ def test_several_splits_give_their_mean(footage: Path, tmp_path: Path) -> None:
         finetune(options(footage, tmp_path / "none", split="01,02"))
 
 
+def test_a_missing_split_is_told_before_the_first_one_trains(footage: Path, tmp_path: Path) -> None:
+    root = jpegs_256(footage, tmp_path)
+    with pytest.raises(TceError, match="02"):
+        finetune(options(root / "jpegs_256", tmp_path / "runs", lists=str(root / "UCF_list"), split="01,02"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_in_the_way_of_a_later_split_is_told_before_the_first_one_trains(
+    footage: Path, tmp_path: Path
+) -> None:
+    root = jpegs_256(footage, tmp_path)
+    lists = root / "UCF_list"
+    for kind in ("train", "test"):
+        shutil.copy(lists / f"{kind}list01.txt", lists / f"{kind}list02.txt")
+    (tmp_path / "runs" / "split02").mkdir(parents=True)
+    (tmp_path / "runs" / "split02" / "options.json").write_text("{}")
+    with pytest.raises(OptionError, match=r"split02; expected a new folder; found a run"):
+        finetune(options(root / "jpegs_256", tmp_path / "runs", lists=str(lists), split="01,02"))
+    assert not (tmp_path / "runs" / "split01").exists()
+
+
+@pytest.fixture
+def tests_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the tests of networks: one entry for each, the number of its test clips."""
+    counted: list[int] = []
+    real = Evaluator.__call__
+
+    def call(self: Evaluator, clips: Any, *more: Any) -> Any:
+        counted.append(len(clips.test))
+        return real(self, clips, *more)
+
+    monkeypatch.setattr(Evaluator, "__call__", call)
+    return counted
+
+
+def test_a_network_is_tested_once(footage: Path, tmp_path: Path, tests_run: list[int]) -> None:
+    finetune(options(footage, tmp_path / "last", held_out=0.0))
+    assert len(tests_run) == 1
+    root = jpegs_256(footage, tmp_path)
+    lists = root / "UCF_list"
+    for kind in ("train", "test"):
+        shutil.copy(lists / f"{kind}list01.txt", lists / f"{kind}list02.txt")
+    flags = {"lists": str(lists), "split": "01,02", "epochs": 1, "held_out": 0.0}
+    finetune(options(root / "jpegs_256", tmp_path / "runs", **flags))
+    assert len(tests_run) == 3, "the mean of two splits needs no further tests"
+
+
+@pytest.mark.usefixtures("few_are_enough")
+@pytest.mark.parametrize("best", ["first", "last"])
+def test_the_last_network_is_tested_once_where_it_is_the_best(
+    footage: Path, tmp_path: Path, tests_run: list[int], monkeypatch: pytest.MonkeyPatch, best: str
+) -> None:
+    scores = iter([0.9, 0.1] if best == "first" else [0.1, 0.9])
+    monkeypatch.setattr(Finetuning, "_accuracy", lambda *_: (next(scores), 1.0))
+    done = finetune(options(footage, tmp_path / "run"))
+    assert done.figures["chosen"]["epoch"] == (1 if best == "first" else 2)
+    assert len(tests_run) == (2 if best == "first" else 1)
+    assert done.figures["last"]["epoch"] == 2
+
+
+def test_too_few_held_out_clips_choose_no_epoch(footage: Path, tmp_path: Path) -> None:
+    done = finetune(options(footage, tmp_path / "run"))
+    chosen, training = done.figures["chosen"], done.figures["training"]
+    assert chosen["by"] == "last epoch" and chosen["epoch"] == 2 and training["held_out"] > 0
+    few = f"{training['held_out']} held-out clips are too few to choose an epoch on, 100 or more are needed"
+    assert chosen["reason"] == few and f"the last one: {few}; top-1" in done.text
+    assert f"trained on {training['clips']} clips, {training['held_out']} more were held out" in done.text
+    assert done.figures["data"]["held_out_clips"] == training["held_out"]
+    assert not (tmp_path / "run" / "checkpoints" / "best.pt").exists()
+    assert any("held_out_top1" in row for row in rows(tmp_path / "run")), "they still validate"
+    last = saved(tmp_path / "run")["task"]["model"]
+    kept = load_classifier(tmp_path / "run", "tinynet:tiny").state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in last.items())
+
+
+def test_a_picture_that_fails_does_not_cost_the_result(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("tce.evaluation.report.write_pictures", fail)
+    with pytest.raises(RuntimeError, match="no fonts"):
+        finetune(options(footage, tmp_path / "run"))
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["command"] == "finetune" and "top1" in result["last"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_in_the_test_says_what_is_kept(
+    footage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    run = tmp_path / "run"
+    flags = ["--data", str(footage), "--savedir", str(run), "--model", "tinynet:tiny", "--image-size", "24"]
+    flags += ["--epochs", "1", "--batch-size", "4", "--device", "cpu", "--precision", "float32"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "__call__", lambda *_: os.kill(os.getpid(), number))
+        assert main(["finetune", *flags]) == 130
+    printed = capsys.readouterr().err.splitlines()[-1]
+    cause = "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {number.name}"
+    assert printed.startswith(f"{cause}: the trained network is saved in {run}, its test is not finished")
+    assert (run / "model.safetensors").exists() and not (run / "result.json").exists()
+    assert main(["finetune", *flags, "--resume"]) == 0
+    assert (run / "result.json").exists()
+
+
+def test_a_full_disk_at_the_best_networks_file_is_one_line(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.save hides the disk's error behind one about its own counters."""
+    script = textwrap.dedent("""
+        import resource, signal, sys
+        import tce.train.finetune_task
+        from tce.cli import main
+        tce.train.finetune_task.FEWEST_HELD_OUT = 1
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        flags = ["--data", sys.argv[1], "--savedir", sys.argv[2], "--model", "resnet18", "--image-size", "32"]
+        flags += ["--epochs", "1", "--batch-size", "12", "--device", "cpu", "--precision", "float32"]
+        sys.exit(main(["finetune", *flags]))
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(footage), str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"tce: {tmp_path / 'run'} cannot be written at step")
+    assert "File too large; nothing was saved before" in done.stderr
+    assert "Traceback" not in done.stderr and "ignored" not in done.stderr
+
+
+def test_evaluate_finds_the_footage_that_a_run_has_packed(tmp_path: Path) -> None:
+    made = make_clips(tmp_path, classes=2, per_class=3, frames=7, size=32, groups=3, test_groups=1)
+    flags = {"lists": str(made.lists), "epochs": 1, "held_out": 0.0, "batch_size": 2}
+    finetune(options(made.videos, tmp_path / "run", **flags))
+    tested = {**flags, "evaluate": True}
+    finetune(options(made.videos, tmp_path / "run", **tested))
+    latest = str(tmp_path / "run" / "checkpoints" / "latest.pt")
+    finetune(options(made.videos, tmp_path / "elsewhere", **tested, resume=latest))
+    assert (tmp_path / "elsewhere" / "evaluation" / "result.json").exists()
+    assert list(tmp_path.rglob("collection")) == [tmp_path / "run" / "footage" / "collection"]
+
+
 def test_videos_are_packed_once_for_all_splits(tmp_path: Path) -> None:
     made = make_clips(tmp_path, classes=2, per_class=3, frames=7, size=32, groups=3, test_groups=1)
     for kind in ("train", "test"):
@@ -252,6 +403,8 @@ def test_videos_are_packed_once_for_all_splits(tmp_path: Path) -> None:
     finetune(options(made.videos, tmp_path / "runs", **flags))
     ckpt = str(tmp_path / "runs" / "split01")
     finetune(options(made.videos, tmp_path / "runs", **flags, evaluate=True, resume=ckpt))
+    one = {**flags, "split": "02", "evaluate": True}
+    finetune(options(made.videos, tmp_path / "runs" / "split02", **one))
     assert list(tmp_path.rglob("collection")) == [tmp_path / "runs" / "footage" / "collection"]
 
 

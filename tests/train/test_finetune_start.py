@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tce.commands.finetune import finetune
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import load_encoder, save_model
 from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import build_encoder
-from tce.train.finetune import finetune
 from tce.train.pretrain import pretrain
 from tests.helpers.run_files import saved
 from tests.helpers.training_options import jpegs_256, options, released_classifier
@@ -67,7 +67,7 @@ def test_a_run_begun_from_a_file_goes_on_from_its_own_checkpoint(footage: Path, 
     flags = {"model": "resnet18", "image_size": 32, "epochs": 3, "resume": str(file)}
     begun = options(footage, tmp_path / "run", **flags)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tce.train.finetune.fit", interrupted)
+        patch.setattr("tce.commands.finetune.fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             finetune(begun)
     first = saved(tmp_path / "run")

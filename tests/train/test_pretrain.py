@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tce.cli import run as run_command
+from tce.commands.finetune import finetune
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
 from tce.evaluation.evaluate import evaluate
@@ -40,7 +41,6 @@ from tce.options.pretrain import (
     TCEOptions,
 )
 from tce.recipes import apply_recipe
-from tce.train.finetune import finetune
 from tce.train.pretrain import make_encoder, pretrain
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import FILES, FOLDERS

@@ -103,7 +103,7 @@ COMMANDS = {
         ),
     ),
     "finetune": Command(
-        "tce.train.finetune:finetune",
+        "tce.commands.finetune:finetune",
         "tce.options.finetune:FinetuneOptions",
         "Train an action classifier on labelled clips, and test it",
         (

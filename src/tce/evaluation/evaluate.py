@@ -16,7 +16,7 @@ import numpy as np
 from tce.data.annotations import choose_splits
 from tce.errors import OptionError
 from tce.evaluation import report
-from tce.evaluation.splits import SplitClips, open_split, require_splits
+from tce.data.splits import SplitClips, open_split, require_splits
 from tce.evaluation.protocols import Evaluator, SplitResult
 from tce.evaluation.report import notes
 from tce.device import choose_precision
@@ -100,10 +100,11 @@ def write(
     for split, outcome in zip(clips, outcomes, strict=True):
         report.write_predictions(folder, split, outcome)
         names.append(f"predictions-{split.split}.csv/.npz")
+    write_json(folder / "result.json", result)
+    for split, outcome in zip(clips, outcomes, strict=True):  # last: a picture never costs the result
         share = flat_share(outcome)
         title = f"{result['checkpoint']['name']}, {result['protocol']}, split {split.split}{share}"
         names += report.write_pictures(folder, split, outcome, seed, title)
-    write_json(folder / "result.json", result)
     return names
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tce.evaluation.splits import hold_out
+from tce.data.splits import hold_out
 from tce.errors import TceError
 from tce.evaluation.metrics import top_k
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tce.errors import TceError
 from tce.device import choose_precision
 from tce.evaluation import coherence
-from tce.evaluation.splits import SplitClips, label_subset
+from tce.data.splits import SplitClips, label_subset
 from tce.evaluation.metrics import top_k
 from tce.options.evaluate import EvaluateOptions
 from tce.evaluation.probes import fit_linear, knn_scores, retrieve, unit_rows

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tce.video.image import decode
 from tce.errors import TceError
-from tce.evaluation.splits import SplitClips
+from tce.data.splits import SplitClips
 from tce.evaluation.protocols import SplitResult
 from tce.evaluation.metrics import bootstrap_interval, confusion, mean_interval, per_class
 from tce.evaluation.frozen_network import FrozenNetwork

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from tce.data.clip_sketch import clip_sketch
+from tce.data.splits import SplitClips, hold_out, label_subset
 from tce.errors import OptionError, TceError
-from tce.evaluation.splits import SplitClips, hold_out, label_subset
 from tce.model.backbone import same_architecture
 from tce.model.checkpoint import (
     describe,

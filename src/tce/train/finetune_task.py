@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tce.data.loader import Batch, Loader
+from tce.data.splits import SplitClips
 from tce.device import autocast
 from tce.distributed import DistributedContext
 from tce.errors import TceError
-from tce.evaluation.splits import SplitClips
 from tce.model.backbone import ExternalBackbone
 from tce.model.checkpoint import describe_model, save_model
 from tce.model.classifier import Classifier

@@ -15,9 +15,9 @@ import torch
 from tce.data.clip_sketch import clip_sketch
 from tce.data.frame_store import FrameStore
 from tce.data.open_data import find_data
+from tce.data.splits import require_split
 from tce.distributed import DistributedContext, deterministic, init_distributed
 from tce.errors import OptionError, TceError
-from tce.evaluation.splits import require_split
 from tce.model.backbone import is_callable_name, same_architecture
 from tce.model.checkpoint import checkpoint_hash, describe_weights, load_encoder, weights_provenance
 from tce.model.encoder import FrameEncoder, build_encoder, seeded

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tce.data.collection import is_collection, read_options
 from tce.data.frame_store import FrameStore
 from tce.data.open_data import find_data
-from tce.data.collection import is_collection, read_options
 from tce.errors import OptionError, TceError
 from tce.options.checks import labels_amount
 

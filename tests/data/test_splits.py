@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tce.data.splits import hold_out, label_subset
 from tce.errors import OptionError
-from tce.evaluation.splits import hold_out, label_subset
 
 
 @given(
