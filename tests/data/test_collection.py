@@ -120,7 +120,7 @@ def test_a_file_that_vanishes_is_an_error_in_its_place(tmp_path: Path) -> None:
 
 
 def test_a_replaced_frame_changes_the_fingerprint_of_its_folder(tmp_path: Path) -> None:
-    """Not only the first one: a run that resumes must not go on with other pictures."""
+    """Not only the first one: a run that resumes must not continue with other pictures."""
     folders = write_folders(tmp_path, 2)
     before = open_store(folders).fingerprint()
     assert open_store(folders).fingerprint() == before
@@ -196,7 +196,7 @@ def test_what_is_no_collection(tmp_path: Path, videos: Path) -> None:
 def test_prepared_footage_of_every_kind(
     videos: Path, folders: Path, packed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Videos are packed once, and said so; the rest is used where it is."""
+    """Videos are packed once, with a log line; the rest is used where it is."""
     lists = tmp_path / "lists"
     lists.mkdir()
     for name, part in (("trainlist01.txt", "g01"), ("testlist01.txt", "g02")):
@@ -229,8 +229,8 @@ def test_lists_that_cut_decide_what_is_prepared(
     assert len(store) == CLIPS + 1 and caplog.text.count("have no footage") == 1
 
 
-def test_a_cache_of_other_footage_is_kept_and_told(videos: Path, tmp_path: Path) -> None:
-    """Only a cache without any clip, left by footage that could not be read, gives way."""
+def test_a_cache_of_other_footage_is_kept_and_reported(videos: Path, tmp_path: Path) -> None:
+    """Only a cache without any clip, left by footage that could not be read, is replaced."""
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "a.mp4").write_text("no video")

@@ -19,7 +19,7 @@ def touch(*files: Path) -> None:
         file.touch()
 
 
-def test_links_in_loops_are_followed_once_and_told_in_a_line(tmp_path: Path) -> None:
+def test_links_in_loops_are_followed_once_and_reported_in_a_line(tmp_path: Path) -> None:
     """Eight folders that link to each other have more than 100,000 paths through them."""
     folders = [tmp_path / f"d{i}" for i in range(8)]
     for folder in folders:
@@ -56,14 +56,14 @@ def test_what_is_no_regular_file_is_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "linked.mp4").symlink_to(tmp_path / "good.mp4")
     found = find_footage(tmp_path)
     assert found.paths == ["good.mp4", "linked.mp4"]
-    told = "\n".join(found.skipped)
+    reasons = "\n".join(found.skipped)
     for words in (
         "pipe.mp4: a named pipe",
         "gone.mp4: a link that leads nowhere",
         "zero.mp4: a device",
         "round.mp4: ",
     ):
-        assert words in told
+        assert words in reasons
     with pytest.raises(TceError, match="not a regular file"):
         find_footage(tmp_path / "pipe.mp4")
 
@@ -77,7 +77,7 @@ def test_a_dangling_link_does_not_end_the_embedding_of_a_folder(tmp_path: Path) 
     assert find_videos([str(tmp_path)]) == [str(tmp_path / "good.mp4")]
 
 
-def test_optical_flow_is_told_once(tmp_path: Path) -> None:
+def test_optical_flow_is_reported_once(tmp_path: Path) -> None:
     for clip in ("one", "two"):
         for kind in ("img", "flow_x", "flow_y"):
             touch(*(tmp_path / clip / f"{kind}_{i:05d}.jpg" for i in range(8)))
@@ -98,7 +98,7 @@ def test_two_cameras_in_a_folder_are_warned_of(tmp_path: Path, caplog: pytest.Lo
     assert find_footage(tmp_path).paths == ["other", "photos"] and not caplog.records
 
 
-def test_single_images_beside_an_animation_are_told(tmp_path: Path) -> None:
+def test_single_images_beside_an_animation_are_reported(tmp_path: Path) -> None:
     from PIL import Image
 
     first, second = (Image.fromarray(picture(i)) for i in range(2))

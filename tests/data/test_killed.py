@@ -97,9 +97,9 @@ def test_interrupted_by_ctrl_c(tmp_path: Path) -> None:
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
+    assert process.returncode == 130 and "the same command resumes" in errors and "Traceback" not in errors
     kept = len(open_collection(tmp_path / "c"))
-    assert f"{kept} of 30 clips are done" in errors
+    assert f"{kept} of 30 clips are packed" in errors
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
     store = open_collection(tmp_path / "c")
     assert len(store) == 30 and np.all(store.lengths == 250)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from tce.data.loader import Batch, Loader
+from tce.data.loader import Batch, Loader, PlannedBatch
 from tce.data.open_data import open_store
 from tests.helpers.faulty import CLIPS, FaultyStore, random_plan
 from tests.helpers.numbered import pack_into
@@ -41,7 +41,7 @@ def seen(batch: Batch) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
-def test_every_planned_frame_comes_once_in_order_or_is_told(threads: int) -> None:
+def test_every_planned_frame_comes_once_in_order_or_is_reported(threads: int) -> None:
     """Faults are injected at random; what comes out is compared with the plan, item by item."""
     store, plan = FaultyStore(), random_plan(60)
     with Loader(store, plan, (4, 4), threads=threads, prefetch=2) as loader:  # type: ignore[arg-type]
@@ -65,6 +65,26 @@ def test_every_planned_frame_comes_once_in_order_or_is_told(threads: int) -> Non
         failed += len(batch.errors)
     assert failed > 20, "the faults were there"
     quiet()
+
+
+def test_a_batch_carries_its_number_epoch_and_samples() -> None:
+    """As planned, also from the middle on: whoever draws random numbers for it needs nothing else."""
+    rng = np.random.default_rng(0)
+    plan = [
+        PlannedBatch(
+            rng.integers(0, CLIPS, 3), rng.integers(0, 5, (3, 2)), number // 4, rng.integers(0, 99, 3)
+        )
+        for number in range(10)
+    ]
+    store = FaultyStore(faults=False)
+    for start in (0, 6):
+        batches = list(Loader(store, plan, (4, 4), threads=2).iterate(start))  # type: ignore[arg-type]
+        assert [batch.number for batch in batches] == list(range(start, 10))
+        for batch in batches:
+            assert batch.epoch == batch.number // 4
+            assert np.array_equal(batch.samples, plan[batch.number].samples)
+    (plain,) = Loader(store, [(np.arange(3), np.zeros((3, 1), int))], (4, 4))  # type: ignore[arg-type]
+    assert (plain.number, plain.epoch, plain.samples.tolist()) == (0, 0, [0, 1, 2])
 
 
 def test_a_failed_sample_shows_the_nearest_good_one() -> None:
@@ -119,7 +139,7 @@ def test_an_error_of_a_stage_reaches_the_consumer_in_its_place(
         decode = loader._decode_batch
 
         def failing_decode(encoded: Any) -> Batch:
-            if encoded.clips is plan[17][0] or np.array_equal(encoded.index, plan[17][1]):
+            if encoded.number == 17:
                 raise LookupError("broken here")
             return decode(encoded)
 

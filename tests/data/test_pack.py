@@ -1,4 +1,4 @@
-"""`tce pack`: what goes in and how, going on, adding, replacing, and everything that can be wrong."""
+"""`tce pack`: what is packed and how; resuming, adding, replacing, and everything that can be wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rows(collection: Path, table: str) -> list[dict[str, Any]]:
 
 
 def shown(collection: Path, clip: str, turn: int = 0) -> list[int]:
-    """The numbers that the stored frames of a clip show, turned back by so many quarters."""
+    """The numbers that the stored frames of a clip show, rotated back by so many quarters."""
     images = [decode(row["image"]) for row in rows(collection, "frames") if row["clip"] == clip]
     return [hard_footage.number(np.rot90(image, -turn)) for image in images]
 
@@ -117,7 +117,7 @@ def test_short_side_and_quality_of_folders(folders: Path, tmp_path: Path) -> Non
     assert shown(tmp_path / "c", "A/v_A_g01_c01") == list(range(12))
 
 
-def test_going_on_does_nothing_twice(videos: Path, packed: Path, tmp_path: Path) -> None:
+def test_resuming_does_nothing_twice(videos: Path, packed: Path, tmp_path: Path) -> None:
     shutil.copytree(packed, tmp_path / "c")
     before = [rows(tmp_path / "c", table) for table in ("clips", "frames")]
     result = pack_into(tmp_path / "c", videos)
@@ -342,7 +342,7 @@ def test_most_of_what_came_later_may_fail(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_replacing_never_empties_a_collection(tmp_path: Path) -> None:
-    """A clip keeps its rows until it is packed anew, and for good where its footage has gone bad."""
+    """A clip keeps its rows until it is packed again, and for good if its footage cannot be read any more."""
     videos = write_videos(tmp_path / "v", 2)
     pack_into(tmp_path / "c", videos)
     for path in videos.rglob("*.mp4"):
@@ -441,7 +441,7 @@ def test_places_that_cannot_be_written(videos: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "full") == ["thesis.tex"]
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+def test_a_full_disk_is_one_line_and_the_same_command_resumes(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No clip's row without its frames, even when the failure is met again on the way out."""

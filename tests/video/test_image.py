@@ -29,7 +29,7 @@ from tests.helpers import hard_footage
 
 
 def scene(height: int, width: int) -> np.ndarray:
-    """A smooth picture with a gradient in each channel, so that a place can be told by its colour."""
+    """A smooth picture with a gradient in each channel, so that a colour shows its place."""
     rows, columns = np.mgrid[:height, :width]
     red, green = rows * 255 / (height - 1), columns * 255 / (width - 1)
     return np.stack([red, green, 255 - (red + green) / 2], axis=2).round().astype(np.uint8)
@@ -169,8 +169,8 @@ def tiff_of_bits(grey: np.ndarray, bits: int) -> bytes:
 
 GREY = scene(24, 32)[..., 0]  # [24, 32]
 RGB = scene(24, 32)
-TURNED = Image.Exif()
-TURNED[0x0112] = 6  # a quarter clockwise
+ROTATED = Image.Exif()
+ROTATED[0x0112] = 6  # a quarter clockwise
 PICTURES = {  # file suffix and bytes, and the pixels that they mean
     "rgb": (".png", saved(RGB, "PNG"), RGB),
     "grey": (".png", saved(GREY, "PNG"), GREY),
@@ -190,10 +190,10 @@ PICTURES = {  # file suffix and bytes, and the pixels that they mean
     "alpha": (".png", saved(Image.fromarray(RGB).convert("RGBA"), "PNG"), RGB),
     "lossless WebP": (".webp", saved(RGB, "WEBP", lossless=True), RGB),
     "bitmap": (".bmp", saved(RGB, "BMP"), RGB),
-    "turned PNG": (".png", saved(RGB, "PNG", exif=TURNED), np.rot90(RGB, -1)),
-    "turned TIFF": (".tif", saved(RGB, "TIFF", tiffinfo={0x0112: 6}), np.rot90(RGB, -1)),
+    "rotated PNG": (".png", saved(RGB, "PNG", exif=ROTATED), np.rot90(RGB, -1)),
+    "rotated TIFF": (".tif", saved(RGB, "TIFF", tiffinfo={0x0112: 6}), np.rot90(RGB, -1)),
     "JPEG": (".jpg", saved(RGB, "JPEG", quality=100, subsampling=0), RGB),
-    "turned JPEG": (".jpg", saved(RGB, "JPEG", quality=100, subsampling=0, exif=TURNED), np.rot90(RGB, -1)),
+    "rotated JPEG": (".jpg", saved(RGB, "JPEG", quality=100, subsampling=0, exif=ROTATED), np.rot90(RGB, -1)),
     "grey JPEG": (".jpg", saved(GREY, "JPEG", quality=100), GREY),
     "CMYK JPEG": (".jpg", saved(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=100), RGB),
 }
@@ -252,7 +252,7 @@ def test_orientations_are_those_of_pillow(orientation: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         (np.array([[0, 255]], np.float32), "floating-point pixels between 0 and 1; found 0 to 255"),
         (np.array([[np.nan, 1]], np.float32), "floating-point pixels"),
@@ -260,8 +260,8 @@ def test_orientations_are_those_of_pillow(orientation: int) -> None:
         (np.array([[0, 70000]], np.int32), "integer pixels"),
     ],
 )
-def test_pixels_of_unknown_range_are_refused_and_not_clipped(values: np.ndarray, told: str) -> None:
-    with pytest.raises(FrameError, match=told):
+def test_pixels_of_unknown_range_are_refused_and_not_clipped(values: np.ndarray, message: str) -> None:
+    with pytest.raises(FrameError, match=message):
         decode(saved(values, "TIFF"))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckOptions", "check"]
 
-_ROWS = 4096  # of a collection that one child looks at in one go
+_ROWS = 4096  # of a collection that one child checks in one call
 _TAKE = 256  # of them read at once
 
 
@@ -47,7 +47,7 @@ def check(options: CheckOptions) -> Result:
 
 @dataclass(frozen=True)
 class FootageJob:
-    """A video file or frame folder to look into; `deep` decodes every frame."""
+    """A video file or frame folder to check; `deep` decodes every frame."""
 
     path: str
     deep: bool
@@ -106,12 +106,12 @@ def _check_footage(options: CheckOptions, pool: DecodePool) -> Result:
         "missing": list(catalog.missing),
         "skipped": list(catalog.skipped),
     }
-    looked = "every frame" if options.deep else "first, middle and last frame"
+    tried = "every frame" if options.deep else "first, middle and last frame"
     lines = [_with_path(entry["error"], entry["path"]) for entry in bad]
-    lines += [f"not looked at: {reason}" for reason in catalog.skipped]
-    lines.append(f"{len(ids) - len(bad):,} of {len(ids):,} files decode ({looked}), {frames:,} frames")
+    lines += [f"left out: {reason}" for reason in catalog.skipped]
+    lines.append(f"{len(ids) - len(bad):,} of {len(ids):,} files decode ({tried}), {frames:,} frames")
     if catalog.missing:
-        lines.append(f"{len(catalog.missing)} listed clips have no footage, such as {catalog.missing[0]}")
+        lines.append(f"{len(catalog.missing)} listed clips were not found, such as {catalog.missing[0]}")
     return Result("\n".join(lines), figures)
 
 
@@ -139,7 +139,7 @@ def damaged_rows(job: RowsJob) -> list[tuple[int, str]]:
     from tce.data.collection import FRAMES, open_table
     from tce.video.pool_worker import heartbeat
 
-    # Lance panics over some damage and says so at length; the reason is kept all the same.
+    # Lance panics over some damage and prints a trace; the error itself is still returned.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     frames = open_table(job.folder, FRAMES, job.version)
     bad: list[tuple[int, str]] = []
@@ -163,16 +163,16 @@ def _verify(frames: Any, rows: np.ndarray, deep: bool) -> list[tuple[int, str]]:
         half = len(rows) // 2
         return _verify(frames, rows[:half], deep) + _verify(frames, rows[half:], deep)
     images, checksums = table["image"].to_pylist(), table["checksum"].to_pylist()
-    timely = _timely(table).tolist()
+    valid = _has_valid_time(table).tolist()
     reasons = (
         _reason(image, checksum, deep) or ("" if good else "has no valid time")
-        for image, checksum, good in zip(images, checksums, timely, strict=True)
+        for image, checksum, good in zip(images, checksums, valid, strict=True)
     )
     return [(int(row), reason) for row, reason in zip(rows, reasons, strict=True) if reason]
 
 
-def _timely(table: pa.Table) -> np.ndarray:
-    """Whether each frame's time is a number, and after that of the frame before if that is in the table.
+def _has_valid_time(table: pa.Table) -> np.ndarray:
+    """Whether each frame's time is a number, and later than that of the frame before in the table.
 
     Returns:
         bool [rows].
@@ -200,8 +200,7 @@ def _reason(image: bytes, checksum: int, deep: bool) -> str:
 
 
 def _check_collection(options: CheckOptions, pool: DecodePool) -> Result:
-    from tce.data.collection import FAILED, FRAMES, open_collection, open_table
-    from tce.data.writer import known_clips
+    from tce.data.collection import FAILED, FRAMES, known_clips, open_collection, open_table
 
     folder = options.footage
     store = open_collection(folder)
@@ -239,7 +238,7 @@ def _damage(folder: str, version: int, total: int, deep: bool, pool: DecodePool)
             else:
                 yield from outcome
             progress.update(job.last - job.first)
-    for large in crashed:  # damage that takes the process down: closer to its place, so that fewer clips pay
+    for large in crashed:  # ended the process: find the damage closer
         jobs = _row_jobs(folder, version, range(large.first, large.last, _TAKE), _TAKE, large.last, deep)
         for job, outcome in pool.map(damaged_rows, jobs):
             if isinstance(outcome, TceError):

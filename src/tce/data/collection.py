@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import zlib
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,6 +145,27 @@ def open_collection(
     return Collection(path, version, verify)
 
 
+@dataclass(frozen=True)
+class ClipRecord:
+    """What the table of clips says of one.
+
+    Attributes:
+        path: of the footage.
+        status: `PACKED` or `FAILED`.
+        frames: stored frames.
+        bytes: of the stored frames.
+        modified: when the footage was last changed, nanoseconds since 1970.
+        error: why it failed, or what was wrong with footage of which the good frames were kept.
+    """
+
+    path: str
+    status: str
+    frames: int
+    bytes: int
+    modified: int
+    error: str
+
+
 class Collection(FrameStore):
     """The packed clips of a collection, at one version.
 
@@ -215,7 +237,7 @@ class Collection(FrameStore):
         if self._order is not None:
             rows = self._order[rows]
         images, _ = try_read(lambda: self._take(rows))
-        if images is None:  # some row is damaged: one at a time, so that the others are had
+        if images is None:  # some row is damaged: read the others one at a time
             images = [self._take_one(row) for row in rows]
         return wanted.fill(images)
 
@@ -251,6 +273,22 @@ class Collection(FrameStore):
     def _take_one(self, row: int) -> bytes | Exception:
         images, error = try_read(lambda: self._take(np.array([row])))
         return images[0] if images is not None else OSError(f"damaged collection: {first_line(error)}")
+
+
+def known_clips(folder: str | os.PathLike[str]) -> dict[str, ClipRecord]:
+    """The clips that a collection's table holds, failed ones too, by id; without those it cannot read."""
+    columns = ["id", "path", "status", "frames", "bytes", "modified", "error"]
+    table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
+    if lost:
+        log.warning("%d rows of the table of clips cannot be read: these clips count as not packed", lost)
+    return {row.pop("id"): ClipRecord(**row | {"error": row["error"] or ""}) for row in table.to_pylist()}
+
+
+def holds_clips(folder: str | os.PathLike[str]) -> bool:
+    """Whether any clip was packed into a collection, also if it is damaged by now or its row unreadable."""
+    columns = ["status"]
+    table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
+    return lost > 0 or any(status != FAILED for status in table["status"].to_pylist())
 
 
 def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:

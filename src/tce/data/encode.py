@@ -1,11 +1,11 @@
-"""One clip of footage -> its encoded frames, in parts; runs in a decoding child process."""
+"""One clip of footage to its encoded frames, in chunks; runs in a decoding child process."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ DEFAULT_SIDE = 256
 """Short side to which videos are reduced by default, pixels; it serves crops of 224."""
 
 BATCH = 16  # frames decoded at a time: few enough that they are still in the cache when they are encoded
-CHUNK_BYTES = 8 << 20  # of encoded frames handed over at a time
+CHUNK_BYTES = 8 << 20  # of encoded frames sent to the parent at a time
 _ROUNDING = 1e-6  # seconds
 
 
@@ -94,8 +94,8 @@ class FrameChunk:
     """Some encoded frames of a clip in their order, n of them.
 
     Attributes:
-        data: the frames' bytes, one behind the other.
-        ends: int64 [n + 1], where each frame's bytes begin, and the last one's end.
+        data: the frames' bytes, concatenated.
+        ends: int64 [n + 1], offsets of the frames' bytes in `data`, and its length.
         checksums: uint32 [n], CRC-32 of each frame's bytes.
         times: float64 [n], seconds since the clip's first frame.
     """
@@ -136,7 +136,7 @@ def encode_clip(job: Job) -> Iterator[FrameChunk | Summary]:
     """Decode a clip and encode the frames wanted.
 
     Yields:
-        the frames in parts, then the summary.
+        the frames in chunks, then the summary.
 
     Raises:
         VideoError: the footage is damaged (unless `keep_damaged` and some frames are good), missing or empty.
@@ -200,54 +200,18 @@ def _encode_folder(job: Job) -> Iterator[FrameChunk | Summary]:
     yield buffer.summary(folder.fps, job.encoding, digest.hexdigest(), modified_at(job.path))
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A clip judged by some of its frames, for `--dry-run`.
-
-    Attributes:
-        frames: wanted frames of the whole clip.
-        tried: frames encoded.
-        bytes: of these.
-        seconds: of one process for these.
-        duration: of the clip, seconds.
-    """
-
-    frames: int
-    tried: int
-    bytes: int
-    seconds: float
-    duration: float
-
-
-def probe_clip(job: Job, most: int = 100) -> Probe:
-    """Encode the first frames of a clip, `most` at most, and count them all.
-
-    Raises:
-        VideoError: the footage cannot be decoded.
-    """
-    from tce.video.open_video import open_video
-
-    with open_video(job.path, threads=1) as video:
-        numbers = chosen(video, job)
-        times = video.times(numbers)  # [n]
-    until = float(times[most]) if most < len(times) else job.end
-    started = time.perf_counter()
-    *_, summary = encode_clip(Job(job.path, job.encoding, job.start, until))
-    seconds = time.perf_counter() - started
-    assert isinstance(summary, Summary)
-    return Probe(len(numbers), summary.frames, summary.bytes, seconds, float(times[-1] - times[0]))
-
-
 def modified_at(path: str) -> int:
     """When footage was last changed, nanoseconds since 1970; the newest file's time for a frame folder.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: it cannot be read.
     """
     newest = os.stat(path).st_mtime_ns
     if os.path.isdir(path):
         with os.scandir(path) as entries:
-            newest = max([newest, *(entry.stat().st_mtime_ns for entry in entries)])
+            for entry in entries:
+                with contextlib.suppress(OSError):  # a link that leads nowhere
+                    newest = max(newest, entry.stat().st_mtime_ns)
     return newest
 
 
@@ -325,13 +289,13 @@ def _stored_image(data: bytes, encoding: Encoding, name: str) -> tuple[bytes, tu
 
 
 class FrameBuffer:
-    """Collects a clip's encoded frames until they are handed over.
+    """Collects a clip's encoded frames until they make a chunk.
 
     Attributes:
         frames: frames so far.
-        pending: bytes since the last part.
+        pending: bytes since the last chunk.
         size: height and width of the first frame.
-        damage: what went wrong and was stepped over.
+        damage: what was wrong with the first frame that was skipped.
     """
 
     def __init__(self) -> None:
@@ -345,7 +309,7 @@ class FrameBuffer:
 
     @property
     def indices(self) -> np.ndarray:
-        """int64 [n], the frames' numbers in the footage since the last part."""
+        """int64 [n], the frames' numbers in the footage since the last chunk."""
         return np.array(self._indices, dtype=np.int64)
 
     def write(self, index: int, image: bytes) -> None:
@@ -356,7 +320,7 @@ class FrameBuffer:
         self.frames += 1
 
     def chunk(self, times: np.ndarray) -> FrameChunk:
-        """Hand over what was written since the last part; `times` are its presentation times."""
+        """What was written since the last chunk; `times` are its presentation times."""
         if self._bytes == 0:
             self._first = float(times[0])
         self._last = float(times[-1])
@@ -372,7 +336,7 @@ class FrameBuffer:
         return chunk
 
     def summary(self, footage_fps: float, encoding: Encoding, content_hash: str, modified: int) -> Summary:
-        """What is known at the end; `footage_fps` stands in where one frame alone tells no rate."""
+        """The clip's facts; `footage_fps` is its rate where a single frame shows none."""
         assert self.size is not None
         rate = encoding.fps or footage_fps / (encoding.every or 1)
         if self._last > self._first:

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tce.errors import TceError
-from tce.video.folder import is_image, name_series, natural_key, without_flow
-from tce.video.image_file import holds_several
+from tce.video.folder import holds_several, is_image, name_series, natural_key, without_flow
 
 log = logging.getLogger("tce.data")
 

@@ -82,7 +82,7 @@ class Runs:
 def frame_runs(frames: lance.LanceDataset) -> Runs:
     """Which rows are which clip's.
 
-    Only the numbers of the frames are read, file by file, and the clips' names where the numbers start anew:
+    Only the numbers of the frames are read, file by file, and the clips' names where the numbers restart:
     a column of names as long as the frames would not fit into memory for a large collection.
     """
     starts, firsts, total = _jumps(frames)
@@ -147,7 +147,7 @@ def catalog_of(clips: pa.Table, classes: Sequence[str] | None = None) -> Catalog
 
 
 def first_line(error: BaseException | None) -> str:
-    """The beginning of an error's message: Lance's go on with places in its source."""
+    """The first line of an error's message, without the place in Lance's source that follows."""
     text = str(error).strip().splitlines()
     return re.sub(r", /\S+:\d+:\d+$", "", text[0])[:200] if text else type(error).__name__
 
@@ -188,7 +188,7 @@ def drop_unreadable(dataset: lance.LanceDataset, column: str) -> int:
 
 
 def disk_error(error: BaseException) -> str:
-    """The system's words in an error of Lance's about a disk that cannot be written, else nothing."""
+    """The system's message in an error of Lance's about a disk that cannot be written; empty for others."""
     known = ("No space left on device", "Permission denied", "Read-only file system", "File too large")
     return next((words for words in known if words.lower() in str(error).lower()), "")
 

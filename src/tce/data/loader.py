@@ -2,7 +2,7 @@
 
 Two stages on SPDL's pipeline: read a batch's encoded images, decode and resize them. Neither touches torch:
 a torch operation in a loader's thread would open a thread team of its own and change training's speed. SPDL
-drops an item whose stage raises; so stages here never raise, they hand the error on.
+drops an item whose stage raises; so the stages here return their errors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,15 +32,31 @@ log = logging.getLogger("tce.data")
 READERS = 2
 """Batches read at once: enough to hide a disk's latency; reading costs a few per cent of decoding."""
 
-_PATIENCE = 0.2  # seconds between looks at whether the program ends
+_PATIENCE = 0.2  # seconds between checks whether the program ends
+
+
+class PlannedBatch(NamedTuple):
+    """What a plan says of a batch of B samples.
+
+    Attributes:
+        clips: int64 [B], rows of the store's catalog.
+        frames: int64 [B, F], positions of the frames in their clips.
+        epoch: the pass over the data that the batch belongs to.
+        samples: int64 [B], numbers from which the samples' random draws follow; None for the clips' rows.
+    """
+
+    clips: np.ndarray
+    frames: np.ndarray
+    epoch: int = 0
+    samples: np.ndarray | None = None
 
 
 class Plan(Protocol):
-    """What to load: `len` batches, each the clips int64 [B] and frame positions int64 [B, F]."""
+    """What to load: `len` batches, each a `PlannedBatch`, or a tuple of its first fields."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, position: int, /) -> tuple[np.ndarray, np.ndarray]: ...
+    def __getitem__(self, position: int, /) -> tuple[Any, ...]: ...
 
 
 @dataclass
@@ -54,6 +70,9 @@ class Batch:
         clips: int64 [B], the sample's row in the store's catalog.
         index: int64 [B, F], positions of the frames in their clips.
         ok: bool [B], False where a frame could not be read or decoded; mask these out of losses.
+        number: the batch's position in the plan.
+        epoch: the pass over the data that it belongs to, as planned.
+        samples: int64 [B], numbers from which the samples' random draws follow, as planned.
         errors: one line for each failed sample, naming its clip and the reason.
     """
 
@@ -61,6 +80,9 @@ class Batch:
     clips: np.ndarray
     index: np.ndarray
     ok: np.ndarray
+    number: int
+    epoch: int
+    samples: np.ndarray
     errors: list[str] = field(default_factory=list)
 
 
@@ -68,8 +90,8 @@ class Batch:
 class _Encoded:
     """A batch between the stages."""
 
-    clips: np.ndarray
-    index: np.ndarray
+    number: int
+    planned: PlannedBatch
     images: list[bytes | Exception]
 
 
@@ -78,7 +100,7 @@ class Loader:
 
     Args:
         store: where the frames are.
-        plan: a sequence of (clips int64 [B], index int64 [B, F]); B and F may differ between batches.
+        plan: a sequence of `PlannedBatch`, or (clips int64 [B], index int64 [B, F]); B and F may differ.
         size: height and width of the frames, pixels.
         resize: "squash", "center-crop" or "squash-nearest", see `tce.video.image.decode_into`.
         threads: decoding threads.
@@ -93,7 +115,7 @@ class Loader:
     def __init__(
         self,
         store: FrameStore,
-        plan: Plan | Sequence[tuple[np.ndarray, np.ndarray]],
+        plan: Plan | Sequence[tuple[Any, ...]],
         size: tuple[int, int],
         resize: Resize = "squash",
         threads: int = 2,
@@ -172,14 +194,10 @@ class Loader:
     def _read(self, position: int) -> tuple[int, _Encoded | BaseException]:
         """Stage 1: the batch's encoded images."""
         try:
-            clips, index = (np.asarray(part, dtype=np.int64) for part in self.plan[position])
-            if index.ndim != 2 or clips.shape != index.shape[:1]:
-                raise ValueError(
-                    f"batch {position} of the plan: expected clips [B] and index [B, F], "
-                    f"found {clips.shape} and {index.shape}"
-                )
-            images = self.store.read(np.repeat(clips, index.shape[1]), index.reshape(-1))
-            return position, _Encoded(clips, index, images)
+            planned = _planned(self.plan[position], position)
+            clips = np.repeat(planned.clips, planned.frames.shape[1])
+            images = self.store.read(clips, planned.frames.reshape(-1))
+            return position, _Encoded(position, planned, images)
         except BaseException as error:
             return position, error
 
@@ -194,7 +212,8 @@ class Loader:
             return position, error
 
     def _decode_batch(self, encoded: _Encoded) -> Batch:
-        samples, frames = encoded.index.shape
+        planned = encoded.planned
+        samples, frames = planned.frames.shape
         held, pixels = self._arrays.take((samples, frames, *self.size, 3))
         reasons: dict[int, str] = {}  # sample -> its first failed frame's reason
         images = iter(encoded.images)
@@ -207,21 +226,40 @@ class Loader:
                     decode_into(image, pixels[sample, frame], self.resize)
                 except Exception as error:
                     reason = error.found if isinstance(error, FrameError) else error
-                    reasons.setdefault(sample, f"frame {encoded.index[sample, frame]}: {reason}")
+                    reasons.setdefault(sample, f"frame {planned.frames[sample, frame]}: {reason}")
         ok = np.ones(samples, dtype=bool)
         ok[list(reasons)] = False
         _fill_failed(pixels, ok)
         errors = [
-            f"{self._name(encoded.clips[sample])}, {reason}" for sample, reason in sorted(reasons.items())
+            f"{self._name(planned.clips[sample])}, {reason}" for sample, reason in sorted(reasons.items())
         ]
-        return Batch(held, encoded.clips, encoded.index, ok, errors)
+        numbers = planned.clips if planned.samples is None else planned.samples
+        return Batch(
+            held, planned.clips, planned.frames, ok, encoded.number, planned.epoch, numbers, errors=errors
+        )
 
     def _name(self, clip: int) -> str:
         return self.store.catalog[int(clip)].id
 
 
+def _planned(given: tuple[Any, ...], position: int) -> PlannedBatch:
+    """What a plan gave for a batch, with arrays of the right type.
+
+    Raises:
+        ValueError: the arrays do not fit together.
+    """
+    planned = PlannedBatch(*given)
+    clips, index = (np.asarray(part, dtype=np.int64) for part in planned[:2])
+    if index.ndim != 2 or clips.shape != index.shape[:1]:
+        raise ValueError(
+            f"batch {position} of the plan: expected clips [B] and index [B, F], "
+            f"found {clips.shape} and {index.shape}"
+        )
+    return planned._replace(clips=clips, frames=index)
+
+
 class _Gate:
-    """Lets so many positions in at a time: SPDL's own queues between the stages would hold several more."""
+    """Admits so many positions at a time: SPDL's own queues between the stages would hold several more."""
 
     def __init__(self, room: int):
         self._room = threading.Semaphore(room)
@@ -231,7 +269,7 @@ class _Gate:
         """The positions, each once there is room for it."""
         for position in positions:
             while not self._room.acquire(timeout=_PATIENCE):
-                # At the interpreter's end nobody may be left to close the gate.
+                # At the interpreter's end nobody may close the gate.
                 if self._closed or not threading.main_thread().is_alive():
                     return
             if self._closed:
@@ -247,7 +285,7 @@ class _Gate:
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        self._room.release()  # whoever waits goes home
+        self._room.release()  # ends the wait in `admit`
 
 
 def _fill_failed(pixels: np.ndarray, ok: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tce.data.collection import is_collection, open_collection, read_options
+from tce.data.collection import holds_clips, is_collection, open_collection, read_options
 from tce.data.folder_store import FolderStore
 from tce.data.frame_store import FrameStore
 from tce.data.read_catalog import apply_lists, read_catalog
@@ -148,8 +148,6 @@ def _require_cache_of(collection: Path, data: str) -> None:
     Raises:
         TceError: it holds other clips, damaged ones included.
     """
-    from tce.data.writer import holds_clips
-
     if not is_collection(collection) or not holds_clips(collection):
         return
     additions = read_options(collection).get("additions", [])

@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tce.data.collection import FAILED
-from tce.data.writer import ClipRecord, known_clips
+from tce.data.collection import FAILED, ClipRecord, known_clips
+from tce.data.encode import Encoding, Job, Summary, chosen, encode_clip
 from tce.errors import TceError
 from tce.io import write_json
 from tce.options.pack import PackOptions
 from tce.result import Result
 
 if TYPE_CHECKING:
-    from tce.data.read_catalog import Catalog
+    from tce.data.catalog import Catalog
     from tce.video.pool import DecodePool
 
-log = logging.getLogger("tce.data")
-
-_SAMPLE = 8  # clips that a dry run looks into
+_SAMPLE = 8  # clips that a dry run opens
 
 
 def report(catalog: Catalog, out: Path) -> Result:
-    """Write `report.json` of a finished packing, and tell it."""
+    """Write `report.json` of a finished packing, and summarise it."""
     known = known_clips(out)
     figures = write_report(catalog, out, known)
     failed, damaged, missing = figures["failed"], figures["damaged"], figures["missing"]
+    kilobytes = figures["bytes"] / max(figures["frames"], 1) / 1000
     text = (
-        f"{out}: {figures['clips']:,} clips, {figures['frames']:,} frames, {told_bytes(figures['bytes'])}"
-        f" ({figures['bytes'] / max(figures['frames'], 1) / 1000:.1f} kB a frame)"
+        f"{out}: {counted(figures['clips'], 'clip')}, {counted(figures['frames'], 'frame')}, "
+        f"{format_bytes(figures['bytes'])} ({kilobytes:.1f} kB a frame)"
     )
     for what, entries in (
-        ("failed and were left out", failed),
-        ("are damaged; their good frames are in", damaged),
+        ("failed to decode and left out", failed),
+        ("damaged; the good frames are packed", damaged),
     ):
         if entries:
-            text += f"\n{len(entries)} clips {what}, such as {name_once(**entries[0])}"
+            text += f"\n{counted(len(entries), 'clip')} {what}, such as {name_once(**entries[0])}"
     if failed:
         text += "\n--replace tries them again"
     if missing:
-        text += f"\n{len(missing)} clips of the lists have no footage, such as {missing[0]}"
+        text += f"\n{counted(len(missing), 'listed clip')} not found, such as {missing[0]}"
     if figures["skipped"]:
-        text += f"\n{len(figures['skipped'])} places were not looked at, such as {figures['skipped'][0]}"
+        text += f"\nleft out: {figures['skipped'][0]}"
+        others = len(figures["skipped"]) - 1
+        text += f" (and {counted(others, 'other reason')})" if others else ""
     if failed or damaged or missing or figures["skipped"]:
-        text += f"\nall are named in {out / 'report.json'}"
+        text += f"\n{out / 'report.json'} names them all"
     return Result(text, {"collection": str(out)} | figures)
 
 
@@ -67,14 +69,50 @@ def write_report(catalog: Catalog, out: Path, known: dict[str, ClipRecord]) -> d
     return content
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What encoding some frames of a clip showed, for `--dry-run`.
+
+    Attributes:
+        frames: wanted frames of the whole clip.
+        tried: frames encoded.
+        bytes: of these.
+        seconds: of one process for these.
+        duration: of the clip, seconds.
+    """
+
+    frames: int
+    tried: int
+    bytes: int
+    seconds: float
+    duration: float
+
+
+def probe_clip(job: Job, most: int = 100) -> Probe:
+    """Encode the first frames of a clip, `most` at most, and count them all; runs in a child process.
+
+    Raises:
+        VideoError: the footage cannot be decoded.
+    """
+    from tce.video.open_video import open_video
+
+    with open_video(job.path, threads=1) as video:
+        numbers = chosen(video, job)
+        times = video.times(numbers)  # [n]
+    until = float(times[most]) if most < len(times) else job.end
+    started = time.perf_counter()
+    *_, summary = encode_clip(Job(job.path, job.encoding, job.start, until))
+    seconds = time.perf_counter() - started
+    assert isinstance(summary, Summary)
+    return Probe(len(numbers), summary.frames, summary.bytes, seconds, float(times[-1] - times[0]))
+
+
 def dry_run(catalog: Catalog, options: PackOptions, pool: DecodePool) -> Result:
-    """Judge size and time of packing by encoding the first frames of some clips; nothing is written.
+    """Estimate size and time of packing by encoding the first frames of some clips; nothing is written.
 
     Raises:
         TceError: none of these clips can be decoded.
     """
-    from tce.data.encode import Encoding, Job, Probe, probe_clip
-
     rows = np.unique(np.linspace(0, len(catalog) - 1, _SAMPLE).astype(int)).tolist()
     clips = [catalog[row] for row in rows]
     encoding = Encoding.of(options)
@@ -104,18 +142,24 @@ def dry_run(catalog: Catalog, options: PackOptions, pool: DecodePool) -> Result:
         "missing": len(catalog.missing),
     }
     text = (
-        f"would pack about {figures['clips']:,} clips, {figures['frames']:,} frames, {told_bytes(size)}"
-        f" in {told_seconds(seconds)} with {pool.workers} processes (judged by {len(probes)} clips)"
+        f"would pack about {figures['clips']:,} clips, {figures['frames']:,} frames, {format_bytes(size)}"
+        f" in {format_seconds(seconds)} with {pool.workers} decoding processes"
+        f" (estimated from {counted(len(probes), 'clip')})"
     )
     if options.split_scenes:
         text += "\nscenes are not counted: there will be more clips, and finding them takes as long again"
     if figures["failed"]:
-        text += f"\n{figures['failed']} of the {len(outcomes)} clips looked into cannot be decoded"
+        text += f"\n{figures['failed']} of the {len(outcomes)} clips tried cannot be decoded"
     return Result(text, figures)
 
 
-def told_bytes(size: float) -> str:
-    """A size for people: "1.3 GB"."""
+def counted(number: int, what: str) -> str:
+    """A number and what it counts: "1 clip", "1,200 clips"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def format_bytes(size: float) -> str:
+    """A size, such as "1.3 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -123,8 +167,8 @@ def told_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def told_seconds(seconds: float) -> str:
-    """A time for people: "2 h 05 min"."""
+def format_seconds(seconds: float) -> str:
+    """A duration, such as "2 h 05 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -140,7 +184,7 @@ def _weights(catalog: Catalog) -> np.ndarray:
 
 
 def name_once(id: str, path: str, error: str) -> str:
-    """A clip's error, which names the clip once: by its path, if the error has that and it tells the id."""
+    """A clip's error that names the clip once: by its path if the error has it, else by its id."""
     if path in error and id in path.replace(os.sep, "/"):
         return error
     return f"{id}: {error}"

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -26,10 +24,12 @@ from tce.data.collection import (
     FRAMES,
     PACKED,
     STORAGE_VERSION,
+    ClipRecord,
     clips_schema,
     frames_schema,
     has_table,
     is_collection,
+    known_clips,
     open_table,
     table_path,
 )
@@ -40,7 +40,6 @@ from tce.data.lance_rows import (
     disk_error,
     drop_unreadable,
     frame_runs,
-    read_rows,
     try_read,
 )
 from tce.errors import TceError
@@ -56,23 +55,11 @@ OWN_FILES = ("options.json", "report.json", "cuts.json")
 
 COMMIT_BYTES = 128 << 20  # of encoded frames: what is held in memory at most
 COMMIT_SECONDS = 5.0  # between commits at first
-COMMIT_SHARE = 0.02  # of the time so far, later: each commit writes a list of all data files anew
+COMMIT_SHARE = 0.02  # of the time so far, later: each commit rewrites a list of all data files
 _SMALL_ROWS = 4096  # data files with fewer frames are joined at the end
 _TARGET_ROWS = 16384  # about 128 MB at 8 KB a frame
 _CLIP_ROWS = 1 << 20  # the table of clips is read whole: one file
 _ID_CHUNK = 500  # ids in one SQL condition
-
-
-@dataclass
-class ClipRecord:
-    """What the table says of a clip."""
-
-    path: str
-    status: str
-    frames: int
-    bytes: int
-    modified: int
-    error: str
 
 
 class CollectionWriter:
@@ -133,7 +120,7 @@ class CollectionWriter:
     def add_clip(self, row: dict[str, Any], summary: Summary | None, error: str = "") -> None:
         """Finish a clip: its frames are there, or it failed and has none.
 
-        One that waited to be packed again and failed stays what it was.
+        A clip that was to be packed again and failed keeps its rows.
 
         Args:
             row: id, path, label, split, group, source, start, end.
@@ -179,7 +166,7 @@ class CollectionWriter:
             self._delete(FRAMES, "clip", [clip])
 
     def commit_if_due(self) -> None:
-        """Commit if the last one was a while ago; so much work an interruption costs at most."""
+        """Commit if the last one was a while ago, which bounds the work that an interruption costs."""
         now = time.monotonic()
         if now - self._committed_at > max(COMMIT_SECONDS, COMMIT_SHARE * (now - self._started_at)):
             self.commit()
@@ -224,7 +211,7 @@ class CollectionWriter:
             del self.known[clip]
 
     def replace(self, ids: Iterable[str]) -> None:
-        """Have clips packed again, which stay as they are until what replaces them is committed."""
+        """Mark clips to be packed again; they keep their rows until the new ones are committed."""
         self.waiting.update(clip for clip in ids if clip in self.known)
 
     def failed(self, clip: str) -> bool:
@@ -269,8 +256,8 @@ class CollectionWriter:
     def _delete_clips(self, ids: list[str]) -> None:
         for name, column in (
             (CLIPS, "id"),
-            (FRAMES, "clip"),
-        ):  # without its row, a clip's frames do not count
+            (FRAMES, "clip"),  # second: without its row, a clip's frames do not count
+        ):
             self._delete(name, column, ids)
 
     def _close_clip(self) -> None:
@@ -311,7 +298,7 @@ class CollectionWriter:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Around a write of Lance's: what the disk says becomes one line."""
+        """Turn an error of Lance's about the disk into one line."""
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
@@ -322,7 +309,7 @@ class CollectionWriter:
                 f"collection {self.folder}",
                 expected="a disk that can be written",
                 found=words.lower(),
-                fix="make room, then give the same command: it goes on where it stopped",
+                fix="make room, then repeat the command: it resumes",
             ) from error
 
 
@@ -353,22 +340,6 @@ def unlock_collection(folder: Path, lock: FileLock) -> None:
     with contextlib.suppress(OSError):  # some systems do not remove a file that is open
         (folder / LOCK).unlink()
     lock.release()
-
-
-def known_clips(folder: str | os.PathLike[str]) -> dict[str, ClipRecord]:
-    """The clips that a collection's table holds, failed ones too, by id; without those it cannot read."""
-    columns = ["id", "path", "status", "frames", "bytes", "modified", "error"]
-    table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
-    if lost:
-        log.warning("%d rows of the table of clips cannot be read: these clips count as not packed", lost)
-    return {row.pop("id"): ClipRecord(**row | {"error": row["error"] or ""}) for row in table.to_pylist()}
-
-
-def holds_clips(folder: str | os.PathLike[str]) -> bool:
-    """Whether any clip was packed into a collection, also if it is damaged by now or its row unreadable."""
-    columns = ["status"]
-    table, lost = read_rows(open_table(folder, CLIPS), clips_schema(), columns)
-    return lost > 0 or any(status != FAILED for status in table["status"].to_pylist())
 
 
 def _require_place(folder: Path) -> None:
@@ -402,7 +373,7 @@ def _is_own(name: str) -> bool:
 
 
 def _frame_batch(clip: str, chunk: FrameChunk, first: int) -> pa.RecordBatch:
-    """Rows of frames, whose images are views of the part's bytes; `first` is the first frame's index."""
+    """Rows of frames, whose images are views of the chunk's bytes; `first` is the first frame's index."""
     import pyarrow as pa
 
     count = len(chunk)

@@ -18,7 +18,7 @@ class PackOptions:
     footage: Annotated[Positional[tuple[str, ...]], arg(metavar="FOOTAGE...")]
     """Video files, or folders of videos or of frame folders, at any depth."""
     out: str
-    """Folder of the collection; the same command again goes on where an interrupted one stopped."""
+    """Folder of the collection; repeating an interrupted command resumes it."""
     lists: str | None = None
     """The dataset's lists (UCF101, HMDB51, Kinetics, SSv2, CSV or Parquet): labels and splits."""
     split: str = "01"
@@ -27,7 +27,7 @@ class PackOptions:
     """Shorter side of the frames in pixels: larger ones are reduced, smaller ones never enlarged; 0 keeps all
     as they are. By default videos are reduced to 256, which serves crops of 224; JPEG files are copied."""
     quality: Annotated[int, Range(1, 100)] = 90
-    """JPEG quality, 1 to 100; 90 is hard to tell from the footage at about 8 KB a frame of 340x256."""
+    """JPEG quality, 1 to 100; 90 looks like the original at about 8 KB a frame of 340x256."""
     every: Positive | None = None
     """Keep every n-th frame."""
     fps: AboveZero | None = None
@@ -51,7 +51,7 @@ class PackOptions:
     timeout: AboveZero = 60.0
     """Seconds without a decoded frame after which a file counts as hanging."""
     dry_run: bool = False
-    """Write nothing; tell how many clips there are, and the size and time they would take."""
+    """Write nothing; print how many clips there are, and the size and time they would take."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -119,7 +119,7 @@ def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
 
 
 def check_whole(data: bytes, name: str = "image") -> None:
-    """Check that a JPEG goes on to its end marker; its pixels are not decoded, which would cost far more.
+    """Check that a JPEG has its end marker; its pixels are not decoded, which would take far longer.
 
     Raises:
         FrameError: it is cut short.

@@ -22,16 +22,12 @@ def open_video(path: str | os.PathLike[str], threads: int = 0) -> Video:
         VideoUnreadable: the path is neither a regular file nor a folder.
     """
     target = Path(path)
-    if target.is_dir():
-        from tce.video.folder import FrameFolder
+    from tce.video.folder import IMAGE_SUFFIXES, FrameFolder, ImageFile
 
+    if target.is_dir():
         return FrameFolder(target)
     require_regular_file(target, "a video file or a folder of images")
-    from tce.video.folder import IMAGE_SUFFIXES
-
     if target.suffix.lower() in IMAGE_SUFFIXES:
-        from tce.video.image_file import ImageFile
-
         return ImageFile(target)
     from tce.video.file import VideoFile
 
