@@ -24,6 +24,7 @@ _HOMES = {
     "embed": "tce.embedding.embed",
     "fit_pca": "tce.visualize.reduce",
     "fit_tsne": "tce.visualize.reduce",
+    "AdaptOptions": "tce.options.adapt",
     "PretrainOptions": "tce.options.pretrain",
     "FinetuneOptions": "tce.options.finetune",
     "EvaluateOptions": "tce.options.evaluate",

@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 BLOCK_ROWS = 1024  # rows gathered for one product: large enough for the processor, small enough for memory
 NO_GROUP = ""
+ROUNDING = 1e-9  # of times
 TINY = 1e-12  # of the features' mean square: below it a scatter is rounding
 
 
@@ -34,10 +35,13 @@ class Piece:
     Attributes:
         features: [n, F].
         time: [n], seconds, rising; only differences matter.
+        horizon: farthest in seconds that two of its frames may be apart to count as the same thing; None: all
+            of them do.
     """
 
     features: npt.NDArray[np.floating[Any]]
     time: Floats
+    horizon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,14 @@ class ScatterSums:
 
     Args:
         size: numbers in a feature vector, F.
-        horizon: farthest in seconds that two frames of a clip may be apart to count as the same thing; None:
-            all frames of a clip (or of a piece of a long one).
 
     Attributes:
         clips: clips seen.
         paired: clips seen that had two frames within the horizon, and so take part in W.
     """
 
-    def __init__(self, size: int, horizon: float | None = None):
-        self.size, self.horizon = size, horizon
+    def __init__(self, size: int):
+        self.size = size
         self.clips = self.paired = 0
         self._within, self._second = _Products(size), _Products(size)
         self._groups: dict[str, tuple[int, Floats]] = {}  # group -> clips, sum of their means [F]
@@ -131,12 +133,11 @@ class ScatterSums:
         count, total = self._groups.get(group, (0, np.zeros(self.size)))
         mean = np.mean([row.mean(axis=0) for row in rows], axis=0)
         self._groups[group] = (count + 1, total + mean)
-        spreads = [self._spread(row, piece.time) for row, piece in zip(rows, pieces, strict=True)]
-        spreads = [spread for spread in spreads if spread is not None]
+        found = [_spread(row, piece) for row, piece in zip(rows, pieces, strict=True)]
+        spreads = [spread for spread in found if spread is not None]
         self.paired += bool(spreads)
-        for spread in spreads:
-            assert spread is not None
-            self._within.add(spread[0], spread[1] / len(spreads))
+        for rows_apart, weight in spreads:
+            self._within.add(rows_apart, weight / len(spreads))
 
     def _check(self, rows: Floats) -> None:
         if rows.ndim != 2 or rows.shape[1] != self.size or len(rows) == 0:
@@ -149,35 +150,18 @@ class ScatterSums:
                 fix="check the start's weights",
             )
 
-    def _spread(self, rows: Floats, time: Floats) -> tuple[Floats, float] | None:
-        """Rows and their weight, whose outer products sum to half the mean over pairs of d d^T.
-
-        d is the difference of two frames. Over all pairs that is the covariance (divided by n - 1), for which
-        the n centred rows serve.
-        """
-        count = len(rows)
-        if count < 2:
-            return None
-        if self.horizon is None or time[-1] - time[0] <= self.horizon:
-            return rows - rows.mean(axis=0), 1 / (count - 1)
-        first, second = np.triu_indices(count, 1)
-        near = time[second] - time[first] <= self.horizon * (1 + 1e-9)
-        if not near.any():
-            return None
-        return rows[first[near]] - rows[second[near]], 1 / (2 * int(near.sum()))
-
     def merge(self, other: ScatterSums) -> None:
         """Add the sums of other clips, gathered elsewhere or earlier.
 
         Raises:
-            TceError: sums of other features or of another horizon.
+            TceError: sums of other features.
         """
-        if (self.size, self.horizon) != (other.size, other.horizon):
+        if self.size != other.size:
             raise TceError(
                 "sums of scatter",
-                expected=f"{self.size} features and horizon {self.horizon}",
-                found=f"{other.size} and {other.horizon}",
-                fix="adapt all footage with the same start and --horizon",
+                expected=f"{self.size} features",
+                found=str(other.size),
+                fix="adapt all footage with the same start",
             )
         self.clips += other.clips
         self.paired += other.paired
@@ -192,7 +176,7 @@ class ScatterSums:
     def merged(cls, parts: Iterable[ScatterSums]) -> ScatterSums:
         """The sums of all parts, at least one; the parts stay as they are."""
         parts = list(parts)
-        whole = cls(parts[0].size, parts[0].horizon)
+        whole = cls(parts[0].size)
         for part in parts:
             whole.merge(part)
         return whole
@@ -230,11 +214,9 @@ class ScatterSums:
         }
 
     @classmethod
-    def from_arrays(
-        cls, arrays: dict[str, npt.NDArray[Any]], size: int, horizon: float | None
-    ) -> ScatterSums:
+    def from_arrays(cls, arrays: dict[str, npt.NDArray[Any]], size: int) -> ScatterSums:
         """What `to_arrays` gave."""
-        sums = cls(size, horizon)
+        sums = cls(size)
         upper = np.triu_indices(size)
         for products, name in ((sums._within, "within"), (sums._second, "second")):
             products.total[upper] = arrays[name]
@@ -244,6 +226,24 @@ class ScatterSums:
         for name, count, total in zip(names, arrays["group_clips"], arrays["group_sums"]):
             sums._groups[name] = (int(count), total.astype(np.float64))
         return sums
+
+
+def _spread(rows: Floats, piece: Piece) -> tuple[Floats, float] | None:
+    """Rows and their weight, whose outer products sum to half the mean over pairs of d d^T.
+
+    d is the difference of two frames. Over all pairs that is the covariance (divided by n - 1), for which the
+    n centred rows serve.
+    """
+    count, time = len(rows), piece.time
+    if count < 2:
+        return None
+    if piece.horizon is None or time[-1] - time[0] <= piece.horizon:
+        return rows - rows.mean(axis=0), 1 / (count - 1)
+    first, second = np.triu_indices(count, 1)
+    near = time[second] - time[first] <= piece.horizon * (1 + ROUNDING)
+    if not near.any():
+        return None
+    return rows[first[near]] - rows[second[near]], 1 / (2 * int(near.sum()))
 
 
 def shrink(scatter: Floats, share: float) -> Floats:
@@ -304,7 +304,7 @@ def decompose(sums: ScatterSums) -> Decomposition:
     if sums.paired == 0:
         raise TceError(
             "FOOTAGE",
-            expected="clips of two frames or more" + _near(sums.horizon),
+            expected="clips with two frames or more within the horizon",
             found=f"none among {sums.clips}",
             fix="take more frames: --frames-per-clip, --fps, or a longer --horizon",
         )
@@ -323,7 +323,3 @@ def decompose(sums: ScatterSums) -> Decomposition:
         )
     values, vectors = np.linalg.eigh(within)
     return Decomposition(np.maximum(values, 0), vectors, total, sums.mean)
-
-
-def _near(horizon: float | None) -> str:
-    return "" if horizon is None else f" at most {horizon:g} s apart"

@@ -56,6 +56,20 @@ COMMANDS = {
         "List videos that cannot be read, or damaged clips of a collection",
         ("tce check videos/", "tce check videos/ --deep", "tce check collection --json"),
     ),
+    "adapt": Command(
+        "tce.adapt.adapt:adapt",
+        "tce.options.adapt:AdaptOptions",
+        "Adapt a pre-trained network to unlabelled videos, in closed form",
+        (
+            "tce adapt videos/ --out runs/mine",
+            "tce adapt more-videos/ --out runs/mine --add",
+            "tce adapt videos/ --out runs/mine --start lite0 --image-size 192",
+        ),
+        (
+            *("footage", "out", "start", "lists", "split", "group", "add", "resume", "force"),
+            *("frames_per_clip", "fps", "horizon", "image_size", "embedding_size", "workers"),
+        ),
+    ),
     "pretrain": Command(
         "tce.train.pretrain:pretrain",
         "tce.options.pretrain:PretrainOptions",

@@ -26,6 +26,7 @@ from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input, norma
 HEADS = ("linear", "mlp", "none")
 ROTATION_WIDTH = 200
 IMAGENET = "ImageNet weights"
+ADAPTED = "tce adapt"  # in the provenance of an encoder whose head was adapted to footage
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,15 @@ class FrameEncoder(nn.Module):
     def feature_size(self) -> int:
         """Numbers in a feature vector, F."""
         return self.config.feature_size
+
+    @property
+    def default_layer(self) -> str:
+        """Which vectors to compare: the "embedding" of an adapted head, or of none; else the "features".
+
+        A head that contrastive training left behind is part of its loss: the features before it know more.
+        """
+        adapted = self.config.provenance.get("format") == ADAPTED
+        return "embedding" if adapted or self.config.head == "none" else "features"
 
     @property
     def image_size(self) -> int:
