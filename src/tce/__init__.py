@@ -46,6 +46,7 @@ _COMMANDS = {
     "tsne",
 }
 _SUBPACKAGES = {
+    "adapt",
     "contrast",
     "data",
     "embedding",

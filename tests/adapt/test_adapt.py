@@ -35,7 +35,7 @@ def features_of(start, folder):
 
 
 def test_the_result_is_an_ordinary_checkpoint_with_a_linear_head(footage, start, tmp_path):
-    result = adapt(footage, str(tmp_path / "run"), start=start, **QUICK)
+    result = tce.adapt(footage, tmp_path / "run", start=start, **QUICK)
     figures = result.figures
     assert (figures["clips"], figures["frames"], figures["skipped"]) == (12, 72, {})
     assert figures["kept_start"] is False

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tce.adapt.clip_frames import LONG_HORIZON, MOST_PIECES, FrameJob, FrameSampling, read_pieces, to_square
-from tce.video.open_video import VideoError, open_video
+from tce.video.base import VideoError
+from tce.video.open_video import open_video
 from tests.helpers.drifting import write_clip
 
 

@@ -234,7 +234,7 @@ class _Adaptation:
     def _clips(self) -> tuple[Catalog, Any]:
         """The clips to look at, and the collection that holds their frames, if it is one."""
         from tce.data.collection import is_collection
-        from tce.data.frame_store import open_store
+        from tce.data.open_data import open_store
         from tce.data.read_catalog import read_catalog
 
         options = self.options
