@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 import tce
 from tce.adapt import adapt as command
-from tce.adapt.adapt import adapt
 from tce.adapt.linear import Piece
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
@@ -35,7 +34,7 @@ def features_of(start, folder):
 
 
 def test_the_result_is_an_ordinary_checkpoint_with_a_linear_head(footage, start, tmp_path):
-    result = tce.adapt(footage, tmp_path / "run", start=start, **QUICK)
+    result = tce.adapt(footage, out=tmp_path / "run", start=start, **QUICK)
     figures = result.figures
     assert (figures["clips"], figures["frames"], figures["skipped"]) == (12, 72, {})
     assert figures["kept_start"] is False
@@ -51,7 +50,7 @@ def test_the_result_is_an_ordinary_checkpoint_with_a_linear_head(footage, start,
 
 
 def test_embeddings_are_the_whitened_features_of_an_independent_computation(footage, start, tmp_path):
-    figures = adapt(footage, str(tmp_path / "run"), start=start, **QUICK).figures
+    figures = tce.adapt(footage, out=str(tmp_path / "run"), start=start, **QUICK).figures
     clips = sorted(path.parent for path in footage.rglob("frame000001.jpg"))
     x = np.stack([features_of(start, clip) for clip in clips]).astype(np.float64)  # [12, 6, 512]
     within = np.mean([np.cov(clip.T) for clip in x], axis=0)
@@ -68,9 +67,9 @@ def test_embeddings_are_the_whitened_features_of_an_independent_computation(foot
 
 
 def test_adding_footage_equals_adapting_to_all_of_it(footage, start, tmp_path):
-    adapt(footage / "a", str(tmp_path / "parts"), start=start, **QUICK)
-    later = adapt(footage / "b", str(tmp_path / "parts"), start=start, add=True, **QUICK)
-    adapt(footage, str(tmp_path / "whole"), start=start, **QUICK)
+    tce.adapt(footage / "a", out=str(tmp_path / "parts"), start=start, **QUICK)
+    later = tce.adapt(footage / "b", out=str(tmp_path / "parts"), start=start, add=True, **QUICK)
+    tce.adapt(footage, out=str(tmp_path / "whole"), start=start, **QUICK)
     assert later.figures["clips"] == 12
     parts, whole = (sums_of(tmp_path / name) for name in ("parts", "whole"))
     for name in ("within", "second"):
@@ -83,8 +82,8 @@ def sums_of(run):
 
 
 def test_the_same_footage_again_adds_nothing(footage, start, tmp_path):
-    first = adapt(footage, str(tmp_path / "run"), start=start, **QUICK)
-    again = adapt(footage, str(tmp_path / "run"), start=start, add=True, **QUICK)
+    first = tce.adapt(footage, out=str(tmp_path / "run"), start=start, **QUICK)
+    again = tce.adapt(footage, out=str(tmp_path / "run"), start=start, add=True, **QUICK)
     skip = ("seconds", "model")
     assert {k: v for k, v in again.figures.items() if k not in skip} == {
         k: v for k, v in first.figures.items() if k not in skip
@@ -92,17 +91,17 @@ def test_the_same_footage_again_adds_nothing(footage, start, tmp_path):
 
 
 def test_other_settings_cannot_be_added(footage, start, tmp_path):
-    adapt(footage / "a", str(tmp_path / "run"), start=start, **QUICK)
+    tce.adapt(footage / "a", out=str(tmp_path / "run"), start=start, **QUICK)
     with pytest.raises(TceError, match="expected image_size 32, as the run has; found image_size 48"):
-        adapt(footage / "b", str(tmp_path / "run"), start=start, add=True, image_size=48, **QUICK)
+        tce.adapt(footage / "b", out=str(tmp_path / "run"), start=start, add=True, image_size=48, **QUICK)
     with pytest.raises(OptionError, match="expected a new folder; found a run; --add"):
-        adapt(footage / "b", str(tmp_path / "run"), start=start, **QUICK)
+        tce.adapt(footage / "b", out=str(tmp_path / "run"), start=start, **QUICK)
     with pytest.raises(OptionError, match="--add; expected a run of tce adapt"):
-        adapt(footage / "b", str(tmp_path / "none"), start=start, add=True, **QUICK)
+        tce.adapt(footage / "b", out=str(tmp_path / "none"), start=start, add=True, **QUICK)
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(footage, start, tmp_path, monkeypatch):
-    whole = adapt(footage, str(tmp_path / "whole"), start=start, **QUICK)
+    whole = tce.adapt(footage, out=str(tmp_path / "whole"), start=start, **QUICK)
     real = command.clip_features
 
     def cut_short(*arguments):
@@ -115,9 +114,9 @@ def test_an_interrupted_run_resumes_to_the_same_result(footage, start, tmp_path,
     with pytest.raises(
         KeyboardInterrupt, match=r"5 clips are in .*statistics\.safetensors; --resume continues"
     ):
-        adapt(footage, str(tmp_path / "run"), start=start, **QUICK)
+        tce.adapt(footage, out=str(tmp_path / "run"), start=start, **QUICK)
     monkeypatch.setattr(command, "clip_features", real)
-    resumed = adapt(footage, str(tmp_path / "run"), start=start, resume=True, **QUICK)
+    resumed = tce.adapt(footage, out=str(tmp_path / "run"), start=start, resume=True, **QUICK)
     for name in ("start", "adapted", "shrinkage", "clips", "frames"):
         assert resumed.figures[name] == pytest.approx(whole.figures[name], abs=1e-9), name
     one, other = (sums_of(tmp_path / name) for name in ("run", "whole"))
@@ -130,29 +129,29 @@ def test_bad_clips_are_named_and_skipped(footage, start, tmp_path, caplog):
     (tmp_path / "clips" / "bad.mp4").write_bytes(b"no video")
     broken = write_clip(tmp_path / "clips" / "torn", 5)
     (broken / "frame000003.jpg").write_bytes(b"\xff\xd8\xff torn")
-    result = adapt(tmp_path / "clips", str(tmp_path / "run"), start=start, **QUICK)
+    result = tce.adapt(tmp_path / "clips", out=str(tmp_path / "run"), start=start, **QUICK)
     assert result.figures["clips"] == 6
     assert set(result.figures["skipped"]) == {"bad", "torn"}
     assert "skipped 2 clips" in result.text
     assert "bad.mp4" in caplog.text
     with pytest.raises(TceError, match=r"none of 1 clips could be read; the first: .*bad.mp4"):
-        adapt(tmp_path / "clips" / "bad.mp4", str(tmp_path / "other"), start=start, **QUICK)
+        tce.adapt(tmp_path / "clips" / "bad.mp4", out=str(tmp_path / "other"), start=start, **QUICK)
 
 
 def test_three_clips_are_adapted_without_a_check_and_one_is_refused(start, tmp_path):
     for number in range(3):
         write_clip(tmp_path / "three" / f"clip{number}", number)
-    result = adapt(tmp_path / "three", str(tmp_path / "run"), start=start, **QUICK)
+    result = tce.adapt(tmp_path / "three", out=str(tmp_path / "run"), start=start, **QUICK)
     assert (result.figures["held_out"], result.figures["shrinkage"]) == (0, 0.5)
     assert "too few clips to hold any out" in result.text
     with pytest.raises(TceError, match=r"two clips or more.*found one short clip"):
-        adapt(tmp_path / "three" / "clip0", str(tmp_path / "one"), start=start, **QUICK)
+        tce.adapt(tmp_path / "three" / "clip0", out=str(tmp_path / "one"), start=start, **QUICK)
     assert not (tmp_path / "one" / "model.safetensors").exists()
 
 
 def test_one_long_recording_is_enough(start, tmp_path):
     write_clip(tmp_path / "long", 1, frames=400)
-    result = adapt(tmp_path / "long", str(tmp_path / "run"), start=start, **QUICK)
+    result = tce.adapt(tmp_path / "long", out=str(tmp_path / "run"), start=start, **QUICK)
     assert result.figures["clips"] == 1
     assert result.figures["held_out"] >= 3
 
@@ -161,7 +160,7 @@ def test_still_footage_is_told(start, tmp_path):
     for number in range(6):
         write_clip(tmp_path / "still" / f"clip{number}", number, moving=False)
     with pytest.raises(TceError, match="expected clips in which something moves"):
-        adapt(tmp_path / "still", str(tmp_path / "run"), start=start, **QUICK)
+        tce.adapt(tmp_path / "still", out=str(tmp_path / "run"), start=start, **QUICK)
 
 
 def test_where_it_does_not_help_the_start_is_kept(footage, start, tmp_path, monkeypatch):
@@ -178,7 +177,7 @@ def test_where_it_does_not_help_the_start_is_kept(footage, start, tmp_path, monk
     monkeypatch.setattr(command, "clip_features", harmful)
     for number in range(60):
         write_clip(tmp_path / "many" / f"clip{number}", number, frames=2)
-    result = adapt(tmp_path / "many", str(tmp_path / "run"), start=start, **QUICK)
+    result = tce.adapt(tmp_path / "many", out=str(tmp_path / "run"), start=start, **QUICK)
     assert result.figures["kept_start"] is True
     assert result.figures["adapted"] <= result.figures["start"]
     assert "not better there, so the start is kept" in result.text
@@ -192,8 +191,8 @@ def test_where_it_does_not_help_the_start_is_kept(footage, start, tmp_path, monk
 
 def test_a_collection_gives_nearly_the_same(footage, start, tmp_path):
     pack(PackOptions(footage=(str(footage),), out=str(tmp_path / "collection"), workers=1))
-    stored = adapt(tmp_path / "collection", str(tmp_path / "a"), start=start, **QUICK).figures
-    direct = adapt(footage, str(tmp_path / "b"), start=start, **QUICK).figures
+    stored = tce.adapt(tmp_path / "collection", out=str(tmp_path / "a"), start=start, **QUICK).figures
+    direct = tce.adapt(footage, out=str(tmp_path / "b"), start=start, **QUICK).figures
     assert (stored["clips"], stored["frames"]) == (direct["clips"], direct["frames"])
     assert stored["adapted"] == pytest.approx(direct["adapted"], abs=0.1)
 
@@ -213,7 +212,7 @@ def test_lists_choose_the_train_clips(tmp_path, start):
     (tmp_path / "lists" / "trainlist01.txt").write_text("\n".join(numbered))
     lists = str(tmp_path / "lists")
     run = str(tmp_path / "run")
-    result = adapt(tmp_path / "clips", run, start=start, lists=lists, group="group", **QUICK)
+    result = tce.adapt(tmp_path / "clips", out=run, start=start, lists=lists, group="group", **QUICK)
     assert result.figures["clips"] == 6
 
 
@@ -239,7 +238,7 @@ def test_two_processes_see_each_clip_once_and_write_one_run(footage, start, tmp_
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=240)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["clips"] == 12
-    adapt(footage, str(tmp_path / "one"), start=start, **QUICK)
+    tce.adapt(footage, out=str(tmp_path / "one"), start=start, **QUICK)
     one, two = sums_of(tmp_path / "one"), sums_of(tmp_path / "two")
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-7)

@@ -1,6 +1,6 @@
 """A strong start, adapted to unlabelled footage: the closed form of temporal coherence, and a learned one.
 
-The package is callable: `tce.adapt(...)` is `tce.adapt.adapt.adapt`.
+The package is callable: `tce.adapt(...)` is the command.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class _Callable(types.ModuleType):
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Adapt a pre-trained network to footage; see `tce.adapt.adapt.adapt`."""
-        from tce.adapt.adapt import adapt
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """The command with flat keywords: `tce.adapt("videos/", out="runs/mine")`."""
+        from tce.api import command_function
 
-        return adapt(*arguments, **options)
+        return command_function("adapt")(*arguments, **keywords)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -42,9 +41,7 @@ SECONDS_BETWEEN_SAVES = 60.0
 FILES = ("options.json", "result.json", "model.safetensors", "config.json", FILE_NAME)
 
 
-def adapt(
-    footage: AdaptOptions | str | os.PathLike[str], out: str | os.PathLike[str] = "", **options: Any
-) -> Result:
+def adapt(options: AdaptOptions) -> Result:
     """Adapt a pre-trained network to unlabelled footage.
 
     Frames pass the frozen network once; then a linear map of its features, in closed form, draws frames of
@@ -52,11 +49,11 @@ def adapt(
     half of a clip look for its second half: where they find it no more often than with the start's own
     features, the start is kept as it is.
 
+    The run folder gets model.safetensors (which every other command reads), result.json, options.json, and
+    statistics.safetensors, with which footage is added later.
+
     Args:
-        footage: the options, or the footage's path, with the other options as keywords.
-        out: the run folder: model.safetensors (which every other command reads), result.json, options.json,
-            and statistics.safetensors, with which footage is added later.
-        options: the fields of `AdaptOptions`.
+        options: start, footage, and how it is looked at.
 
     Returns:
         `kept_start`, the held-out shares `start` and `adapted` (fractions), `chance`, `embedding_size`,
@@ -67,10 +64,8 @@ def adapt(
         TceError: no network, no footage, none that can be read, or too little of it.
         KeyboardInterrupt: interrupted; what was seen is kept for --resume.
     """
-    if not isinstance(footage, AdaptOptions):
-        footage = AdaptOptions(footage=os.fspath(footage), out=os.fspath(out), **options)
-    with init_distributed(footage.device) as context:
-        return _Adaptation(footage, context).run()
+    with init_distributed(options.device) as context:
+        return _Adaptation(options, context).run()
 
 
 @dataclass
