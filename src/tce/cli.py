@@ -141,6 +141,8 @@ def run(name: str, arguments: Sequence[str], prog: str | None = None) -> int:
     with _standard_streams():
         try:
             options, output = parse(name, arguments, prog)
+            if hasattr(options, "require_given"):
+                options.require_given()  # before the command's imports, which take seconds
         except SystemExit as stop:
             return int(stop.code or 0)
         except TceError as error:  # options that contradict each other

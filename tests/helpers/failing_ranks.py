@@ -77,7 +77,7 @@ class Mean:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.weight.data.copy_(state["weight"])
 
-    def save_model(self, folder: RunFolder) -> None:
+    def save_model(self, folder: RunFolder, step: int) -> None:
         folder.model_file.write_text("")
 
 

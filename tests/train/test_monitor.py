@@ -11,7 +11,7 @@ import torch
 from tce.data.open_data import open_store
 from tce.errors import TceError
 from tce.model.encoder import build_encoder
-from tce.train.monitor import CollapseWatch, Monitor, has_rivals, knn_accuracy
+from tce.train.monitor import CollapseWatch, Monitor, has_rivals, knn_accuracy, learned_nothing
 
 
 def slow_knn(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, k: int) -> float:
@@ -66,7 +66,7 @@ def test_clips_that_cannot_be_read_are_not_judged(clips: Path, tmp_path: Path) -
     assert found == pytest.approx(expected, rel=1e-5)
     for frame in (tmp_path / "clips").rglob("*.jpg"):
         frame.write_bytes(b"")
-    with pytest.raises(TceError, match="the clips to judge by could not be read"):
+    with pytest.raises(TceError, match="none of the monitor's clips could be read"):
         whole(encoder)
 
 
@@ -81,6 +81,32 @@ def test_a_collapse_is_told_once_and_only_after_the_start() -> None:
     first = next(news for news in told if news)
     assert "collapsing: effective rank" in first
     assert told[0] is None, "one poor batch is no collapse"
+
+
+def test_embeddings_that_are_the_same_from_the_first_step_are_told_once() -> None:
+    watch = CollapseWatch()
+    assert watch.see(1.0, 0.01) is None
+    told = [watch.see(1.0, share) for share in (0.1, 0.2, 0.3)]
+    assert told[0] and "the embeddings of all clips are the same" in told[0] and told[1:] == [None, None]
+
+
+UNTRAINED = {"rank_all": 8.0, "knn": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("last", "nothing"),
+    [
+        ({"contrast": 3.0, "rank_all": 1.5, "knn": 0.3}, True),
+        ({"contrast": 3.0, "rank_all": 1.5}, True),  # no kNN to speak for it
+        ({"contrast": 2.5, "rank_all": 1.5, "knn": 0.3}, False),  # the loss fell
+        ({"contrast": 3.0, "rank_all": 7.0, "knn": 0.3}, False),  # not collapsed
+        ({"contrast": 3.0, "rank_all": 1.5, "knn": 0.5}, False),  # kNN rose
+        ({"contrast": 3.0}, False),  # no monitor: unknown
+    ],
+)
+def test_a_run_that_learned_nothing(last: dict[str, float], nothing: bool) -> None:
+    told = learned_nothing(UNTRAINED if "knn" in last else {"rank_all": 8.0}, last, chance=3.01)
+    assert (told is not None) == nothing
 
 
 def test_the_watch_goes_on_after_a_resume() -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,13 @@ import torch
 
 from tce.cli import run as run_command
 from tce.commands.finetune import finetune
+from tce.commands.info import info
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
+from tce.evaluation.compare import compare
 from tce.evaluation.evaluate import evaluate
-from tce.model.checkpoint import load_encoder
+from tce.model.checkpoint import load_classifier, load_encoder
+from tce.options.compare import CompareOptions
 from tce.options.evaluate import EvaluateOptions
 from tce.options.finetune import (
     FinetuneDataOptions,
@@ -28,6 +33,7 @@ from tce.options.finetune import (
     FinetuneOptions,
     FinetuneRunOptions,
 )
+from tce.options.info import InfoOptions
 from tce.options.pack import PackOptions
 from tce.options.pretrain import (
     AugmentOptions,
@@ -74,7 +80,10 @@ def test_a_run_folder_holds_what_it_should(clips: Path, tmp_path: Path) -> None:
         and figures["figures"]["knn"] == log[-1]["knn"]
         and figures["first"]["knn"] == log[0]["knn"]
     )
-    assert "kNN across groups" in result.text and str(out / "model.safetensors") in result.text
+    assert "kNN: too few clips to tell (12 labelled clips" in result.text
+    assert str(out / "model.safetensors") in result.text
+    assert described["chance"] == pytest.approx({"contrast": np.log(11), "loss": np.log(11), "knn": 1 / 3})
+    assert figures["chance"] == described["chance"]
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -137,7 +146,12 @@ def test_a_network_tells_what_it_was_trained_on(
     assert told["data"]["path"] == str(clips) and len(told["data"]["fingerprint"]) >= 32
     judged = EvaluateOptions(str(tmp_path / "a"), str(clips), "knn", samples=1, out=str(tmp_path / "e"))
     seen = "pre-trained, without labels, on 100% of these test clips"
-    assert seen in " ".join(evaluate(judged).figures["notes"])
+    assert (told["step"], told["steps"]) == (1, 6)
+    notes = " ".join(evaluate(judged).figures["notes"])
+    assert seen in notes and "the network's training (tce pretrain) is unfinished: step 1 of 6" in notes
+    assert "unfinished: step 1 of 6" in info(InfoOptions(str(tmp_path / "a" / "model.safetensors"))).text
+    compared = compare(CompareOptions((str(tmp_path / "e"),), output=str(tmp_path / "chart.png")))
+    assert "unfinished: step 1 of 6" in compared.text
     tuning = FinetuneOptions(
         FinetuneDataOptions(str(clips)),
         FinetuneModelOptions(weights=str(tmp_path / "a"), image_size=32),
@@ -146,6 +160,9 @@ def test_a_network_tells_what_it_was_trained_on(
     )
     tuned = finetune(tuning)
     assert seen in " ".join(tuned.figures["notes"]), "known of what it started from"
+    assert "unfinished: step 1 of 6" in " ".join(tuned.figures["notes"])
+    made = load_classifier(tmp_path / "f").config.provenance
+    assert (made["made"], made["step"], made["steps"]) == ("tce finetune", 1, 1), "run to its end"
     with pytest.raises(OptionError, match=r"expected a resnet18, .*; found a resnet34; add --model resnet34"):
         pretrain(options(clips, tmp_path / "b", model="resnet18", weights=str(tmp_path / "a")))
     one = make_folders(tmp_path / "one", classes=1, people=1)
@@ -198,7 +215,55 @@ def test_time_teaches_what_lasts(tmp_path: Path) -> None:
     training = {"batch_size": 24, "epochs": 50, "lr": 0.1, "window": 7, "log_steps": 50}
     result = pretrain(options(footage, tmp_path / "run", **network, **plain, **training))
     before, after = result.figures["first"]["knn"], result.figures["figures"]["knn"]
+    assert f"kNN across groups, 48 clips: {before:.1%} before, {after:.1%} after" in result.text
     assert before < 0.7 and after > 0.9, (before, after)
+
+
+def black_clips(folder: Path) -> Path:
+    """Twelve clips of three classes by two people, all black."""
+    for label, person, clip in itertools.product(range(3), range(2), range(2)):
+        target = folder / f"C{label}" / f"v_C{label}_g{person + 1:02d}_c{clip + 1:02d}"
+        target.mkdir(parents=True)
+        for frame in range(4):
+            cv2.imwrite(str(target / f"{frame + 1:03d}.png"), np.zeros((40, 40, 3), np.uint8))
+    return folder
+
+
+def test_a_collapse_from_the_first_step_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Black clips give one and the same embedding whatever is learned."""
+    black = black_clips(tmp_path / "clips")
+    flags = {"model": "resnet18", "image_size": 32, "crop_scale": (1.0, 1.0), "log_steps": 1}
+    result = pretrain(options(black, tmp_path / "run", **flags))
+    assert sum("the embeddings of all clips are the same" in r.message for r in caplog.records) == 1
+    assert "this run learned nothing: contrastive loss 2.398 (chance 2.398), effective rank" in result.text
+    assert "next: tce embed" not in result.text and result.figures["learned_nothing"]
+    with pytest.raises(TceError, match="the embeddings of all clips are the same"):
+        pretrain(options(black, tmp_path / "stopped", stop_on_collapse=True, **flags))
+
+
+def test_a_recipes_batch_size_is_reduced_to_the_clips(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = pretrain(options(clips, tmp_path / "run", batch_size=64, epochs=1))
+    assert "--batch-size reduced from 64 to 12: there are 12 clips" in caplog.text
+    assert done.figures["step"] == 1
+    stored = json.loads((tmp_path / "run" / "options.json").read_text())["options"]
+    assert stored["optim"]["batch_size"] == 12
+    pretrain(options(clips, tmp_path / "run", batch_size=64, epochs=2, resume=True))
+    with pytest.raises(OptionError, match="--batch-size; expected at most the 12 clips; found 65"):
+        pretrain(options(clips, tmp_path / "asked", batch_size=65))
+
+
+def test_a_missing_out_is_reported_before_anything_is_imported(clips: Path) -> None:
+    program = (
+        "import sys; from tce.cli import run; code = run('pretrain', sys.argv[1:]); "
+        "sys.exit(code if 'torch' not in sys.modules else 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(clips)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == "tce: --out; expected a folder; found nothing; see tce pretrain --help\n"
 
 
 def test_a_broken_clip_is_left_out_and_named(

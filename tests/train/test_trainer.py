@@ -68,7 +68,7 @@ class Line:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
 
-    def save_model(self, folder: RunFolder) -> None:
+    def save_model(self, folder: RunFolder, step: int) -> None:
         folder.model_file.write_text(str(self.steps))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.errors import OptionError, TceError
+from tce.model.checkpoint import UNFINISHED
 from tce.evaluation.metrics import mean_interval, paired_difference
 from tce.options.compare import CompareOptions
 from tce.visualize.result_plots import bar_picture
@@ -178,6 +179,9 @@ def make_tasks(results: Sequence[Mapping[str, Any]], names: Sequence[str], seed:
             first.get("chance"),
         )
         task.notes += _differing([result for _, result in members])
+        task.notes += [
+            f"{name}: {note}" for name, result in members for note in result.get("notes", ()) if UNFINISHED in note
+        ]
         base = read_values(first)
         for name, result in members:
             values = base if result is first else read_values(result)

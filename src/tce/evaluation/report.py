@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tce.video.image import decode
 from tce.errors import TceError
 from tce.data.splits import SplitClips
+from tce.model.checkpoint import unfinished
 from tce.evaluation.protocols import SplitResult
 from tce.evaluation.metrics import bootstrap_interval, confusion, mean_interval, per_class
 from tce.evaluation.frozen_network import FrozenNetwork
@@ -300,11 +301,20 @@ def notes(
     """
     lines: list[str] = []
     for subject, split, outcome in zip(subjects, clips, outcomes, strict=True):
+        lines += [told for told in _of_unfinished(subject) if told not in lines]
         lines += _of_clips(split, outcome) + _of_leaks(subject, split, outcome)
     if failed:
         some = ", ".join(list(failed)[:5])
         lines.append(f"{len(failed)} clips could not be read and were left out: {some}")
     return lines
+
+
+def _of_unfinished(subject: FrozenNetwork) -> Iterator[str]:
+    """Trainings of the network, and of what it started from, that were stopped early."""
+    for origin in _line_of(subject.facts["provenance"]):
+        told = unfinished(dict(origin))
+        if told:
+            yield f"the network's training ({origin.get('made', 'unknown')}) is {told}"
 
 
 def _of_clips(split: SplitClips, outcome: SplitResult) -> list[str]:

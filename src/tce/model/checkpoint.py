@@ -121,6 +121,17 @@ def save_model(path: Place, model: nn.Module, provenance: dict[str, Any] | None 
     return target
 
 
+UNFINISHED = "unfinished: "
+
+
+def unfinished(provenance: dict[str, Any] | None) -> str | None:
+    """How far an interrupted training got, as "unfinished: step 11 of 30"; None: to its end, or unknown."""
+    step, steps = (provenance or {}).get("step"), (provenance or {}).get("steps")
+    if not isinstance(step, int) or not isinstance(steps, int) or step >= steps:
+        return None
+    return f"{UNFINISHED}step {step} of {steps}"
+
+
 def describe_model(model: nn.Module, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a checkpoint's header says of a model, JSON types.
 

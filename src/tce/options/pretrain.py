@@ -266,6 +266,16 @@ class PretrainOptions:
         for method in ("tce", "moco"):
             self._require_method(method)
 
+    def require_given(self) -> None:
+        """Check that DATA and --out are given, which a recipe alone lacks.
+
+        Raises:
+            OptionError: one of them is not.
+        """
+        for flag, value in (("DATA", self.data.data), ("--out", self.run.out)):
+            if not value and not self.run.show:
+                raise OptionError(flag, expected="a folder", found="nothing", fix="see tce pretrain --help")
+
     @property
     def frame_size(self) -> int:
         """Side of the loaded frames in pixels."""

@@ -244,8 +244,12 @@ class Finetuning:
                 fix="resume the run that wrote it, or start from its network with --weights",
             ) from error
 
-    def save_model(self, folder: RunFolder) -> None:
+    def save_model(self, folder: RunFolder, step: int) -> None:
         """Write the network to keep as model.safetensors, and the best ones beside the training state.
+
+        Args:
+            folder: the run folder.
+            step: steps done.
 
         Raises:
             OSError: the disk is full or gone.
@@ -254,12 +258,14 @@ class Finetuning:
             if best.weights:
                 content = {"tce": describe_model(self.classifier), "model": best.weights, "epoch": best.epoch}
                 save_tensors(folder.checkpoints / name, content)
+        total = self.steps_per_epoch * self.options.optim.epochs
+        provenance = {**self.classifier.config.provenance, "step": step, "steps": total}
         if not self.best.weights:
-            save_model(folder.model_file, self.classifier)
+            save_model(folder.model_file, self.classifier, provenance)
             return
         latest = {name: value.clone() for name, value in self.classifier.state_dict().items()}
         self.classifier.load_state_dict(self.best.weights)
-        save_model(folder.model_file, self.classifier)
+        save_model(folder.model_file, self.classifier, provenance)
         self.classifier.load_state_dict(latest)
 
 

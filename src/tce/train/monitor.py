@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,12 @@ BATCH = 64
 
 SETTLED = 0.05  # share of the run after which the rank should only grow
 COLLAPSED = 0.15  # of the highest rank; classes that draw together take it to a third, a collapse to a tenth
-SMOOTHING = 0.7  # share of the past in the rank that is judged, since a batch's own rank is noisy
+SMOOTHING = 0.7  # share of the past in the rank that is watched, since a batch's own rank is noisy
+ONE_POINT = 1.2  # an effective rank below it: all embeddings are the same, whatever they were before
+
+AT_CHANCE = 0.98  # of the chance loss: from here on a loss says nothing about the clips
+FALLEN_RANK = 0.5  # of the untrained network's rank
+FEWEST_CLIPS = 20  # kNN of fewer moves by more than 5 points with a single clip
 
 
 class Monitor:
@@ -92,7 +98,7 @@ class Monitor:
             read.append(batch.ok)
         encoder.train(training)
         if not any(ok.any() for ok in read):
-            raise TceError("the clips to judge by could not be read", fix="run `tce check`")
+            raise TceError("none of the monitor's clips could be read", fix="run `tce check`")
         vectors, kept = torch.cat(embeddings).flatten(0, 1), np.concatenate(read)  # [n * 3, D]; bool [clips]
         figures = {"rank_all": effective_rank(vectors), "uniformity_all": float(uniformity(vectors[:3000]))}
         if self.labels is not None:
@@ -128,8 +134,34 @@ def knn_accuracy(features: Tensor, labels: np.ndarray, groups: np.ndarray, k: in
     return float((votes.argmax(dim=1) == truth).double().mean())
 
 
+def learned_nothing(first: Mapping[str, float], last: Mapping[str, float], chance: float) -> str | None:
+    """What says that a finished run learned nothing, in one line; None where something does speak for it.
+
+    Its contrastive loss ended at chance, its embeddings' rank collapsed, and kNN did not rise.
+
+    Args:
+        first: the untrained network's metrics.
+        last: the last ones.
+        chance: contrastive loss of a network to which all clips look alike.
+    """
+    if "rank_all" not in first or "rank_all" not in last or "contrast" not in last:
+        return None
+    collapsed = last["rank_all"] < max(ONE_POINT, FALLEN_RANK * first["rank_all"])
+    rose = last.get("knn", 0.0) > first.get("knn", 0.0)
+    if last["contrast"] < AT_CHANCE * chance or not collapsed or rose:
+        return None
+    knn = f", kNN from {first['knn']:.1%} to {last['knn']:.1%}" if {"knn"} <= {*first, *last} else ""
+    return (
+        f"this run learned nothing: contrastive loss {last['contrast']:.3f} (chance {chance:.3f}), "
+        f"effective rank from {first['rank_all']:.1f} to {last['rank_all']:.1f}{knn}"
+    )
+
+
 class CollapseWatch:
-    """Tells when the embeddings' effective rank falls far below where it stood once training had settled."""
+    """Warns when the embeddings' effective rank falls far below where it stood once training had settled.
+
+    Or when it is that of a single point, whatever it was before.
+    """
 
     def __init__(self) -> None:
         self.smooth: float | None = None
@@ -137,7 +169,7 @@ class CollapseWatch:
         self.warned = False
 
     def see(self, rank: float, share: float) -> str | None:
-        """Take a batch's effective rank in; a warning when it has collapsed, once.
+        """Take in a batch's effective rank; a warning when it has collapsed, once.
 
         Args:
             rank: effective rank of a batch's embeddings.
@@ -148,13 +180,19 @@ class CollapseWatch:
         if share < SETTLED:
             return None
         self.highest = max(self.highest, self.smooth)
-        collapsed = self.smooth < COLLAPSED * self.highest
+        same = self.smooth < ONE_POINT
+        collapsed = same or self.smooth < COLLAPSED * self.highest
         news, self.warned = collapsed and not self.warned, collapsed
         if not news:
             return None
+        if same:
+            return (
+                f"the embeddings of all clips are the same: effective rank {self.smooth:.1f}; check that the "
+                "clips show something (`tce info DATA --sheet SHEET.png`), then try a lower --lr"
+            )
         return (
-            f"the embeddings are collapsing: effective rank {self.smooth:.1f}, once {self.highest:.1f}; "
-            "a lower --lr, negatives from the batch (--loss ntxent) or --own-row-positive also may hold it"
+            f"the embeddings are collapsing: effective rank {self.smooth:.1f}, once {self.highest:.1f}; try "
+            "a lower --lr, --method simclr, or with --method tce --own-row-positive also"
         )
 
     def state_dict(self) -> dict[str, Any]:

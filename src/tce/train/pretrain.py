@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,14 @@ from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.result import Result
 from tce.train.earlier_runs import current_options
-from tce.train.monitor import FRAMES_PER_CLIP, NEIGHBOURS
+from tce.train.monitor import FEWEST_CLIPS, FRAMES_PER_CLIP, NEIGHBOURS, learned_nothing
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import RunFolder, describe_run, settle_precision
 from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
 
-FREE = (  # what may change when a run is resumed: where it runs, how it is kept, and how long it goes on
+FREE = (  # what may change when a run is resumed: where it runs, how it is kept, and how long it runs
     *("data", "lists", "out", "recipe", "show", "epochs", "max_steps", "stop_on_collapse"),
     *("workers", "device", "compile", "channels_last", "deterministic"),
     *("checkpoint_minutes", "keep", "resume", "force"),
@@ -55,13 +56,11 @@ def pretrain(options: PretrainOptions) -> Result:
     Raises:
         OptionError: options that contradict each other, the data, or the run that is resumed.
         TceError: no clips, footage that cannot be read, a diverged run, a full disk.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; everything is saved and `resume` goes on.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; everything is saved, and `resume` continues.
     """
     if options.run.show:
         return Result(recipe_text("pretrain", options.run.recipe).rstrip())
-    for flag, value in (("DATA", options.data.data), ("--out", options.run.out)):
-        if not value:
-            raise OptionError(flag, expected="a folder", found="nothing", fix="see tce pretrain --help")
+    options.require_given()
     require_used_decay(options.optim, "pretrain", options.run.recipe)
     with (
         init_distributed(options.run.device) as context,
@@ -76,6 +75,7 @@ def _pretrain(options: PretrainOptions, context: DistributedContext, folder: Run
     options = dataclasses.replace(options, run=run)
     store = open_clips(options.data, Path(run.out) / "footage", context)
     require_recordings(options, store)
+    options = fit_batch_size(options, len(store), context)
     encoder = make_encoder(options).to(context.device)
     encoder.config = dataclasses.replace(encoder.config, provenance=provenance(options, store))
     if run.channels_last:
@@ -174,6 +174,23 @@ def require_recordings(options: PretrainOptions, store: FrameStore) -> None:
         )
 
 
+def fit_batch_size(options: PretrainOptions, clips: int, context: DistributedContext) -> PretrainOptions:
+    """Options whose batch size is at most the number of clips, where it is only the recipe's.
+
+    One that was asked for is left as it is, so that `PairPlan` refuses it.
+    """
+    optim = options.optim
+    recipe = tomllib.loads(recipe_text("pretrain", options.run.recipe))["optim"]["batch_size"]
+    if optim.batch_size * optim.accumulate <= clips or optim.batch_size != recipe:
+        return options
+    size = clips // optim.accumulate // context.world_size * context.world_size
+    if size < 2:
+        return options
+    if context.is_main:
+        log.warning("--batch-size reduced from %d to %d: there are %d clips", recipe, size, clips)
+    return dataclasses.replace(options, optim=dataclasses.replace(optim, batch_size=size))
+
+
 def provenance(options: PretrainOptions, store: FrameStore) -> dict[str, Any]:
     """What the network's file says of its training: clips, weights, recipe, seed and length."""
     data, weights = options.data, options.model.weights
@@ -243,8 +260,10 @@ def _finish(
     figures: Mapping[str, float],
     failed: Mapping[str, str],
 ) -> Result:
-    """Write result.json, and tell the figures."""
+    """Write result.json, and say how the run went and what to do next."""
     first = folder.first_row()
+    total = task.steps_per_epoch * options.optim.epochs
+    nothing = learned_nothing(first, figures, task.chance["contrast"]) if folder.saved_step >= total else None
     outcome: dict[str, Any] = {
         "model": str(folder.model_file),
         "step": folder.saved_step,
@@ -253,21 +272,31 @@ def _finish(
         "failed": dict(failed),
         "figures": dict(figures),
         "first": first,
+        "chance": task.chance,
+        "learned_nothing": nothing is not None,
         "protocol": _protocol(options, task),
     }
     folder.write_result(outcome)
     loss = f", loss {figures['loss']:.3f}" if "loss" in figures else ""  # none before the log's first row
     lines = [f"wrote {folder.model_file} (step {folder.saved_step}{loss})"]
     if "knn" in figures and "knn" in first:
-        lines.append(f"kNN across groups: {first['knn']:.1%} before, {figures['knn']:.1%} after")
+        lines.append(_knn_line(first["knn"], figures["knn"], len(task.monitor.rows) if task.monitor else 0))
     if failed:
         named = ", ".join(list(failed)[:5])
         lines.append(f"{len(failed)} clips could not be read and were left out: {named}")
-    total = task.steps_per_epoch * options.optim.epochs
     if folder.saved_step < total:
-        lines.append(f"stopped by --max-steps before step {total}; --resume with a higher one goes on")
-    lines.append(f"next: tce embed --ckpt {folder.model_file} --input VIDEO --output embeddings.npz")
+        lines.append(f"stopped by --max-steps before step {total}; to resume, raise it and add --resume")
+    if nothing is not None:
+        lines += [nothing, "do not use this network; try more varied clips, a lower --lr or another --method"]
+    else:
+        lines.append(f"next: tce embed --ckpt {folder.model_file} --input VIDEO --output embeddings.npz")
     return Result("\n".join(lines), outcome)
+
+
+def _knn_line(before: float, after: float, clips: int) -> str:
+    if clips < FEWEST_CLIPS:
+        return f"kNN: too few clips to tell ({clips} labelled clips with another group of their class)"
+    return f"kNN across groups, {clips} clips: {before:.1%} before, {after:.1%} after"
 
 
 def _protocol(options: PretrainOptions, task: Pretraining) -> dict[str, Any] | None:

@@ -196,9 +196,11 @@ class Pretraining:
         """What a checkpoint keeps, by name; the same with any number of processes."""
         return [("encoder", self.encoder), *self.method.state().items()]
 
-    def save_model(self, folder: RunFolder) -> None:
-        """Write model.safetensors."""
-        save_model(folder.model_file, self.encoder)
+    def save_model(self, folder: RunFolder, step: int) -> None:
+        """Write model.safetensors, which says how many steps are done."""
+        total = self.steps_per_epoch * self.options.optim.epochs
+        provenance = {**self.encoder.config.provenance, "step": step, "steps": total}
+        save_model(folder.model_file, self.encoder, provenance)
 
     def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Frames on the device, and which samples are good; None where all are."""

@@ -133,7 +133,7 @@ class Task(Protocol):
         """Restore what `state_dict` returned."""
         ...
 
-    def save_model(self, folder: RunFolder) -> None:
+    def save_model(self, folder: RunFolder, step: int) -> None:
         """Write the network as it is now."""
         ...
 
@@ -325,7 +325,7 @@ class Trainer:
         if self.folder is not None and self.folder.saved_step != self.step:
             with self._disk():
                 # The network first: after a power cut in between, the resumed run writes it again.
-                self.task.save_model(self.folder)
+                self.task.save_model(self.folder, self.step)
                 self.folder.save(state, self.run.keep)
         self._saved_at = time.monotonic()
 
