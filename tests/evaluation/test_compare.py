@@ -33,7 +33,7 @@ def test_one_table_one_chart(results, tmp_path, capsys):
     runs = [str(results / name) for name in ("random", "trained", "found")]
     assert main(["compare", *runs, "--output", str(tmp_path / "chart.png")]) == 0
     text = capsys.readouterr().out
-    assert "random-resnet18" in text and "encoder" in text and "points" in text and "R@50" in text
+    assert "random-resnet18" in text and "encoder" in text and "points" in text and "R@10" in text
     assert cv2.imread(str(tmp_path / "chart.png")).std() > 10
     with open(tmp_path / "chart.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -44,7 +44,7 @@ def test_one_table_one_chart(results, tmp_path, capsys):
     assert float(row["difference"]) == pytest.approx(difference)
     assert float(row["difference_low"]) == pytest.approx(low)
     assert float(row["difference_high"]) == pytest.approx(high)
-    assert [row["difference"] for row in rows if row["run"] == "random-resnet18"] == ["", ""]
+    assert [row["difference"] for row in rows if row["run"] == "random-resnet18"] == [""]
 
 
 def test_means_over_splits_are_compared_split_by_split(results, tmp_path):
@@ -77,21 +77,29 @@ def test_clips_that_differ_are_another_task(data, networks, results, tmp_path):
     assert len(compare(CompareOptions(runs, output=str(tmp_path / "c.png"))).figures["comparisons"]) == 2
 
 
-def test_bars_of_other_units_are_not_per_cent(data, networks, tmp_path):
+def drawn_panels(patch, *runs, **changes):
+    """What `compare` draws of the results."""
+    drawn = []
+    patch.setattr(
+        "tce.evaluation.compare.comparison_picture", lambda path, panels: drawn.extend(panels)
+    )
+    compare(CompareOptions(tuple(map(str, runs)), **changes))
+    return drawn
+
+
+def test_bars_of_other_units_are_not_per_cent(data, networks, results, tmp_path, monkeypatch):
     base = {"data": str(data.footage), "lists": str(data.lists), "device": "cpu", "protocol": "coherence"}
     evaluate(EvaluateOptions(networks.encoder, out=str(tmp_path / "r"), **base))
-    drawn = {}
-
-    def draw(path, groups, names, values, ends, chance, label, scales):
-        drawn.update(label=label, scales=scales)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tce.evaluation.compare.bar_picture", draw)
-        compare(CompareOptions((str(tmp_path / "r"),), metric="curvature", output=str(tmp_path / "c.png")))
-    assert drawn["scales"] == [1.0] and drawn["label"].startswith("% or the figure's own unit")
-    compare(CompareOptions((str(tmp_path / "r"),), metric="curvature", output=str(tmp_path / "c.png")))
+    chart = str(tmp_path / "c.png")
+    compare(CompareOptions((str(tmp_path / "r"),), metric="curvature", output=chart))
+    assert cv2.imread(chart).std() > 5
     with pytest.raises(OptionError, match="--output"):
         compare(CompareOptions((str(tmp_path / "r"),), output=str(tmp_path / "c.xyz")))
+    (curvature,) = drawn_panels(monkeypatch, tmp_path / "r", metric="curvature", output=chart)
+    assert not curvature.percent and curvature.chance is None
+    accuracy, order = drawn_panels(monkeypatch, results / "trained", tmp_path / "r", output=chart)
+    assert accuracy.percent and accuracy.chance == 0.25 and "16 clips of 8 recordings" in accuracy.subtitle
+    assert order.title.startswith("coherence: Kendall") and not order.percent and order.chance == 0
 
 
 def test_what_cannot_be_compared_is_told(results, tmp_path):
@@ -99,10 +107,10 @@ def test_what_cannot_be_compared_is_told(results, tmp_path):
     with pytest.raises(TceError, match=r"result\.json, as tce evaluate and tce finetune write it"):
         compare(CompareOptions((str(tmp_path),), output=chart))
     (tmp_path / "result.json").write_text('{"protocol": {"knn": null}}')
-    with pytest.raises(TceError, match="judge its network first"):
+    with pytest.raises(TceError, match="evaluate its network first"):
         compare(CompareOptions((str(tmp_path),), output=chart))
     run = str(results / "trained")
-    with pytest.raises(OptionError, match="--metric; expected one of top1, top5"):
+    with pytest.raises(OptionError, match="--metric; expected one of top1; found 'top9'"):
         compare(CompareOptions((run,), output=chart, metric="top9"))
     with pytest.raises(OptionError, match="different results, or a name for each"):
         compare(CompareOptions((run, run), names=("a", "a"), output=chart))

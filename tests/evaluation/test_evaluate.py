@@ -17,7 +17,8 @@ from tce.data.splits import open_split
 from tce.io import unescape_cell
 from tce.evaluation.evaluate import evaluate
 from tce.evaluation.protocols import SplitResult
-from tce.evaluation.report import _of_leaks
+from tce.evaluation.caveats import _of_leaks
+from tce.evaluation.report import EvaluatedSplit
 from tce.options.evaluate import EvaluateOptions
 from tce.options.checks import split_names
 from tce.model.checkpoint import save_model
@@ -55,12 +56,14 @@ def test_each_protocol_says_it_all(data, networks, tmp_path, capsys, protocol):
         return
     assert len(rows) == 16 and result["data"]["test_recordings"] == 8
     if protocol == "retrieval":
-        assert sorted(map(int, result["recall"])) == [1, 5, 10, 20, 50]
-        values = [result["recall"][k] for k in ("1", "5", "10", "20", "50")]
-        assert values == sorted(values) and result["recall"]["20"] == 1  # all 16 training clips
+        assert sorted(map(int, result["recall"])) == [1, 5, 10], "of 16 training clips"
+        values = [result["recall"][k] for k in ("1", "5", "10")]
+        assert values == sorted(values)
+        assert result["chance_levels"]["recall@1"] == pytest.approx(1 / 4)
         picture = "neighbours-01.png"
     else:
-        assert 0 <= result["top1"] <= result["top5"] == 1  # of four classes
+        assert 0 <= result["top1"] <= 1 and "top5" not in result, "of four classes it says nothing"
+        assert result["chance_levels"] == {"top1": 0.25} and result["chance"] == 0.25
         right = [row["label"] == row["prediction"] for row in rows]
         assert result["top1"] == pytest.approx(np.mean(right))
         low, high = result["intervals"]["top1"]
@@ -188,7 +191,8 @@ def test_leaks_are_told_along_the_whole_line(data, tmp_path):
     outcome = SplitResult(clips.test, {}, {}, {}, neighbours=clips.train[None])
 
     def told(provenance):
-        return " ".join(_of_leaks(SimpleNamespace(facts={"provenance": provenance}), clips, outcome))
+        network = SimpleNamespace(facts={"provenance": provenance})
+        return " ".join(_of_leaks(EvaluatedSplit(network, clips, outcome)))
 
     ids = clips.store.catalog.ids
     other, own = (
@@ -262,7 +266,7 @@ def test_listed_clips_without_footage(data, networks, tmp_path):
     assert done.figures["splits"]["01"]["missing"] == {
         "clips": 1, "share": pytest.approx(1 / 33), "examples": ["Up/v_Up_g09_c01.avi"],
     }  # fmt: skip
-    assert "1 listed clips (3.0%) have no footage" in done.text
+    assert "1 listed clip (3.0%) not found" in done.text
 
 
 def test_missing_clips_are_told_before_hours_of_packing(data, networks, tmp_path):
@@ -362,9 +366,9 @@ def test_wrong_model_and_outputs(data, networks, tmp_path):
     [
         ({"ckpt": "random"}, "--ckpt random; expected --model"),
         ({"ckpt": "random", "model": "resnet18", "protocol": "frames"}, "tce finetune without --weights"),
-        ({"k": 0}, "--k; expected 1 or more"),
+        ({"k": 0}, "--k; expected at least 1"),
         ({"temperature": 0.0}, "--temperature"),
-        ({"labels": "5%", "protocol": "retrieval"}, "--labels; expected --protocol knn or linear"),
+        ({"labels": "5%", "protocol": "retrieval"}, "--labels; expected --protocol linear or knn"),
         ({"split": "01,01"}, "--split"),
         ({"labels": "none"}, "--labels; expected a share such as 10%"),
         ({"gap": 3}, "--gap; expected --protocol coherence; found --protocol knn"),
@@ -375,7 +379,7 @@ def test_wrong_model_and_outputs(data, networks, tmp_path):
 )
 def test_contradictions_name_their_flag(changes, words):
     with pytest.raises(OptionError) as caught:
-        EvaluateOptions(**{"ckpt": "c", "data": "d", **changes}).splits  # noqa: B018
+        EvaluateOptions(**{"ckpt": "c", "data": "d", **changes})
     assert words in str(caught.value)
 
 

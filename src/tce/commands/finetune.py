@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from tce.evaluation.clip_reader import Reader
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.metrics import top_k
 from tce.evaluation.protocols import Evaluator, SplitResult, score_clips
-from tce.model.checkpoint import tensors_hash
+from tce.evaluation.report import EvaluatedSplit
 from tce.model.classifier import Classifier
 from tce.model.encoder import seeded
 from tce.options.evaluate import EvaluateOptions
@@ -58,15 +57,11 @@ class Tested:
 
     Attributes:
         result: content of its result.json.
-        subject: the kept network.
-        clips: its split.
-        outcome: what the test found.
+        test: the kept network's test.
     """
 
     result: dict[str, Any]
-    subject: FrozenNetwork
-    clips: SplitClips
-    outcome: SplitResult
+    test: EvaluatedSplit
 
 
 def finetune(options: FinetuneOptions) -> Result:
@@ -107,7 +102,7 @@ def _evaluate_only(options: FinetuneOptions) -> Result:
     """`--evaluate`: test a checkpoint, and write into a folder of its own in --savedir."""
     ckpt = run_of(options.run.resume or options.run.savedir)
     tested = _test_options(options, str(ckpt), "evaluation")
-    return evaluation.evaluate(tested, _packed_footage(options, ckpt))
+    return evaluation.evaluate(tested, cache=_packed_footage(options, ckpt))
 
 
 def _packed_footage(options: FinetuneOptions, ckpt: Path) -> Path | None:
@@ -158,13 +153,13 @@ def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
 
     tested = list(runs.values())
     mean = _test_options(options, str(folder / "split{split}" / "model.safetensors"))
-    clips, outcomes = [run.clips for run in tested], [run.outcome for run in tested]
+    tests = [run.test for run in tested]
     failed = {clip: why for run in tested for clip, why in run.result["data"]["failed"].items()}
-    result = evaluation.describe(mean, [run.subject for run in tested], clips, outcomes, failed)
+    result = evaluation.describe(mean, tests, failed)
     result["command"] = "finetune"
     for name in ("model", "chosen", "last", "best_on_test", "training"):
         result[name] = {split: run.result[name] for split, run in runs.items()}
-    evaluation.write(folder, result, clips, outcomes, options.run.seed)
+    evaluation.write(folder, result, [(test, folder) for test in tests], options.run.seed)
     texts = [_text(run.result) for run in tested]
     return Result("\n".join([*texts, report.table(result), f"wrote {folder / 'result.json'}"]), result)
 
@@ -240,50 +235,34 @@ def _test(
     settings = _test_options(options, str(folder.model_file))
     failed: dict[str, str] = {}
     saved = f"the trained network is saved in {folder.path}"
-    with _interruptible(f"{saved}, its test is not finished; repeat the command with --resume to test it"):
+    with evaluation.interruptible(
+        f"{saved}, its test is not finished; repeat the command with --resume to test it"
+    ):
         last = _test_network(settings, task, folder, failed)
         kept = last
         if task.best.weights and not _equal(task.best.weights, task.classifier.state_dict()):
             task.classifier.load_state_dict(task.best.weights)
             kept = _test_network(settings, task, folder, failed)
-        subject, outcome = kept
-        result = evaluation.describe(settings, [subject], [task.clips], [outcome], failed)
-        result |= _training_facts(options, task, folder, metrics, way, last[1])
+        result = evaluation.describe(settings, [kept], failed)
+        result |= _training_facts(options, task, folder, metrics, way, last.result)
         result["data"] |= {"train_clips": len(task.train), "held_out_clips": len(task.held_out)}
         if task.failed:
             some = ", ".join(list(task.failed)[:5])
             note = f"{len(task.failed)} training clips could not be read and were left out: {some}"
             result["notes"].append(note)
-    with _interruptible(f"the result is in {folder.path}, pictures may be missing"):
-        evaluation.write(folder.path, result, [task.clips], [outcome], options.run.seed)
-    return Tested(result, subject, task.clips, outcome)
-
-
-@contextlib.contextmanager
-def _interruptible(kept: str) -> Iterator[None]:
-    """Add to the message of Ctrl-C or SIGTERM what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"{str(error) or 'stopped by Ctrl-C'}: {kept}") from None
+    evaluation.write(folder.path, result, [(kept, folder.path)], options.run.seed)
+    return Tested(result, kept)
 
 
 def _test_network(
     settings: EvaluateOptions, task: Finetuning, folder: RunFolder, failed: dict[str, str]
-) -> tuple[FrozenNetwork, SplitResult]:
+) -> EvaluatedSplit:
     classifier = task.classifier.eval()
-    facts = {
-        "path": str(folder.model_file),
-        "format": "tce",
-        "architecture": classifier.config.architecture,
-        "kind": "classifier",
-        "hash": tensors_hash(classifier.state_dict()),
-        "provenance": classifier.config.provenance,
-    }
-    subject = FrozenNetwork(classifier, folder.path.resolve().name, facts)
-    outcome = Evaluator(subject, settings, failed)(task.clips)
-    subject.require_unchanged()
-    return subject, outcome
+    facts = {"path": str(folder.model_file), "format": "tce"}
+    network = FrozenNetwork.of(classifier, folder.path.resolve().name, facts)
+    found = Evaluator(network, settings, failed)(task.clips)
+    network.require_unchanged()
+    return EvaluatedSplit(network, task.clips, found)
 
 
 def _equal(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
@@ -314,7 +293,7 @@ def _training_facts(
         "command": "finetune",
         "model": str(folder.model_file),
         "chosen": chosen,
-        "last": {**last.figures, "epoch": done},
+        "last": {**last.metrics, "epoch": done},
         "best_on_test": {"top1": best.top1, "epoch": best.epoch, "note": note} if best.weights else None,
         "training": {
             "clips": len(task.train),

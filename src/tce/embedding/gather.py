@@ -14,7 +14,7 @@ import numpy as np
 from tce.embedding.embed import Embedded, decoding_pool, embed_videos
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
-from tce.options.network import RANDOM_MODEL, NetworkOptions
+from tce.options.network import RANDOM, RANDOM_MODEL, NetworkOptions
 from tce.progress import Progress
 from tce.video.isolated import StreamJob, estimated_length
 from tce.video.open_video import open_video
@@ -61,7 +61,7 @@ def open_encoder(options: NetworkOptions) -> tuple[FrameEncoder, str]:
     from tce.model.encoder import build_encoder
 
     model = options.model
-    if options.ckpt is not None:
+    if options.ckpt is not None and options.ckpt != RANDOM:
         encoder = load_encoder(options.ckpt, model)
         size = encoder.embedding_size
         if options.output_size not in (None, size):
@@ -79,7 +79,8 @@ def open_encoder(options: NetworkOptions) -> tuple[FrameEncoder, str]:
     size, head = options.output_size or 1, "none" if options.output_size is None else "linear"
     encoder = build_encoder(model or RANDOM_MODEL, size, head, seed=options.seed)
     name = encoder.config.architecture
-    log.warning("no --ckpt: %s has random weights (seed %d)", name, options.seed)
+    if options.ckpt is None:
+        log.warning("no --ckpt: %s has random weights (seed %d)", name, options.seed)
     return encoder.eval(), f"{name}, random weights"
 
 

@@ -1,20 +1,29 @@
-"""Temporal coherence measured: do embeddings move little and straight in time, and in step across clips?"""
+"""Temporal coherence: do embeddings move little and straight in time, and alike in all clips of a class?
+
+The protocol's function is at the end; the measures are functions of embeddings alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tce.contrast.embedding_stats import effective_rank, uniformity
+from tce.evaluation.clip_reader import Samples
+from tce.evaluation.probes import unit_rows
+from tce.evaluation.protocols import Evaluator, SplitResult, require_some
+from tce.data.splits import SplitClips
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PAIRS_PER_CLASS = 100
 RIDGE = 1e-2
+FRAMES_PER_CLIP = 16
 SPREAD_ROWS = 2000  # uniformity compares all pairs of so many rows, and the rank is theirs
 
 
@@ -173,16 +182,16 @@ def phase_progression(
     """
     by_class = {}
     for label in np.intersect1d(train_labels[train_labels >= 0], test_labels):
-        fit, judge = train_labels[train.clip] == label, test_labels[test.clip] == label
+        fit, test_rows = train_labels[train.clip] == label, test_labels[test.clip] == label
         x, y = train.vectors[fit, 0].astype(np.float64), train.phase[fit]
-        truth = test.phase[judge]
+        truth = test.phase[test_rows]
         spread = np.square(truth - truth.mean()).sum() if len(truth) else 0.0
         if len(x) < 2 or spread == 0:
             continue
         centre = x.mean(axis=0)
         moments = (x - centre).T @ (x - centre) / len(x) + RIDGE * np.eye(x.shape[1])
         weight = np.linalg.solve(moments, (x - centre).T @ (y - y.mean()) / len(x))
-        predicted = (test.vectors[judge, 0] - centre) @ weight + y.mean()
+        predicted = (test.vectors[test_rows, 0] - centre) @ weight + y.mean()
         by_class[int(label)] = float(1 - np.square(truth - predicted).sum() / spread)
     return (float(np.mean(list(by_class.values()))) if by_class else float("nan")), by_class
 
@@ -197,3 +206,68 @@ def spread(tracks: Tracks, seed: int = 0) -> dict[str, float]:
         "uniformity": float(uniformity(rows)) if len(rows) > 1 else float("nan"),
         "effective_rank": float(effective_rank(rows)),
     }
+
+
+def coherence(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
+    """The protocol `coherence`: how the embeddings of 16 frames a clip, and of those after them, move."""
+    options = evaluator.options
+    count = options.samples or FRAMES_PER_CLIP
+    layer = options.layer or ("features" if evaluator.network.is_classifier else "embedding")
+    rows, tracks = _tracks(evaluator, clips, clips.test, count, layer, options.gap)
+    labels, recordings = clips.labels[rows], clips.recordings[rows]
+    values = {
+        "neighbour": neighbour_distance(tracks),
+        "within": within_distance(tracks),
+        "across": across_distance(tracks, recordings),
+        "curvature": curvature(tracks),
+        "tau": tau_across_clips(tracks, labels, options.seed),
+    }
+    metrics: dict[str, Any] = {name: _mean(value) for name, value in values.items()}
+    # How much nearer neighbours in time are than frames of other recordings: 1 still, 0 no nearer.
+    metrics["smoothness"] = 1 - metrics["neighbour"] / metrics["across"] if metrics["across"] else None
+    metrics |= spread(tracks, options.seed)
+    if len(clips.train):
+        # The phase needs anchors alone: a gap of 0 asks for no further frames.
+        train_rows, train = _tracks(evaluator, clips, clips.train, count, layer, gap=0)
+        r2, by_class = phase_progression(train, clips.labels[train_rows], tracks, labels)
+        metrics["phase_r2"] = r2
+        metrics["phase_r2_by_class"] = {clips.classes[label]: value for label, value in by_class.items()}
+    settings = {
+        "samples": count,
+        "layer": layer,
+        "gap": options.gap,
+        "too_short": int((clips.store.lengths[clips.test] < evaluator.network.span + 2 * options.gap).sum()),
+    }
+    # Frames in random order: as far from their neighbours as from other recordings, in no order.
+    chance = {name: 0.0 for name in ("smoothness", "tau", "phase_r2") if metrics.get(name) is not None}
+    return SplitResult(rows, metrics, values, settings, chance)
+
+
+def _tracks(
+    evaluator: Evaluator, clips: SplitClips, rows: Ints, count: int, layer: str, gap: int
+) -> tuple[Ints, Tracks]:
+    """Embeddings along the clips, and the rows of those that are long enough and readable."""
+    network, span = evaluator.network, evaluator.network.span
+    lengths = clips.store.lengths - span + 1
+    starts = [anchors(int(lengths[row]), count, gap) for row in rows]
+    sizes = np.array([len(found) for found in starts])
+    clip, anchor = np.repeat(rows, sizes), np.concatenate([*starts, np.empty(0, np.int64)])
+    require_some(clip, f"long enough for three frames {gap} apart", "choose a smaller --gap")
+    count = 3 if gap else 1
+    seen = anchor[:, None] + np.arange(count) * gap  # [M, 3], or the anchors alone
+    key, place = np.unique(np.stack([np.repeat(clip, count), seen.ravel()]), axis=1, return_inverse=True)
+    samples = Samples(key[0], key[1][:, None] + np.arange(span), np.ones(key.shape[1], np.int64))
+    reader = evaluator.reader(clips)
+    outputs = reader.outputs(network.network, network.forward(layer), samples, "along time")
+    vectors = np.concatenate([unit_rows(part.cpu().numpy()) for _, part in outputs])
+    evaluator.note_failures(clips, reader)
+    kept = reader.readable(clip)
+    require_some(clip[kept])
+    whole, number = np.unique(clip[kept], return_inverse=True)
+    phase = anchor[kept] / np.maximum(lengths[clip[kept]] - 1, 1)
+    return whole, Tracks(vectors[place.reshape(-1, count)[kept]], number, phase)
+
+
+def _mean(values: npt.NDArray[np.floating]) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

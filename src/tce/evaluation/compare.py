@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,47 +14,65 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.errors import OptionError, TceError
-from tce.model.checkpoint import UNFINISHED
-from tce.evaluation.metrics import mean_interval, paired_difference
-from tce.options.compare import CompareOptions
-from tce.visualize.result_plots import bar_picture
-from tce.evaluation.report import flat, is_share, label, number, read_result
+from tce.evaluation.metrics import Interval, mean_interval
+from tce.evaluation.report import (
+    UNPRINTED,
+    counted,
+    flat,
+    format_interval,
+    html_table,
+    is_share,
+    label,
+    number,
+)
 from tce.io import atomic, write_csv
+from tce.model.checkpoint import UNFINISHED
+from tce.options.compare import CompareOptions
+from tce.options.evaluate import ALL, PROTOCOLS
 from tce.result import Result
 from tce.visualize.plots import require_picture
+from tce.visualize.result_plots import BarPanel, comparison_picture
 
 log = logging.getLogger("tce.evaluation")
 
-MAIN_FIGURE = {
-    "frames": "top1",
-    "linear": "top1",
-    "knn": "top1",
-    "retrieval": "recall@1",
-    "coherence": "smoothness",
-}
-Values = dict[str, dict[str, npt.NDArray[Any]]]  # split -> column -> [clips]
+Columns = Mapping[str, npt.NDArray[Any]]  # name -> [clips]; with "split"
+
+
+@dataclass
+class Entry:
+    """One network's result of one protocol.
+
+    Attributes:
+        name: the network's, in table and chart.
+        result: as in result.json.
+        predictions: the test clips' columns.
+    """
+
+    name: str
+    result: Mapping[str, Any]
+    predictions: Columns
 
 
 @dataclass
 class Cell:
-    """One network's figure.
+    """One network's value of a metric.
 
     Attributes:
-        value: the figure.
+        value: the metric.
         interval: its 95% interval, if it has one.
         difference: to the first network's, in the same unit; None for the first and where clips differ.
         difference_interval: 95%, over recordings, from the same clips.
     """
 
     value: float
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     difference: float | None = None
-    difference_interval: tuple[float, float] | None = None
+    difference_interval: Interval | None = None
 
 
 @dataclass
-class Task:
-    """A protocol on a split of a dataset, and how each network did in it.
+class Comparison:
+    """A protocol on a split of a dataset, and each network's metrics in it.
 
     Attributes:
         protocol: its name.
@@ -61,9 +80,9 @@ class Task:
         split: the split or splits.
         clips: test clips.
         recordings: that they are pieces of.
-        chance: share that guessing gets right, if that is known.
-        figures: figure's name -> network's name -> cell.
-        notes: what else differs between the networks' results.
+        chance: metric -> its level by chance, where that is known.
+        figures: metric's name -> network's name -> cell.
+        notes: what else differs between the networks' results, and what is to be known of each.
     """
 
     protocol: str
@@ -71,21 +90,37 @@ class Task:
     split: str
     clips: int
     recordings: int
-    chance: float | None
+    chance: dict[str, float] = field(default_factory=dict)
     figures: dict[str, dict[str, Cell]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
+    def size(self) -> str:
+        """Its clips and recordings, in words."""
+        return f"{counted(self.clips, 'clip')} of {counted(self.recordings, 'recording')}"
+
+    @property
     def title(self) -> str:
         """What it is, in a line."""
-        chance = "" if self.chance is None else f", chance {self.chance:.1%}"
-        return (
-            f"{self.protocol}, {self.data} split {self.split} "
-            f"({self.clips} clips of {self.recordings} recordings{chance})"
-        )
+        return f"{self.protocol}, {self.data} split {self.split} ({self.size})"
 
 
-def compare(options: CompareOptions) -> Result:
+@dataclass
+class ComparisonResult(Result):
+    """What `compare` returns.
+
+    Attributes:
+        comparisons: one for each protocol and set of clips.
+    """
+
+    comparisons: list[Comparison] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        head = ["metric", "network", "value", "95% interval", "difference", "chance"]
+        return "".join(html_table(head, _rows(task), task.title) for task in self.comparisons)
+
+
+def compare(options: CompareOptions) -> ComparisonResult:
     """Set results side by side: a table, a CSV file beside the chart, and a bar chart.
 
     Results of the same protocol on the same clips share a part of the table; differences are to the first
@@ -102,26 +137,107 @@ def compare(options: CompareOptions) -> Result:
         OptionError: `--metric` is in none of the results, or a name is given twice.
     """
     chart = require_picture(options.output)
-    results = [read_result(run) for run in options.runs]
-    names = options.names or _names(results)
-    tasks = make_tasks(results, names, options.seed)
+    results, given = [], []
+    for place, run in enumerate(options.runs):
+        for result in read_results(run):
+            results.append(result)
+            name = options.names[place] if options.names else None
+            given.append(f"{name}, untrained" if name and result["baseline"] else name)
+    names = [one or other for one, other in zip(given, _names(results), strict=True)]
+    entries = [
+        Entry(name, result, read_predictions(result)) for name, result in zip(names, results, strict=True)
+    ]
+    comparisons = make_comparisons(entries, options.seed)
+    panels = _panels(comparisons, options.metric)
     listing = chart.with_suffix(".csv")
-    _write_csv(listing, tasks)
-    _draw(chart, tasks, list(dict.fromkeys(names)), options.metric)
+    _write_csv(listing, comparisons)
+    comparison_picture(chart, panels)
     figures = [
         {
-            **{
-                key: getattr(task, key)
-                for key in ("protocol", "data", "split", "clips", "recordings", "chance", "notes")
-            },
+            **{key: value for key, value in vars(task).items() if key not in ("figures", "chance")},
+            "chance": task.chance.get("top1"),
+            "chance_levels": task.chance,
             "figures": {
                 name: {run: vars(cell) for run, cell in cells.items()} for name, cells in task.figures.items()
             },
         }
-        for task in tasks
+        for task in comparisons
     ]
-    text = "\n".join([*(_text(task) for task in tasks), f"wrote {chart} and {listing}"])
-    return Result(text, {"comparisons": figures, "chart": str(chart), "table": str(listing)})
+    text = "\n".join([*(_text(task) for task in comparisons), f"wrote {chart} and {listing}"])
+    content = {"comparisons": figures, "chart": str(chart), "table": str(listing)}
+    return ComparisonResult(text, content, comparisons)
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """The results in a result.json, named itself or by its folder.
+
+    Returns:
+        One result; for `--protocol all` one for each protocol and network. Each has its predictions' folder
+        under "folder", and under "baseline" whether it is the untrained network beside another.
+
+    Raises:
+        TceError: there is none, or it is no result of tce.
+    """
+    target = Path(path)
+    target = target / "result.json" if target.is_dir() else target
+    try:
+        content = json.loads(target.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TceError(
+            str(path),
+            expected="a folder with result.json, as tce evaluate and tce finetune write it",
+            found=error.strerror or str(error),
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise TceError(
+            str(target), expected="a result.json", found=f"no JSON ({error})", fix="give its folder"
+        ) from error
+    try:
+        if content["protocol"] != ALL:
+            found = [{**content, "folder": str(target.parent), "baseline": False}]
+        else:
+            found = [
+                {**result, "folder": str(target.parent / result["folder"]), "baseline": group == "untrained"}
+                for group in ("results", "untrained")
+                for result in content[group].values()
+            ]
+        for result in found:  # all that is read of it
+            _key(result), _title_of(result), result["figures"], result["intervals"], result["settings"]
+            if not isinstance(result["protocol"], str):
+                raise TypeError
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TceError(
+            str(target),
+            expected="a result of tce evaluate or tce finetune",
+            found="another file, such as a pre-training run's",
+            fix="evaluate its network first: tce evaluate --ckpt RUN ...",
+        ) from error
+    return found
+
+
+def read_predictions(result: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """Each test clip's values out of a result's predictions-SPLIT.npz, by column; with "split".
+
+    Raises:
+        TceError: a file is missing.
+    """
+    parts: list[dict[str, npt.NDArray[Any]]] = []
+    for split in result["splits"]:
+        path = Path(result["folder"]) / f"predictions-{split}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                count = len(file["id"])
+                columns = {name: file[name] for name in file.files if file[name].shape == (count,)}
+        except (OSError, ValueError, KeyError) as error:
+            raise TceError(
+                str(path),
+                expected="the predictions beside result.json",
+                found=str(error),
+                fix="run tce evaluate again",
+            ) from error
+        parts.append({"split": np.repeat(split, count), **columns})
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in shared}
 
 
 def _names(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -147,65 +263,69 @@ def _key(result: Mapping[str, Any]) -> tuple[str, ...]:
     return result["protocol"], result["data"]["fingerprint"], result["split"], *clips
 
 
-def make_tasks(results: Sequence[Mapping[str, Any]], names: Sequence[str], seed: int = 0) -> list[Task]:
+def _title_of(result: Mapping[str, Any]) -> tuple[str, str, str, int, int]:
+    data = result["data"]
+    name = Path(data["path"]).name
+    return result["protocol"], name, result["split"], data["test_clips"], data["test_recordings"]
+
+
+def make_comparisons(entries: Sequence[Entry], seed: int = 0) -> list[Comparison]:
     """Results grouped by protocol, data and split, with paired differences to each group's first.
 
     Args:
-        results: as `read_result` gives them.
-        names: one for each.
+        entries: the networks' results.
         seed: of the bootstrap.
 
     Raises:
         OptionError: two results of one group have the same name.
     """
-    groups: dict[tuple[str, ...], list[tuple[str, Mapping[str, Any]]]] = {}
-    for name, result in zip(names, results, strict=True):
-        groups.setdefault(_key(result), []).append((name, result))
-    tasks = []
-    for members in groups.values():
-        if len({name for name, _ in members}) < len(members):
-            raise OptionError(
-                "RUN and --names",
-                expected="different results, or a name for each",
-                found=", ".join(name for name, _ in members),
-            )
-        first = members[0][1]
-        task = Task(
-            first["protocol"],
-            Path(first["data"]["path"]).name,
-            first["split"],
-            first["data"]["test_clips"],
-            first["data"]["test_recordings"],
-            first.get("chance"),
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(_key(entry.result), []).append(entry)
+    return [_comparison(members, seed) for members in groups.values()]
+
+
+def _comparison(members: Sequence[Entry], seed: int) -> Comparison:
+    names = [entry.name for entry in members]
+    if len(set(names)) < len(names):
+        raise OptionError(
+            "RUN and --names",
+            expected="different results, or a name for each",
+            found=", ".join(names),
         )
-        task.notes += _differing([result for _, result in members])
-        task.notes += [
-            f"{name}: {note}" for name, result in members for note in result.get("notes", ()) if UNFINISHED in note
-        ]
-        base = read_values(first)
-        for name, result in members:
-            values = base if result is first else read_values(result)
-            for figure in result["figures"]:
-                cell = _cell(result, figure)
-                if cell is None:
-                    continue
-                if result is not first:
-                    _add_difference(cell, figure, base, values, seed)
-                task.figures.setdefault(figure, {})[name] = cell
-        tasks.append(task)
-    return tasks
+    first = members[0]
+    task = Comparison(*_title_of(first.result), chance=_chance(first.result))
+    task.notes += _differing([entry.result for entry in members])
+    for entry in members:
+        notes = entry.result.get("notes", [])
+        task.notes += [f"{entry.name}: {note}" for note in notes if UNFINISHED in note]
+        for figure in entry.result["figures"]:
+            cell = _cell(entry.result, figure)
+            if cell is None:
+                continue
+            if entry is not first:
+                _add_difference(cell, figure, first.predictions, entry.predictions, seed)
+            task.figures.setdefault(figure, {})[entry.name] = cell
+    return task
+
+
+def _chance(result: Mapping[str, Any]) -> dict[str, float]:
+    """Chance levels; earlier results have that of top-1 only."""
+    older = {} if result.get("chance") is None else {"top1": result["chance"]}
+    levels = result.get("chance_levels") or older
+    return {name: float(level) for name, level in levels.items()}
 
 
 def _differing(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each setting that the results of one task do not share."""
-    told = [
-        {"crop": result["crop"], "image size": result["image_size"], **result["settings"]}
+    """A line for each setting that the results of one comparison do not share."""
+    settings = [
+        {"crop": result.get("crop"), "image size": result.get("image_size"), **result["settings"]}
         for result in results
     ]
-    shared = set.intersection(*(set(settings) for settings in told)) - {"train", "short", "too_short"}
+    shared = set.intersection(*(set(one) for one in settings)) - set(UNPRINTED)
     lines = []
-    for name in (name for name in told[0] if name in shared):
-        values = [str(settings[name]) for settings in told]
+    for name in (name for name in settings[0] if name in shared):
+        values = [str(one[name]) for one in settings]
         if len(set(values)) > 1:
             lines.append(f"{name.replace('_', ' ')} differs: {', '.join(values)}")
     return lines
@@ -219,117 +339,160 @@ def _cell(result: Mapping[str, Any], figure: str) -> Cell | None:
     return Cell(float(value), None if ends is None else (ends[0], ends[1]))
 
 
-def read_values(result: Mapping[str, Any]) -> Values:
-    """Each test clip's values, by split, out of a result's predictions-SPLIT.npz.
-
-    Raises:
-        TceError: the file is missing.
-    """
-    found: Values = {}
-    for split in result["splits"]:
-        path = Path(result["folder"]) / f"predictions-{split}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found[split] = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise TceError(
-                str(path),
-                expected="the predictions beside result.json",
-                found=str(error),
-                fix="run tce evaluate again",
-            ) from error
-    return found
-
-
-def _add_difference(cell: Cell, figure: str, base: Values, values: Values, seed: int) -> None:
+def _add_difference(cell: Cell, figure: str, base: Columns, columns: Columns, seed: int) -> None:
     """Difference to the first network on the clips that both have, mean over the splits."""
-    firsts, seconds, recordings = [], [], []
-    for split, columns in values.items():
-        other = base[split]
-        if figure not in columns or figure not in other:
-            return
-        _, mine, theirs = np.intersect1d(columns["id"], other["id"], return_indices=True)
-        if len(mine) < max(len(columns["id"]), len(other["id"])):
-            log.warning("split %s: differences are of the %d clips that both results have", split, len(mine))
-        first, second = other[figure][theirs], columns[figure][mine]
-        known = np.isfinite(first) & np.isfinite(second)
+    if figure not in columns or figure not in base:
+        return
+    differences, recordings = [], []
+    for split in dict.fromkeys(columns["split"].tolist()):
+        mine, theirs = (np.flatnonzero(side["split"] == split) for side in (columns, base))
+        _, here, there = np.intersect1d(columns["id"][mine], base["id"][theirs], return_indices=True)
+        if len(here) < max(len(mine), len(theirs)):
+            log.warning("split %s: differences are of the %d clips that both results have", split, len(here))
+        difference = columns[figure][mine[here]] - base[figure][theirs[there]]
+        known = np.isfinite(difference)
         if not known.any():
             return
-        firsts.append(first[known])
-        seconds.append(second[known])
-        recordings.append(columns["recording"][mine][known])
-    if len(firsts) == 1:
-        cell.difference, cell.difference_interval = paired_difference(
-            firsts[0], seconds[0], recordings[0], seed
-        )
-        return
-    apart = [second - first for first, second in zip(firsts, seconds, strict=True)]
-    cell.difference = float(np.mean([part.mean() for part in apart]))
-    cell.difference_interval = mean_interval(list(apart), list(recordings), seed)
+        differences.append(difference[known])
+        recordings.append(columns["recording"][mine[here]][known])
+    cell.difference = float(np.mean([part.mean() for part in differences]))
+    cell.difference_interval = mean_interval(differences, recordings, seed)
 
 
-def _text(task: Task) -> str:
-    lines = [task.title]
-    wide = max(len(label(figure)) for figure in task.figures)
-    run_wide = max(len(run) for cells in task.figures.values() for run in cells)
+def _rows(task: Comparison) -> list[list[str]]:
+    """The table's rows, as text: metric, network, value, interval, difference, chance."""
+    rows = []
     for figure, cells in task.figures.items():
-        title = label(figure)
-        for run, cell in cells.items():
-            ends = "" if cell.interval is None else " to ".join(number(figure, end) for end in cell.interval)
-            line = f"  {title:<{wide}}  {run:<{run_wide}}  {number(figure, cell.value):>7}  {ends:<16}"
-            lines.append((line + _difference_text(figure, cell)).rstrip())
-            title = ""
-    return "\n".join(lines + [f"  note: {note}" for note in task.notes])
+        title, chance = label(figure), number(figure, task.chance.get(figure))
+        for name, cell in cells.items():
+            ends = format_interval(figure, cell.interval)
+            rows.append([title, name, number(figure, cell.value), ends, format_difference(figure, cell), chance])
+            title = chance = ""
+    return rows
 
 
-def _difference_text(figure: str, cell: Cell) -> str:
+def _text(task: Comparison) -> str:
+    head = ["", "", "value", "95% interval", "difference to the first", "chance"]
+    lines = align([head, *_rows(task)], "<<>><>")
+    return "\n".join([task.title, *lines, *(f"  note: {note}" for note in task.notes)])
+
+
+def align(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Rows of cells as lines with columns of equal width, "<" or ">" aligned; empty columns are left out."""
+    columns = [place for place in range(len(sides)) if any(row[place] not in ("", "-") for row in rows[1:])]
+    widths = {place: max(len(row[place]) for row in rows) for place in columns}
+    return [
+        ("  " + "  ".join(f"{row[place]:{sides[place]}{widths[place]}}" for place in columns)).rstrip()
+        for row in rows
+    ]
+
+
+def format_difference(figure: str, cell: Cell) -> str:
+    """A difference with its interval as text; in points where the metric is in percent."""
     if cell.difference is None:
         return ""
     scale, form, unit = (100, "+.1f", " points") if is_share(figure) else (1, "+.3g", "")
-    text = f"  {scale * cell.difference:{form}}{unit}"
+    text = f"{scale * cell.difference:{form}}{unit}"
     if cell.difference_interval is not None:
         low, high = (f"{scale * end:{form}}" for end in cell.difference_interval)
         text += f" ({low} to {high})"
     return text
 
 
-def _write_csv(path: Path, tasks: Sequence[Task]) -> None:
+def baseline_table(
+    trained: Sequence[tuple[Mapping[str, Any], Columns]],
+    untrained: Sequence[tuple[Mapping[str, Any], Columns]],
+    seed: int,
+) -> tuple[dict[str, Any], list[str]]:
+    """Every protocol's metrics of a network beside those of its untrained baseline.
+
+    Args:
+        trained: result and predictions of each protocol.
+        untrained: the same of the baseline, in any order; a protocol may be missing.
+        seed: of the bootstrap.
+
+    Returns:
+        protocol -> metric -> value, interval, chance, untrained, difference and its interval; and the
+        table's lines.
+    """
+    baseline = {result["protocol"]: Entry("untrained", result, columns) for result, columns in untrained}
+    summary: dict[str, Any] = {}
+    rows = [["", "", "value", "95% interval", "untrained", "difference", "chance"]]
+    for result, columns in trained:
+        protocol = result["protocol"]
+        own = Entry("trained", result, columns)
+        members = [baseline[protocol], own] if protocol in baseline else [own]
+        task, title = _comparison(members, seed), protocol
+        metrics = summary.setdefault(protocol, {})
+        for figure, cells in task.figures.items():
+            if "trained" not in cells:
+                continue
+            cell, other = cells["trained"], cells.get("untrained")
+            metrics[figure] = {
+                **vars(cell),
+                "chance": task.chance.get(figure),
+                "untrained": None if other is None else other.value,
+            }
+            plain = "-" if other is None else number(figure, other.value)
+            row = [title, label(figure), number(figure, cell.value), format_interval(figure, cell.interval)]
+            rows.append([*row, plain, format_difference(figure, cell), number(figure, task.chance.get(figure))])
+            title = ""
+    return summary, align(rows, "<<>>><>")
+
+
+def _write_csv(path: Path, tasks: Sequence[Comparison]) -> None:
     head = ["protocol", "data", "split", "figure", "run", "value", "low", "high"]
-    head += ["difference", "difference_low", "difference_high"]
+    rows: list[list[Any]] = [
+        [*head, "difference", "difference_low", "difference_high", "chance", "clips", "recordings"]
+    ]
+    for task in tasks:
+        for figure, cells in task.figures.items():
+            for run, cell in cells.items():
+                ends, apart = cell.interval or ("", ""), cell.difference_interval or ("", "")
+                difference = "" if cell.difference is None else cell.difference
+                place = (task.protocol, task.data, task.split, figure, run)
+                size = (task.chance.get(figure, ""), task.clips, task.recordings)
+                rows.append([*place, cell.value, *ends, difference, *apart, *size])
     with atomic(path, "w") as file:
-        rows: list[list[object]] = []
-        for task in tasks:
-            for figure, cells in task.figures.items():
-                for run, cell in cells.items():
-                    ends, apart = cell.interval or ("", ""), cell.difference_interval or ("", "")
-                    difference = "" if cell.difference is None else cell.difference
-                    place = (task.protocol, task.data, task.split, figure, run)
-                    rows.append([*place, cell.value, *ends, difference, *apart])
-        write_csv(file, [head, *rows])
+        write_csv(file, rows)
 
 
-def _draw(path: Path, tasks: Sequence[Task], names: Sequence[str], metric: str | None) -> None:
-    shown = [(task, metric or MAIN_FIGURE.get(task.protocol, next(iter(task.figures)))) for task in tasks]
-    shown = [(task, figure) for task, figure in shown if figure in task.figures]
-    if not shown:
+def _panels(tasks: Sequence[Comparison], metric: str | None) -> list[BarPanel]:
+    """What the chart shows: of each comparison one metric, each in its own unit.
+
+    Raises:
+        OptionError: no comparison has the metric.
+    """
+    panels = []
+    for task in tasks:
+        figure = metric if metric in task.figures else None if metric else _main_metric(task)
+        if figure is None:
+            continue
+        cells = task.figures[figure]
+        panels.append(
+            BarPanel(
+                title=f"{task.protocol}: {label(figure)}",
+                subtitle=f"{task.data}, split {task.split}, {task.size}",
+                names=list(cells),
+                values=[cell.value for cell in cells.values()],
+                intervals=[cell.interval for cell in cells.values()],
+                texts=[_bar_text(figure, cell) for cell in cells.values()],
+                chance=task.chance.get(figure),
+                percent=is_share(figure),
+            )
+        )
+    if not panels:
         known = sorted({figure for task in tasks for figure in task.figures})
         raise OptionError("--metric", expected=f"one of {', '.join(known)}", found=repr(metric))
-    values = np.full((len(shown), len(names)), np.nan)
-    ends = np.full((len(shown), len(names), 2), np.nan)
-    for row, (task, figure) in enumerate(shown):
-        for run, cell in task.figures[figure].items():
-            column = names.index(run)
-            values[row, column] = cell.value
-            if cell.interval is not None:
-                ends[row, column] = cell.interval
-    several_sets = len({(task.data, task.split) for task, _ in shown}) > 1
-    groups = [
-        f"{task.protocol}\n{label(figure).split(' (')[0]}"
-        + (f"\n{task.data}\n{task.split}" if several_sets else "")
-        for task, figure in shown
-    ]
-    chance = [task.chance if figure == "top1" else None for task, figure in shown]
-    scales = [100.0 if is_share(figure) or figure == "smoothness" else 1.0 for _, figure in shown]
-    unit = "%" if set(scales) == {100.0} else "% or the figure's own unit"
-    label_of_axis = f"{unit}, with 95% intervals over recordings"
-    bar_picture(path, groups, names, values, ends, chance, label_of_axis, scales)
+    return panels
+
+
+def _main_metric(task: Comparison) -> str:
+    spec = PROTOCOLS.get(task.protocol)
+    wanted = spec.main_metrics if spec else ()
+    return next((name for name in wanted if name in task.figures), next(iter(task.figures)))
+
+
+def _bar_text(figure: str, cell: Cell) -> str:
+    ends = "" if cell.interval is None else f" ({format_interval(figure, cell.interval)})"
+    return number(figure, cell.value) + ends

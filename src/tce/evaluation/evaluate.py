@@ -1,186 +1,379 @@
-"""The command `tce evaluate`: checkpoint, clips and protocol in; figures with their whole protocol out."""
+"""The command `tce evaluate`: checkpoint, clips and protocol in; metrics with their whole protocol out."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tce.data.annotations import choose_splits
-from tce.errors import OptionError
-from tce.evaluation import report
-from tce.data.splits import SplitClips, open_split, require_splits
-from tce.evaluation.protocols import Evaluator, SplitResult
-from tce.evaluation.report import notes
 from tce.device import choose_precision
-from tce.options.evaluate import PLACEHOLDER, EvaluateOptions
-from tce.evaluation.frozen_network import FrozenNetwork, load_network, short_name
+from tce.errors import OptionError, TceError
+from tce.evaluation import report
+from tce.evaluation.caveats import caveats
+from tce.evaluation.frozen_network import FrozenNetwork, freeze, load_network, short_name, untrained_like
+from tce.evaluation.protocols import Evaluator
+from tce.evaluation.report import EvaluatedSplit
+from tce.data.splits import SplitClips, open_split, require_splits
 from tce.io import require_writable, write_json
+from tce.model.classifier import Classifier
+from tce.model.encoder import FrameEncoder
+from tce.options.evaluate import ALL, PLACEHOLDER, PROTOCOLS, EvaluateOptions
 from tce.result import Result
 
 log = logging.getLogger("tce.evaluation")
 
 ROOT = "evaluation"
+UNTRAINED = "untrained"  # folder of the baseline's predictions, with --protocol all
 
 
-def evaluate(options: EvaluateOptions, cache: Path | None = None) -> Result:
-    """Evaluator a checkpoint by a protocol on one or several splits.
+@dataclass
+class EvaluationResult(Result):
+    """Metrics of one protocol, or of several.
 
-    Writes result.json (figures with intervals and everything they depend on), predictions-SPLIT.csv and
-    .npz, and a confusion matrix or a contact sheet, all into one folder.
+    Attributes:
+        folder: where result.json, predictions and pictures are.
+        predictions: the test clips' id, recording, label, prediction and values, by column; with "split".
+        results: for `--protocol all`, protocol -> its own result.
+        untrained: for `--protocol all`, protocol -> the untrained network's result.
+    """
+
+    folder: Path = field(default_factory=Path)
+    predictions: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
+    results: dict[str, EvaluationResult] = field(default_factory=dict, repr=False)
+    untrained: dict[str, EvaluationResult] = field(default_factory=dict, repr=False)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Name -> value, such as top1 or recall@5; means over the splits."""
+        return {name: report.flat(self.figures).get(name) for name in self.figures.get("figures", ())}
+
+    @property
+    def top1(self) -> float:
+        """Share of the test clips whose class is predicted.
+
+        Raises:
+            AttributeError: the protocol predicts no classes.
+        """
+        if "top1" not in self.metrics:
+            raise AttributeError(f"protocol {self.figures['protocol']} has no top1; see .metrics or .results")
+        return self.metrics["top1"]
+
+    def to_dataframe(self) -> Any:
+        """The predictions as a pandas DataFrame, a row a test clip.
+
+        Raises:
+            TceError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise TceError(
+                "to_dataframe", "pandas", "it is not installed", "pip install pandas, or use .predictions"
+            ) from error
+        return pandas.DataFrame(self.predictions)
+
+    def _repr_html_(self) -> str:
+        if self.results:
+            return "".join(result._repr_html_() for result in self.results.values())
+        caption = f"{self.figures['protocol']} of {self.figures['checkpoint']['name']}: "
+        rows = report.result_rows(self.figures)
+        caption += report.format_clips(self.figures["data"])
+        return report.html_table(["metric", "value", "95% interval", "chance"], rows, caption)
+
+
+@dataclass
+class _Run:
+    """Splits evaluated so far: protocol -> a result for each split, of the network and of the baseline."""
+
+    trained: dict[str, list[EvaluatedSplit]] = field(default_factory=dict)
+    untrained: dict[str, list[EvaluatedSplit]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+def evaluate(
+    options: EvaluateOptions,
+    network: FrameEncoder | Classifier | None = None,
+    cache: Path | None = None,
+) -> EvaluationResult:
+    """Evaluate a network by a protocol, or by all that fit it, on one or several splits.
+
+    Writes result.json (metrics with intervals and everything they depend on), predictions-SPLIT.csv and
+    .npz, and a confusion matrix or a contact sheet, all into one folder; pictures come last, so that none
+    of them can cost the result.
 
     Args:
         options: network, clips, protocol.
+        network: evaluated in place of `options.ckpt`, which then only gives its name; it is copied.
         cache: where videos are packed first, or have been; by default beside the results.
 
     Returns:
-        The table, and what result.json holds.
+        The table, the content of result.json, and the predictions.
 
     Raises:
         OptionError: options that contradict each other, the network or the lists.
         TceError: no checkpoint, no clips, too few of the listed clips, or a folder that cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; its message states what was written.
     """
     started = time.monotonic()
     splits = choose_splits(options.split, options.lists)
-    subject = _load(options, splits[0])
-    folder = Path(options.out) if options.out else _folder(options, subject)
-    require_writable(folder / "result.json", "--out")
-    _require_no_run(folder)
     require_splits(options.data, options.lists, splits)
-    if cache is None:
-        cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
-
-    judge = Evaluator(subject, options)
-    outcomes: list[SplitResult] = []
-    clips: list[SplitClips] = []
-    subjects: list[FrozenNetwork] = []
-    for split in splits:
-        if subjects and PLACEHOLDER in options.ckpt:
-            judge = Evaluator(_load(options, split), options, judge.failed)
-        clips.append(
-            open_split(
-                options.data,
-                cache,
-                options.lists,
-                split,
-                options.max_missing,
-                need_train=options.protocol not in ("frames", "coherence"),
-                unlabelled=options.protocol == "coherence",
-                check=judge.check,
-            )
-        )
-        outcomes.append(judge(clips[-1]))
-        judge.subject.require_unchanged()
-        subjects.append(judge.subject)
-    result = describe(options, subjects, clips, outcomes, judge.failed)
-    result["seconds"] = round(time.monotonic() - started, 2)
-    pictures = write(folder, result, clips, outcomes, options.seed)
-    return Result(
-        "\n".join([report.table(result), f"wrote {folder}: result.json, {', '.join(pictures)}"]), result
-    )
+    first = _load(options, splits[0], network)
+    folder = Path(options.out) if options.out else _folder(options, first)
+    _require_no_run(folder)
+    with interruptible(f"no result was written to {folder}"), _no_empty_folder(folder):
+        require_writable(folder / "result.json", "--out")
+        if cache is None:
+            cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
+        run = _evaluate_splits(options, splits, first, cache)
+        result = _describe_all(options, run) if options.protocol == ALL else _describe_one(options, run)
+        result.folder = folder
+        result.figures["seconds"] = round(time.monotonic() - started, 2)
+        parts = list(_with_folders(options, run, folder))
+        written = write(folder, result.figures, parts, options.seed)
+    result.text += f"\nwrote {folder}: {', '.join(written)}"
+    return result
 
 
 def write(
-    folder: Path,
-    result: dict[str, Any],
-    clips: Sequence[SplitClips],
-    outcomes: Sequence[SplitResult],
-    seed: int,
+    folder: Path, figures: Mapping[str, Any], parts: Sequence[tuple[EvaluatedSplit, Path]], seed: int
 ) -> list[str]:
-    """Write result, predictions and pictures; the names of what was written beside result.json."""
-    names = []
+    """Write predictions and result.json, then the pictures.
+
+    Args:
+        folder: of result.json.
+        figures: its content.
+        parts: each split's result and the folder of its predictions and pictures.
+        seed: of intervals and of the contact sheets' clips.
+
+    Returns:
+        Names of what was written.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM while drawing: the result is written.
+    """
     _clear(folder)
-    for split, outcome in zip(clips, outcomes, strict=True):
-        report.write_predictions(folder, split, outcome)
-        names.append(f"predictions-{split.split}.csv/.npz")
-    write_json(folder / "result.json", result)
-    for split, outcome in zip(clips, outcomes, strict=True):  # last: a picture never costs the result
-        share = flat_share(outcome)
-        title = f"{result['checkpoint']['name']}, {result['protocol']}, split {split.split}{share}"
-        names += report.write_pictures(folder, split, outcome, seed, title)
-    return names
+    for part, place in parts:
+        report.write_predictions(place, part)
+    write_json(folder / "result.json", figures)
+    with interruptible(f"the result is in {folder}, pictures may be missing"):
+        pictures = [name for part, place in parts for name in report.write_pictures(place, part, seed)]
+    return ["result.json", "predictions", *dict.fromkeys(pictures)]
 
 
-def flat_share(outcome: SplitResult) -> str:
-    """The outcome's first share for a picture's title, such as ", top-1 43.1%"."""
-    for name, value in report.flat(outcome.figures).items():
-        if report.is_share(name):
-            return f", {report.label(name)} {report.number(name, value)}"
-    return ""
+def _evaluate_splits(
+    options: EvaluateOptions, splits: Sequence[str], first: FrozenNetwork, cache: Path
+) -> _Run:
+    run = _Run()
+    evaluator = baseline = None
+    for split in splits:
+        if evaluator is None or PLACEHOLDER in options.ckpt:
+            network = first if evaluator is None else _load(options, split)
+            evaluator = Evaluator(network, options, run.failed)
+        clips = open_split(
+            options.data,
+            cache,
+            options.lists,
+            split,
+            options.max_missing,
+            need_train=options.protocol != ALL and PROTOCOLS[options.protocol].needs_train,
+            unlabelled=options.protocol == ALL or not PROTOCOLS[options.protocol].needs_labels,
+            check=evaluator.check,
+        )
+        protocols = [options.protocol]
+        if options.protocol == ALL:
+            protocols, skipped = _fitting(evaluator.network, clips)
+            run.skipped += [line for line in skipped if line not in run.skipped]
+            if baseline is None and evaluator.network.facts["format"] != "untrained":
+                baseline = _baseline(options, evaluator.network, run)
+        for protocol in protocols:
+            run.trained.setdefault(protocol, []).append(_evaluated(evaluator, clips, protocol))
+            if baseline is not None and not PROTOCOLS[protocol].needs_classifier:
+                run.untrained.setdefault(protocol, []).append(_evaluated(baseline, clips, protocol))
+    run.trained = {name: parts for name, parts in run.trained.items() if len(parts) == len(splits)}
+    return run
+
+
+def _evaluated(evaluator: Evaluator, clips: SplitClips, protocol: str) -> EvaluatedSplit:
+    result = evaluator(clips, protocol)
+    evaluator.network.require_unchanged()
+    return EvaluatedSplit(evaluator.network, clips, result)
+
+
+def _fitting(network: FrozenNetwork, clips: SplitClips) -> tuple[list[str], list[str]]:
+    """The protocols that a network and its clips allow, and a line for each reason why others do not."""
+    names, reasons = [], []
+    labelled = bool((clips.labels[clips.test] >= 0).all())
+    for name, spec in PROTOCOLS.items():
+        if spec.needs_classifier and not network.is_classifier:
+            reasons.append(f"{name} was skipped: it needs a fine-tuned classifier")
+        elif spec.needs_labels and not labelled:
+            reasons.append(f"{name} was skipped: the clips have no classes")
+        elif spec.needs_train and not len(clips.train):
+            reasons.append(f"{name} was skipped: there are no labelled training clips")
+        else:
+            names.append(name)
+    return names, reasons
+
+
+def _baseline(options: EvaluateOptions, network: FrozenNetwork, run: _Run) -> Evaluator | None:
+    untrained = untrained_like(network, options.seed, options.device)
+    if untrained is None:
+        architecture = network.facts["architecture"]
+        run.skipped.append(f"no untrained baseline: {architecture} comes with trained weights")
+        return None
+    return Evaluator(untrained, options, run.failed)
+
+
+def _with_folders(
+    options: EvaluateOptions, run: _Run, folder: Path
+) -> Iterator[tuple[EvaluatedSplit, Path]]:
+    """Each split's result and the folder of its predictions and pictures."""
+    for protocol, parts in run.trained.items():
+        for part in parts:
+            yield part, folder / protocol if options.protocol == ALL else folder
+    for protocol, parts in run.untrained.items():
+        for part in parts:
+            yield part, folder / UNTRAINED / protocol
+
+
+def _describe_one(options: EvaluateOptions, run: _Run) -> EvaluationResult:
+    (parts,) = run.trained.values()
+    figures = describe(options, parts, run.failed)
+    return EvaluationResult(report.table(figures), figures, predictions=_predictions(parts))
+
+
+def _describe_all(options: EvaluateOptions, run: _Run) -> EvaluationResult:
+    """The results of all protocols in one: each as its own result.json would be, and one table."""
+    from tce.evaluation.compare import baseline_table
+
+    both: list[dict[str, EvaluationResult]] = []
+    for parts_of, place in ((run.trained, ""), (run.untrained, f"{UNTRAINED}/")):
+        found = {}
+        for protocol, parts in parts_of.items():
+            figures = describe(options, parts, run.failed)
+            figures["folder"] = place + protocol
+            found[protocol] = EvaluationResult(
+                report.table(figures), figures, Path(place + protocol), _predictions(parts)
+            )
+        both.append(found)
+    trained, untrained = both
+    first = next(iter(trained.values())).figures
+    notes = list(dict.fromkeys(note for result in trained.values() for note in result.figures["notes"]))
+    summary, lines = baseline_table(
+        [(result.figures, result.predictions) for result in trained.values()],
+        [(result.figures, result.predictions) for result in untrained.values()],
+        options.seed,
+    )
+    figures = {
+        "protocol": ALL,
+        "split": first["split"],
+        "checkpoint": first["checkpoint"],
+        "data": first["data"],
+        "seed": options.seed,
+        "summary": summary,
+        "results": {protocol: result.figures for protocol, result in trained.items()},
+        "untrained": {protocol: result.figures for protocol, result in untrained.items()},
+        "notes": notes + run.skipped,
+    }
+    head = f"all protocols, {first['checkpoint']['name']}, split {', '.join(first['splits'])}: "
+    head += report.format_clips(first["data"])
+    text = "\n".join([head, *lines, *(f"note: {note}" for note in figures["notes"])])
+    return EvaluationResult(text, figures, results=trained, untrained=untrained)
+
+
+def _predictions(parts: Sequence[EvaluatedSplit]) -> dict[str, npt.NDArray[Any]]:
+    columns = [report.prediction_columns(part) for part in parts]
+    shared = [name for name in columns[0] if all(name in column for column in columns)]
+    split = np.repeat([part.clips.split for part in parts], [len(column["id"]) for column in columns])
+    return {"split": split} | {name: np.concatenate([column[name] for column in columns]) for name in shared}
 
 
 def describe(
     options: EvaluateOptions,
-    subjects: Sequence[FrozenNetwork],
-    clips: Sequence[SplitClips],
-    outcomes: Sequence[SplitResult],
-    failed: dict[str, str],
+    parts: Sequence[EvaluatedSplit],
+    failed: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Figures, intervals, and everything they depend on."""
-    splits: dict[str, Any] = {}
-    for subject, split, outcome in zip(subjects, clips, outcomes, strict=True):
-        splits[split.split] = {
-            **outcome.figures,
-            "intervals": report.intervals([outcome], [split], options.seed),
-            "settings": outcome.settings,
-            "checkpoint": subject.facts["hash"],
-            "clips": split.digest,
-            "train_clips": outcome.settings.get("train", len(split.train)),
-            "test_clips": len(outcome.rows),
-            "test_recordings": len(np.unique(split.recordings[outcome.rows].astype(str))),
-            "missing": {
-                "clips": len(split.missing),
-                "share": split.missing_share,
-                "examples": split.missing[:5],
-            },
-            "per_class": report.class_rows(split, outcome),
-        }
-    subject, first = subjects[0], clips[0]
-    config = subject.network.config
-    figures = report.mean_figures(outcomes)
-    simple = report.flat(figures)
+    """The content of result.json: metrics, intervals, and everything they depend on.
+
+    Args:
+        options: the protocol's settings.
+        parts: its result on each split.
+        failed: clip's id -> why it could not be read.
+    """
+    splits = {part.clips.split: _describe_split(part, options.seed) for part in parts}
+    network, first = parts[0].network, parts[0]
+    metrics, chance = report.mean_metrics(parts), report.mean_chance(parts)
     return {
-        "protocol": options.protocol,
-        **figures,
-        "figures": [name for name in simple if name != "chance"],
-        "intervals": report.intervals(outcomes, clips, options.seed),
+        "protocol": first.result.protocol,
+        **metrics,
+        **({"chance": chance["top1"]} if "top1" in chance else {}),
+        "figures": list(report.flat(metrics)),
+        "intervals": report.intervals(parts, options.seed),
         "interval": "95%, bootstrap over recordings",
+        "chance_levels": chance,
         "split": ",".join(splits),
         "splits": splits,
-        "settings": outcomes[0].settings,
-        "crop": options.crop or subject.crop,
-        "image_size": options.image_size or config.image_size,
+        "settings": first.result.settings,
+        "crop": options.crop or network.crop,
+        "image_size": options.image_size or network.network.config.image_size,
         "seed": options.seed,
-        "checkpoint": {"name": _name(options.ckpt, subject), **subject.facts},
-        "frozen": {"before": subject.facts["hash"], "after": subject.require_unchanged()},
+        "checkpoint": {"name": _name(options.ckpt, network), **network.facts},
+        "frozen": {"before": network.facts["hash"], "after": network.require_unchanged()},
         "data": {
             "path": options.data,
             "lists": options.lists,
-            "fingerprint": first.store.fingerprint(),
-            "classes": len(first.classes),
+            "fingerprint": first.clips.store.fingerprint(),
+            "classes": len(first.clips.classes),
             "test_clips": sum(part["test_clips"] for part in splits.values()),
-            "test_recordings": _recordings(clips, outcomes),
+            "test_recordings": _recordings(parts),
             "train_clips": sum(part["train_clips"] for part in splits.values()),
-            "failed": failed,
+            "failed": dict(failed),
         },
-        "precision": choose_precision(options.precision, subject.network.device),
-        "device": str(subject.network.device),
+        "precision": choose_precision(options.precision, network.network.device),
+        "device": str(network.network.device),
         "versions": {"python": platform.python_version(), "torch": version("torch"), "tce": _own_version()},
-        "notes": notes(subjects, clips, outcomes, failed),
+        "notes": caveats(parts, failed),
     }
 
 
-def _name(ckpt: str, subject: FrozenNetwork) -> str:
+def _describe_split(part: EvaluatedSplit, seed: int) -> dict[str, Any]:
+    clips, result = part.clips, part.result
+    return {
+        **result.metrics,
+        "intervals": report.intervals([part], seed),
+        "chance_levels": result.chance,
+        "settings": result.settings,
+        "checkpoint": part.network.facts["hash"],
+        "clips": clips.digest,
+        "train_clips": result.settings.get("train", len(clips.train)),
+        "test_clips": len(result.rows),
+        "test_recordings": _recordings([part]),
+        "missing": {
+            "clips": len(clips.missing),
+            "share": clips.missing_share,
+            "examples": clips.missing[:5],
+        },
+        "per_class": report.class_rows(part),
+    }
+
+
+def _name(ckpt: str, network: FrozenNetwork) -> str:
     """The network's name; of a network for each split, what their names share."""
     if PLACEHOLDER not in ckpt:
-        return subject.name
+        return network.name
     name = short_name(ckpt)
     if name.strip("-_") not in (PLACEHOLDER, f"split{PLACEHOLDER}"):
         return name
@@ -188,8 +381,34 @@ def _name(ckpt: str, subject: FrozenNetwork) -> str:
     return parents[parents.index(name) - 1] if name in parents else name
 
 
+@contextlib.contextmanager
+def interruptible(kept: str) -> Iterator[None]:
+    """Add to the message of Ctrl-C or SIGTERM what is written.
+
+    Raises:
+        KeyboardInterrupt: with the message.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"{str(error) or 'stopped by Ctrl-C'}: {kept}") from error
+
+
+@contextlib.contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Remove the folders that a failed block leaves empty, if they were not there before."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise
+
+
 def _require_no_run(folder: Path) -> None:
-    """See to it that no run's own result is written over.
+    """Refuse to replace a run's own result.
 
     Raises:
         OptionError: the folder holds a run.
@@ -206,40 +425,50 @@ def _require_no_run(folder: Path) -> None:
 def _clear(folder: Path) -> None:
     """Remove predictions and pictures of an earlier result, which another one may not replace."""
     if (folder / "result.json").exists():
-        for name in ("predictions-*.csv", "predictions-*.npz", "confusion-*.png", "neighbours-*.png"):
-            for old in folder.glob(name):
-                old.unlink()
+        places = [folder, *(folder / name for name in PROTOCOLS), *(folder / UNTRAINED / name for name in PROTOCOLS)]
+        for place in places:
+            for pattern in ("predictions-*.csv", "predictions-*.npz", "confusion-*.png", "neighbours-*.png"):
+                for old in place.glob(pattern):
+                    old.unlink()
 
 
-def _recordings(clips: Sequence[SplitClips], outcomes: Sequence[SplitResult]) -> int:
-    names = [
-        split.recordings[outcome.rows].astype(str) for split, outcome in zip(clips, outcomes, strict=True)
-    ]
+def _recordings(parts: Sequence[EvaluatedSplit]) -> int:
+    names = [part.clips.recordings[part.result.rows].astype(str) for part in parts]
     return len(np.unique(np.concatenate(names)))
 
 
-def _load(options: EvaluateOptions, split: str) -> FrozenNetwork:
-    ckpt = options.ckpt.replace(PLACEHOLDER, split)
-    return load_network(
-        ckpt,
-        options.model,
-        options.image_size,
-        options.seed,
-        options.device,
-        classifier=options.protocol == "frames",
-    )
+def _load(
+    options: EvaluateOptions, split: str, network: FrameEncoder | Classifier | None = None
+) -> FrozenNetwork:
+    spec = PROTOCOLS.get(options.protocol)
+    classifier = spec is not None and spec.needs_classifier
+    if network is None:
+        ckpt = options.ckpt.replace(PLACEHOLDER, split)
+        return load_network(
+            ckpt, options.model, options.image_size, options.seed, options.device, classifier=classifier
+        )
+    if classifier and not isinstance(network, Classifier):
+        raise OptionError(
+            f"protocol {options.protocol}",
+            expected="a fine-tuned classifier",
+            found="an encoder",
+            fix="use knn or linear, or tce finetune --weights",
+        )
+    name = short_name(options.ckpt) if options.ckpt else network.config.architecture
+    facts = {"path": options.ckpt or None, "format": "in memory"}
+    return freeze(copy.deepcopy(network), name, options.device, facts)
 
 
-def _folder(options: EvaluateOptions, subject: FrozenNetwork) -> Path:
+def _folder(options: EvaluateOptions, network: FrozenNetwork) -> Path:
     """Where results go by default: named after what they depend on most, in the current folder."""
     data = Path(options.data).resolve().name or "data"
     split = options.split.replace(",", "-")
-    name = f"{subject.name}-{subject.facts['hash'][:6]}"
+    name = f"{network.name}-{network.facts['hash'][:6]}"
     return Path(ROOT) / name / f"{options.protocol}-{data}-{split}"
 
 
 def _tag(data: str) -> str:
-    """A folder's name for the packed footage of a path."""
+    """A folder's name for the packed videos of a path."""
     place = Path(data).resolve()
     return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
 

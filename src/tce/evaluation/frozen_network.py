@@ -1,8 +1,8 @@
-"""The network that is judged, and the proof that judging did not change it."""
+"""The network that is evaluated, the untrained one beside it, and the proof that neither changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tce.errors import OptionError, TceError
-from tce.options.evaluate import RANDOM
-from tce.model.checkpoint import load_classifier, load_encoder, tensors_hash
-from tce.model.classifier import Classifier
 from tce.device import pick_device
+from tce.errors import OptionError, TceError
+from tce.model.checkpoint import describe_weights, load_classifier, load_encoder, tensors_hash
+from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import FrameEncoder, build_encoder
-from tce.model.checkpoint import describe_weights
+from tce.model.resnet import DEPTHS, canonical_name
+from tce.options.network import RANDOM
 
 
 @dataclass
@@ -33,8 +33,25 @@ class FrozenNetwork:
     name: str
     facts: dict[str, Any]
 
+    @classmethod
+    def of(cls, network: FrameEncoder | Classifier, name: str, facts: Mapping[str, Any]) -> FrozenNetwork:
+        """A network with the facts that it shows by itself added to those given."""
+        config = network.config
+        own = {
+            "architecture": config.architecture,
+            "kind": "classifier" if isinstance(network, Classifier) else "encoder",
+            "hash": tensors_hash(network.state_dict()),
+            "provenance": config.provenance,
+        }
+        return cls(network, name, {**facts, **own})
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it gives class scores."""
+        return isinstance(self.network, Classifier)
+
     def forward(self, layer: str) -> Callable[[Tensor], Tensor]:
-        """From inputs [b, C, h, w] to the vectors [b, D] of a layer, "features" or "embedding".
+        """The function from inputs [b, C, h, w] to the vectors [b, D] of a layer, "features" or "embedding".
 
         Raises:
             OptionError: the embedding of a classifier, which has none.
@@ -62,10 +79,10 @@ class FrozenNetwork:
         return "center-crop" if self.network.config.resize == "center-crop" else "squash"
 
     def require_unchanged(self) -> str:
-        """The hash of its tensors, batch statistics included, once more.
+        """Hash the tensors, batch statistics included, once more.
 
         Raises:
-            TceError: it differs from the hash before: judging has changed the network.
+            TceError: the hash differs from the one before: evaluation has changed the network.
         """
         now = tensors_hash(self.network.state_dict())
         if now != self.facts["hash"]:
@@ -78,7 +95,7 @@ class FrozenNetwork:
 def load_network(
     ckpt: str, model: str | None, image_size: int | None, seed: int, device: str, classifier: bool
 ) -> FrozenNetwork:
-    """Read or build the network to judge.
+    """Read or build the network to evaluate.
 
     Args:
         ckpt: a checkpoint, a run folder, `hf:NAME`, or "random".
@@ -92,32 +109,61 @@ def load_network(
         TceError: no checkpoint, of another model, or an encoder where a classifier is wanted.
         OptionError: a device this machine lacks, or an unknown model.
     """
-    place = pick_device(device)
     network: FrameEncoder | Classifier
     if ckpt == RANDOM:
-        assert model is not None
+        if model is None:
+            raise OptionError(
+                "--ckpt random", expected="--model as well", found="none", fix="add --model resnet18"
+            )
         squash = None if ":" in model else "squash"  # as pre-training does, so that the two can be compared
         network = build_encoder(model, image_size=image_size, seed=seed, resize=squash)
-        facts: dict[str, Any] = {"path": RANDOM, "format": "untrained", "seed": seed}
-        name = f"random-{model}"
+        return freeze(network, f"random-{model}", device, {"path": RANDOM, "format": "untrained", "seed": seed})
+    facts = describe_weights(ckpt, model)
+    if classifier or facts.get("kind") == "classifier":
+        network = load_classifier(ckpt, model)
     else:
-        facts = describe_weights(ckpt, model)
-        if classifier or facts.get("kind") == "classifier":
-            network = load_classifier(ckpt, model)
-        else:
-            network = load_encoder(ckpt, model)
-        facts = {"path": ckpt, "format": facts.get("format", "Hugging Face")}
-        name = short_name(ckpt)
-    network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to its stubs
+        network = load_encoder(ckpt, model)
+    origin = {"path": ckpt, "format": facts.get("format", "Hugging Face")}
+    return freeze(network, short_name(ckpt), device, origin)
+
+
+def freeze(
+    network: FrameEncoder | Classifier, name: str, device: str, facts: Mapping[str, Any]
+) -> FrozenNetwork:
+    """Move a network to a device (or "auto") and take its gradients and its training mode off."""
+    network.to(pick_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval().requires_grad_(False)
-    config = network.config
-    facts |= {
-        "architecture": config.architecture,
-        "kind": "classifier" if isinstance(network, Classifier) else "encoder",
-        "hash": tensors_hash(network.state_dict()),
-        "provenance": config.provenance,
-    }
-    return FrozenNetwork(network, name, facts)
+    return FrozenNetwork.of(network, name, facts)
+
+
+def untrained_like(trained: FrozenNetwork, seed: int, device: str) -> FrozenNetwork | None:
+    """A network of the same architecture and input with random weights.
+
+    Args:
+        trained: what it is to be compared with; the two differ in their weights alone.
+        seed: of the weights.
+        device: where it is to run.
+
+    Returns:
+        The network; None for foreign architectures, whose makers provide them with trained weights.
+    """
+    config = trained.network.config
+    if canonical_name(config.architecture) not in DEPTHS:
+        return None
+    shape: dict[str, Any] = {"image_size": config.image_size, "seed": seed, "resize": config.resize}
+    if isinstance(trained.network, Classifier):
+        kind = trained.network.config
+        encoder = build_encoder(config.architecture, **shape)
+        network: FrameEncoder | Classifier = classifier_from_encoder(
+            encoder, kind.num_classes, kind.differences, kind.classes, kind.resize, seed=seed
+        )
+    else:
+        kind_of = trained.network.config
+        network = build_encoder(
+            config.architecture, embedding_size=kind_of.embedding_size, head=kind_of.head, **shape
+        )
+    facts = {"path": RANDOM, "format": "untrained", "seed": seed}
+    return freeze(network, f"random-{config.architecture}", device, facts)
 
 
 def short_name(path: str) -> str:

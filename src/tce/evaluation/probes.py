@@ -1,4 +1,9 @@
-"""How much a frozen network's features know: weighted k nearest neighbours, and a linear classifier."""
+"""Probes of fixed features: weighted k nearest neighbours, logistic regression, retrieval.
+
+The nearest rows are found by own code, exactly and on either device, since an index's library would be one more
+dependency. The logistic regression is torch's L-BFGS: scikit-learn's needs cases of its own for one class, two
+classes (another penalty) and classes without clips, and runs on a CPU only; it is the tests' oracle.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +60,8 @@ def knn_scores(
         device: where the products run.
 
     Returns:
-        Scores [Q, C]; minus infinity for a class without a vote.
+        Scores [Q, C]. Classes without a vote follow those with one, by the mean similarity of their rows
+        (less 2, below every vote), so that top-5 is defined for few voters; minus infinity without any row.
     """
     similarity, index = nearest(queries, rows, min(k, len(rows)), device)
     # The best neighbour votes 1: dividing all by one number changes no order and never overflows.
@@ -63,7 +69,17 @@ def knn_scores(
     cell = np.arange(len(votes))[:, None] * classes + labels[index]  # [Q, k]
     scores = np.bincount(cell.ravel(), votes.ravel(), minlength=len(votes) * classes)
     scores = scores.reshape(len(votes), classes)
-    return np.where(scores > 0, scores, -np.inf).astype(np.float32)
+    return np.where(scores > 0, scores, _mean_similarity(queries, rows, labels, classes) - 2).astype(np.float32)
+
+
+def _mean_similarity(queries: Rows, rows: Rows, labels: Ints, classes: int) -> npt.NDArray[np.float64]:
+    """Mean dot product of each query with the rows of each class, [Q, C]; minus infinity without any row."""
+    found = np.full((len(queries), classes), -np.inf)
+    asked = np.asarray(torch.as_tensor(queries).cpu())
+    for label in np.unique(labels):
+        mean = np.asarray(torch.as_tensor(rows[labels == label]).cpu(), np.float64).mean(axis=0)
+        found[:, label] = asked @ mean
+    return found
 
 
 @dataclass
@@ -76,7 +92,7 @@ class LinearProbe:
         weight: [C, D].
         bias: [C].
         penalty: strength of the squared-weight penalty.
-        chosen_on: what the penalty was chosen on: "groups", "pieces" (of groups), or "nothing".
+        chosen_on: how the penalty was chosen, in words.
     """
 
     mean: Tensor
@@ -101,11 +117,11 @@ def fit_linear(
     penalty: float | None = None,
     device: torch.device | str = "cpu",
 ) -> LinearProbe:
-    """Fit a linear probe by L-BFGS to its one optimum: no learning rate, no epochs, no luck.
+    """Fit a linear probe by L-BFGS to its optimum: there is no learning rate and no number of epochs.
 
-    The penalty is chosen among powers of ten on groups held out of the training clips, then everything is
-    fitted again with it. Where classes have one recording each, nothing honest can be held out and
-    the penalty is `DEFAULT_PENALTY`.
+    The penalty is chosen among powers of ten on groups held out of the training clips, then all clips are
+    fitted with it. Where classes have one recording each, no group can be held out and the penalty is
+    `DEFAULT_PENALTY`.
 
     Args:
         features: [N, D].
@@ -119,7 +135,7 @@ def fit_linear(
     Returns:
         The fitted probe.
     """
-    chosen_on = "fixed"
+    chosen_on = "given"
     if penalty is None:
         penalty, chosen_on = _choose_penalty(features, labels, list(groups), classes, seed, device)
     return _fit(features, labels, classes, penalty, chosen_on, device)
@@ -128,15 +144,16 @@ def fit_linear(
 def _choose_penalty(
     features: Floats, labels: Ints, groups: list[str], classes: int, seed: int, device: torch.device | str
 ) -> tuple[float, str]:
-    held, way = hold_out(labels, groups, 0.25, seed)
-    if "groups" not in way:  # neighbouring pieces of one recording would choose the weakest penalty
-        return DEFAULT_PENALTY, "nothing"
+    held, strategy = hold_out(labels, groups, 0.25, seed)
+    if "groups" not in strategy:  # neighbouring pieces of one recording would choose the weakest penalty
+        return DEFAULT_PENALTY, "default, as there are too few groups to choose it on"
+    strategy = f"chosen on held-out {strategy}"
     best = (-1.0, DEFAULT_PENALTY)
     for penalty in PENALTIES:
-        probe = _fit(features[~held], labels[~held], classes, penalty, way, device)
+        probe = _fit(features[~held], labels[~held], classes, penalty, strategy, device)
         right = top_k(probe.scores(features[held]), labels[held], 1).mean()
         best = max(best, (float(right), penalty))  # of equals, the stronger penalty
-    return best[1], way
+    return best[1], strategy
 
 
 def _fit(
@@ -198,7 +215,7 @@ def retrieve(
         query_labels: [Q].
         rows: unit vectors [N, D].
         labels: [N].
-        at: the k's; one above N counts all N rows.
+        at: the k's; of those above N - 1, for which every row would be found, none is computed but 1.
         device: where the products run.
 
     Returns:
@@ -206,7 +223,8 @@ def retrieve(
     """
     similarity, index = nearest(queries, rows, min(max(at), len(rows)), device)
     same = labels[index] == query_labels[:, None]  # [Q, K]
-    return Retrieved(index, similarity, {k: same[:, :k].any(axis=1) for k in at})
+    informative = [k for k in at if k < len(rows) or k == 1]
+    return Retrieved(index, similarity, {k: same[:, :k].any(axis=1) for k in informative})
 
 
 def nearest(

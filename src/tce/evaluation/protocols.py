@@ -1,7 +1,12 @@
-"""The protocols: each judges a network on one split of the clips."""
+"""The protocols: each is a function that evaluates a frozen network on one split of the clips.
+
+To add one, write its function here or in a module of its own (as coherence has), and its row in
+`tce.options.evaluate.PROTOCOLS`.
+"""
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tce.errors import TceError
 from tce.device import choose_precision
-from tce.evaluation import coherence
-from tce.data.splits import SplitClips, label_subset
-from tce.evaluation.metrics import top_k
-from tce.options.evaluate import EvaluateOptions
-from tce.evaluation.probes import fit_linear, knn_scores, retrieve, unit_rows
-from tce.evaluation.clip_reader import Reader, Samples, clip_means, even_samples, paper_samples
+from tce.errors import TceError
+from tce.evaluation.clip_reader import Reader, clip_means, even_samples, paper_samples
 from tce.evaluation.frozen_network import FrozenNetwork
+from tce.evaluation.metrics import chance_recall, top_k
+from tce.evaluation.probes import fit_linear, knn_scores, retrieve, unit_rows
+from tce.data.splits import SplitClips, label_subset
 from tce.model.classifier import Classifier
+from tce.options.evaluate import PROTOCOLS, EvaluateOptions
 
 if TYPE_CHECKING:
     from tce.data.read_catalog import Catalog
@@ -28,10 +32,11 @@ log = logging.getLogger("tce.evaluation")
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
+Vectors = npt.NDArray[np.float32]
 
 TEST_SAMPLES = 19
 FEATURE_SAMPLES = 8
-COHERENCE_SAMPLES = 16
+TOP_K = (1, 5)
 
 
 @dataclass
@@ -39,49 +44,74 @@ class SplitResult:
     """A protocol's result on one split.
 
     Attributes:
-        rows: [n] the test clips that were judged, rows of the split's store.
-        figures: the protocol's figures.
-        values: figure's name -> [n] its value for each clip, of which the figure is the mean; NaN where a
+        rows: [n] the evaluated test clips, rows of the split's store.
+        metrics: the protocol's metrics.
+        values: metric's name -> [n] its value for each clip, of which the metric is the mean; NaN where a
             clip has none. Intervals and paired differences are made of these.
-        settings: what the protocol was told, and chose.
+        settings: what the protocol was given, and what it chose.
+        chance: metric's name -> its value for a network that knows nothing, where that is known.
         scores: [n, C] class scores, where there are any.
         neighbours: [n, K] rows of the nearest training clips, for retrieval.
         classes: C names of the scores' columns; the data's come first.
+        protocol: its name.
     """
 
     rows: Ints
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     values: Mapping[str, Floats]
     settings: dict[str, Any]
+    chance: dict[str, float] = field(default_factory=dict)
     scores: Floats | None = None
     neighbours: Ints | None = None
     classes: tuple[str, ...] = ()
+    protocol: str = ""
+
+
+@dataclass
+class TrainTest:
+    """Features of both sides of a split.
+
+    Attributes:
+        train: [N] rows of the training clips.
+        test: [Q] rows of the test clips.
+        train_features: [N, D], each clip's average.
+        test_features: [Q, D].
+        settings: how they were made.
+    """
+
+    train: Ints
+    test: Ints
+    train_features: Vectors
+    test_features: Vectors
+    settings: dict[str, Any]
 
 
 @dataclass
 class Evaluator:
-    """Judges one network; clips that are in several splits pass the network once.
+    """Runs protocols on one network; clips that several splits or protocols share pass the network once.
 
     Attributes:
-        subject: the network.
-        options: protocol and its settings.
+        network: the frozen network.
+        options: the protocols' settings.
+        failed: clip's id -> why it could not be read; such clips are left out.
     """
 
-    subject: FrozenNetwork
+    network: FrozenNetwork
     options: EvaluateOptions
     failed: dict[str, str] = field(default_factory=dict)
-    _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    _features: dict[tuple[str, int, str], Vectors] = field(default_factory=dict)
 
-    def __call__(self, clips: SplitClips) -> SplitResult:
-        """The outcome on one split.
+    def __call__(self, clips: SplitClips, protocol: str | None = None) -> SplitResult:
+        """The result of a protocol (the options' by default) on one split.
 
         Raises:
             TceError: the protocol does not fit the network or the clips, or no clip can be read.
         """
-        reader = self.reader(clips)
-        outcome = getattr(self, f"_{self.options.protocol}")(clips, reader)
-        self._note(clips, reader)
-        return outcome
+        protocol = protocol or self.options.protocol
+        module, _, name = PROTOCOLS[protocol].function.partition(":")
+        result: SplitResult = getattr(importlib.import_module(module), name)(self, clips)
+        result.protocol = protocol
+        return result
 
     def check(self, catalog: Catalog) -> None:
         """Look at the clips before any are packed.
@@ -89,202 +119,187 @@ class Evaluator:
         Raises:
             TceError: the classifier does not know a class of them.
         """
-        if self.options.protocol == "frames":
-            assert isinstance(self.subject.network, Classifier)
-            match_classes(self.subject.network, catalog.classes)
+        spec = PROTOCOLS.get(self.options.protocol)
+        if spec is not None and spec.needs_classifier:
+            assert isinstance(self.network.network, Classifier)
+            match_classes(self.network.network, catalog.classes)
 
     def reader(self, clips: SplitClips) -> Reader:
         """How this split's frames come to the network."""
-        options, config = self.options, self.subject.network.config
+        options, config = self.options, self.network.network.config
         return Reader(
             clips.store,
             options.image_size or config.image_size,
-            options.crop or self.subject.crop,
+            options.crop or self.network.crop,
             options.batch_size,
             options.workers,
-            choose_precision(options.precision, self.subject.network.device),
+            choose_precision(options.precision, self.network.network.device),
         )
 
-    def _note(self, clips: SplitClips, reader: Reader) -> None:
+    def note_failures(self, clips: SplitClips, reader: Reader) -> None:
+        """Remember the clips that a reader could not read."""
         for row, reason in reader.failed.items():
             self.failed[clips.store.catalog.ids[row]] = reason
 
-    def _frames(self, clips: SplitClips, reader: Reader) -> SplitResult:
-        classifier = self.subject.network
-        assert isinstance(classifier, Classifier)
-        columns = match_classes(classifier, clips.classes)
-        count = self.options.samples or TEST_SAMPLES
-        found = score_clips(classifier, reader, clips.test, count)
-        _require_some(found.rows)
-        # Classes that the classifier knows and the data lacks still compete.
-        others = np.setdiff1d(np.arange(found.scores.shape[1]), columns)
-        scores = found.scores[:, np.concatenate([columns, others])]
-        known = classifier.config.classes
-        names = (*clips.classes, *(known[column] if known else f"class {column}" for column in others))
-        settings = {"samples": count, "frames_per_sample": classifier.frames_per_sample, "short": found.short}
-        return _classified(clips, found.rows, scores, settings, names)
+    def features(self, clips: SplitClips, rows: Ints, layer: str, count: int) -> tuple[Ints, Vectors]:
+        """Each clip's average feature over `count` evenly spread samples.
 
-    def _knn(self, clips: SplitClips, reader: Reader) -> SplitResult:
-        train, test, rows, vectors, settings = self._both_sides(clips, reader)
-        k, temperature = min(self.options.k, len(train)), self.options.temperature
-        if k < self.options.k:
-            log.warning("--k %d: only the %d training clips there are vote", self.options.k, k)
-        scores = knn_scores(
-            unit_rows(vectors),
-            unit_rows(rows),
-            clips.labels[train],
-            len(clips.classes),
-            k,
-            temperature,
-            self.subject.network.device,
-        )
-        return _classified(clips, test, scores, {**settings, "k": k, "temperature": temperature})
+        Args:
+            clips: the split.
+            rows: which clips of its store, rising.
+            layer: "features" or "embedding".
+            count: samples a clip.
 
-    def _linear(self, clips: SplitClips, reader: Reader) -> SplitResult:
-        train, test, rows, vectors, settings = self._both_sides(clips, reader)
-        probe = fit_linear(
-            rows,
-            clips.labels[train],
-            clips.groups[train].tolist(),
-            len(clips.classes),
-            self.options.seed,
-            self.options.penalty,
-            self.subject.network.device,
-        )
-        settings |= {"penalty": probe.penalty, "penalty_chosen_on": probe.chosen_on}
-        return _classified(clips, test, probe.scores(vectors), settings)
+        Returns:
+            The rows that can be read, [n], and their vectors, [n, D].
 
-    def _retrieval(self, clips: SplitClips, reader: Reader) -> SplitResult:
-        train, test, rows, vectors, settings = self._both_sides(clips, reader)
-        labels = clips.labels
-        found = retrieve(
-            unit_rows(vectors),
-            labels[test],
-            unit_rows(rows),
-            labels[train],
-            device=self.subject.network.device,
-        )
-        values = {f"recall@{k}": hit.astype(np.float64) for k, hit in found.found.items()}
-        return SplitResult(test, {"recall": found.recall}, values, settings, neighbours=train[found.index])
-
-    def _both_sides(
-        self, clips: SplitClips, reader: Reader
-    ) -> tuple[Ints, Ints, npt.NDArray[np.float32], npt.NDArray[np.float32], dict[str, Any]]:
-        """Rows and clip-averaged features of training and test clips, and the settings."""
-        layer = self.options.layer or "features"
-        train = clips.train
-        if self.options.labels is not None:
-            train = train[label_subset(clips.labels[train], self.options.labels, self.options.seed)]
-        count = self.options.samples or FEATURE_SAMPLES
-        wanted = np.union1d(train, clips.test)
-        self._compute(clips, reader, wanted, layer, count)
+        Raises:
+            TceError: no clip can be read.
+        """
         ids = clips.store.catalog.ids
-        train = train[[ids[row] in self._features for row in train]]
-        test = clips.test[[ids[row] in self._features for row in clips.test]]
-        _require_some(train)
-        _require_some(test)
-        rows, vectors = (np.stack([self._features[ids[row]] for row in side]) for side in (train, test))
-        settings = {
-            "samples": count,
-            "layer": layer,
-            "train": len(train),
-            "labels": self.options.labels or "all",
-        }
-        return train, test, rows, vectors, settings
+        known = [(layer, count, str(ids[row])) for row in rows]
+        missing = rows[[key not in self._features and key[2] not in self.failed for key in known]]
+        if len(missing):
+            reader = self.reader(clips)
+            samples = even_samples(clips.store.lengths, missing, count, self.network.span)
+            means = clip_means(reader, self.network.network, self.network.forward(layer), samples, "features")
+            for place in np.flatnonzero(reader.readable(missing)):
+                self._features[layer, count, str(ids[missing[place]])] = means[place]
+            self.note_failures(clips, reader)
+        there = np.array([key in self._features for key in known], bool)
+        require_some(rows[there])
+        return rows[there], np.stack([self._features[key] for key in known if key in self._features])
 
-    def _compute(self, clips: SplitClips, reader: Reader, rows: Ints, layer: str, count: int) -> None:
-        ids = clips.store.catalog.ids
-        rows = rows[[ids[row] not in self._features and ids[row] not in self.failed for row in rows]]
-        if len(rows) == 0:
-            return
-        samples = even_samples(clips.store.lengths, rows, count, self.subject.span)
-        means = clip_means(reader, self.subject.network, self.subject.forward(layer), samples, "features")
-        for place in np.flatnonzero(reader.readable(rows)):
-            self._features[ids[rows[place]]] = means[place]
+    def train_test(self, clips: SplitClips, labels: str | None = None) -> TrainTest:
+        """Features of a split's training and test clips, by the options' layer and samples.
 
-    def _coherence(self, clips: SplitClips, reader: Reader) -> SplitResult:
+        Args:
+            clips: the split.
+            labels: how many training clips of each class, as 10% or 5/class; all by default.
+        """
         options = self.options
-        count, layer = options.samples or COHERENCE_SAMPLES, options.layer
-        if layer is None:
-            layer = "features" if isinstance(self.subject.network, Classifier) else "embedding"
-        rows, tracks = self._tracks(clips, reader, clips.test, count, layer, options.gap)
-        labels, recordings = clips.labels[rows], clips.recordings[rows]
-        near = coherence.neighbour_distance(tracks)
-        values = {
-            "neighbour": near,
-            "within": coherence.within_distance(tracks),
-            "across": coherence.across_distance(tracks, recordings),
-            "curvature": coherence.curvature(tracks),
-            "tau": coherence.tau_across_clips(tracks, labels, options.seed),
-        }
-        figures: dict[str, Any] = {name: _mean(value) for name, value in values.items()}
-        # How much nearer neighbours in time are than frames of other recordings: 1 still, 0 no nearer.
-        figures["smoothness"] = 1 - figures["neighbour"] / figures["across"] if figures["across"] else None
-        figures |= coherence.spread(tracks, options.seed)
-        if len(clips.train):
-            # The phase needs anchors alone: a gap of 0 asks for no further frames.
-            train_rows, train = self._tracks(clips, reader, clips.train, count, layer, gap=0)
-            r2, by_class = coherence.phase_progression(train, clips.labels[train_rows], tracks, labels)
-            figures["phase_r2"] = r2
-            figures["phase_r2_by_class"] = {clips.classes[label]: value for label, value in by_class.items()}
-        settings = {
-            "samples": count,
-            "layer": layer,
-            "gap": options.gap,
-            "too_short": int((clips.store.lengths[clips.test] < self.subject.span + 2 * options.gap).sum()),
-        }
-        return SplitResult(rows, figures, values, settings)
-
-    def _tracks(
-        self, clips: SplitClips, reader: Reader, rows: Ints, count: int, layer: str, gap: int
-    ) -> tuple[Ints, coherence.Tracks]:
-        """Embeddings along the clips, and the rows of those that are long enough and readable."""
-        span = self.subject.span
-        lengths = clips.store.lengths - span + 1
-        starts = [coherence.anchors(int(lengths[row]), count, gap) for row in rows]
-        sizes = np.array([len(found) for found in starts])
-        clip, anchor = np.repeat(rows, sizes), np.concatenate([*starts, np.empty(0, np.int64)])
-        _require_some(clip, f"long enough for three frames {gap} apart", "choose a smaller --gap")
-        count = 3 if gap else 1
-        seen = anchor[:, None] + np.arange(count) * gap  # [M, 3], or the anchors alone
-        key, place = np.unique(np.stack([np.repeat(clip, count), seen.ravel()]), axis=1, return_inverse=True)
-        samples = Samples(key[0], key[1][:, None] + np.arange(span), np.ones(key.shape[1], np.int64))
-        vectors = np.concatenate(
-            [
-                unit_rows(part.cpu().numpy())
-                for _, part in reader.outputs(
-                    self.subject.network, self.subject.forward(layer), samples, "along time"
-                )
-            ]
-        )
-        kept = reader.readable(clip)
-        _require_some(clip[kept])
-        whole, number = np.unique(clip[kept], return_inverse=True)
-        phase = anchor[kept] / np.maximum(lengths[clip[kept]] - 1, 1)
-        return whole, coherence.Tracks(vectors[place.reshape(-1, count)[kept]], number, phase)
+        layer, count = options.layer or "features", options.samples or FEATURE_SAMPLES
+        train = clips.train
+        if labels is not None:
+            train = train[label_subset(clips.labels[train], labels, options.seed)]
+        self.features(clips, np.union1d(train, clips.test), layer, count)  # all in one pass
+        train, train_features = self.features(clips, train, layer, count)
+        test, test_features = self.features(clips, clips.test, layer, count)
+        settings = {"samples": count, "layer": layer, "train": len(train), "labels": labels or "all"}
+        return TrainTest(train, test, train_features, test_features, settings)
 
 
-def _classified(
+def frames(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
+    """The paper's test of a classifier: scores of 19 stacks (or frames) of each clip, summed."""
+    classifier = evaluator.network.network
+    assert isinstance(classifier, Classifier)
+    columns = match_classes(classifier, clips.classes)
+    count = evaluator.options.samples or TEST_SAMPLES
+    reader = evaluator.reader(clips)
+    found = score_clips(classifier, reader, clips.test, count)
+    evaluator.note_failures(clips, reader)
+    require_some(found.rows)
+    # Classes that the classifier knows and the data lacks still compete.
+    others = np.setdiff1d(np.arange(found.scores.shape[1]), columns)
+    scores = found.scores[:, np.concatenate([columns, others])]
+    known = classifier.config.classes
+    names = (*clips.classes, *(known[column] if known else f"class {column}" for column in others))
+    settings = {"samples": count, "frames_per_sample": classifier.frames_per_sample, "short": found.short}
+    return classification(clips, found.rows, scores, settings, names)
+
+
+def knn(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
+    """Weighted k nearest neighbours (Wu et al., 2018): the nearest training clips vote for their class."""
+    options = evaluator.options
+    both = evaluator.train_test(clips, options.labels)
+    k = min(options.k, len(both.train))
+    if k < options.k:
+        log.warning("--k %d: there are %d training clips; all of them vote", options.k, k)
+    scores = knn_scores(
+        unit_rows(both.test_features),
+        unit_rows(both.train_features),
+        clips.labels[both.train],
+        len(clips.classes),
+        k,
+        options.temperature,
+        evaluator.network.network.device,
+    )
+    settings = {**both.settings, "k": k, "temperature": options.temperature}
+    return classification(clips, both.test, scores, settings)
+
+
+def linear(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
+    """Logistic regression on each clip's average feature."""
+    options = evaluator.options
+    both = evaluator.train_test(clips, options.labels)
+    probe = fit_linear(
+        both.train_features,
+        clips.labels[both.train],
+        clips.groups[both.train].tolist(),
+        len(clips.classes),
+        options.seed,
+        options.penalty,
+        evaluator.network.network.device,
+    )
+    settings = {**both.settings, "penalty": probe.penalty, "penalty_chosen_on": probe.chosen_on}
+    return classification(clips, both.test, probe.scores(both.test_features), settings)
+
+
+def retrieval(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
+    """Search for clips of the same class: test clips are the queries, training clips the gallery."""
+    both, labels = evaluator.train_test(clips), clips.labels
+    found = retrieve(
+        unit_rows(both.test_features),
+        labels[both.test],
+        unit_rows(both.train_features),
+        labels[both.train],
+        device=evaluator.network.network.device,
+    )
+    values = {f"recall@{k}": hit.astype(np.float64) for k, hit in found.found.items()}
+    chance = {f"recall@{k}": chance_recall(labels[both.test], labels[both.train], k) for k in found.found}
+    return SplitResult(
+        both.test,
+        {"recall": found.recall},
+        values,
+        both.settings,
+        chance,
+        neighbours=both.train[found.index],
+    )
+
+
+def classification(
     clips: SplitClips,
     rows: Ints,
-    scores: npt.NDArray[np.float32],
+    scores: Vectors,
     settings: dict[str, Any],
     names: Sequence[str] | None = None,
 ) -> SplitResult:
+    """The result of a protocol that gives class scores: top-1, and top-5 where there are more classes.
+
+    Args:
+        clips: the split.
+        rows: [n] the test clips.
+        scores: [n, C].
+        settings: of the protocol.
+        names: of the C columns; the data's classes by default, which come first in any case.
+    """
     names = tuple(names or clips.classes)
     labels = clips.labels[rows]
-    right = {f"top{k}": top_k(scores, labels, k).astype(np.float64) for k in (1, 5)}
-    figures: dict[str, Any] = {name: float(hits.mean()) for name, hits in right.items()}
-    figures["chance"] = 1 / len(names)
-    return SplitResult(rows, figures, dict(right), settings, scores=scores, classes=names)
+    informative = [k for k in TOP_K if k < len(names) or k == 1]
+    right = {f"top{k}": top_k(scores, labels, k).astype(np.float64) for k in informative}
+    metrics: dict[str, Any] = {name: float(hits.mean()) for name, hits in right.items()}
+    chance = {f"top{k}": min(1.0, k / len(names)) for k in informative}
+    return SplitResult(rows, metrics, dict(right), settings, chance, scores=scores, classes=names)
 
 
-def _mean(values: Floats) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
+def require_some(
+    rows: Ints, kind: str = "that can be read", fix: str = "`tce check DATA` lists the reasons"
+) -> None:
+    """Check that some clips are left.
 
-
-def _require_some(rows: Ints, kind: str = "that can be read", fix: str = "tce check DATA says more") -> None:
+    Raises:
+        TceError: there are none.
+    """
     if len(rows) == 0:
         raise TceError("evaluation", expected=f"clips {kind}", found="none", fix=fix)
 

@@ -1,21 +1,75 @@
-"""The options of `tce evaluate`, `tce compare` and `tce classify`; importing them costs no torch."""
+"""The options of `tce evaluate`, and the table of protocols; importing them costs no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tce.errors import OptionError
-from tce.options.checks import check_seed, labels_amount, split_names
+from tce.options.checks import (
+    AboveZero,
+    Pixels,
+    Positive,
+    Seed,
+    Share,
+    check_fields,
+    labels_amount,
+    split_names,
+)
+from tce.options.network import RANDOM
 
-Protocol = Literal["frames", "linear", "knn", "retrieval", "coherence"]
-RANDOM = "random"
 PLACEHOLDER = "{split}"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class ProtocolSpec:
+    """What must be known of a protocol before anything heavy is imported.
+
+    To add a protocol, write its function and add a row to `PROTOCOLS`; help, checks, tables, pictures,
+    `--protocol all` and `tce compare` follow from it.
+
+    Attributes:
+        function: `module:function`, from an `Evaluator` and a `SplitClips` to a `SplitResult`.
+        main_metrics: `tce compare` draws the first of these that a result has.
+        flags: options of `EvaluateOptions` that only this protocol (and others that name them) uses.
+        needs_classifier: it evaluates a fine-tuned classifier.
+        needs_train: it uses labelled training clips.
+        needs_labels: it uses the test clips' classes.
+    """
+
+    function: str
+    main_metrics: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    needs_classifier: bool = False
+    needs_train: bool = True
+    needs_labels: bool = True
+
+
+PROTOCOLS: dict[str, ProtocolSpec] = {
+    "frames": ProtocolSpec(
+        "tce.evaluation.protocols:frames", ("top1",), needs_classifier=True, needs_train=False
+    ),
+    "linear": ProtocolSpec("tce.evaluation.protocols:linear", ("top1",), ("labels", "penalty", "layer")),
+    "knn": ProtocolSpec("tce.evaluation.protocols:knn", ("top1",), ("labels", "k", "temperature", "layer")),
+    "retrieval": ProtocolSpec("tce.evaluation.protocols:retrieval", ("recall@1",), ("layer",)),
+    "coherence": ProtocolSpec(
+        "tce.evaluation.coherence:coherence",
+        ("tau", "effective_rank"),  # smoothness would be highest for a collapsed network
+        ("gap", "layer"),
+        needs_train=False,
+        needs_labels=False,
+    ),
+}
+if TYPE_CHECKING:
+    Protocol = str
+else:
+    Protocol = Literal[(*PROTOCOLS, ALL)]
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is judged, on which clips, and by which protocol."""
+    """Which network is evaluated, on which clips, and by which protocol."""
 
     ckpt: str
     """Checkpoint in any known format, a run folder, hf:NAME, or `random` for an untrained --model. "{split}"
@@ -23,8 +77,9 @@ class EvaluateOptions:
     data: str
     """A folder of videos or frame folders at any depth, or a collection made by `tce pack`."""
     protocol: Protocol = "knn"
-    """frames: a classifier on 19 stacks (or frames) a clip (paper); linear, knn: on a frozen network's
-    features; retrieval: test clips ask for training clips; coherence: how embeddings move in time."""
+    """frames: a classifier on 19 stacks (or frames) a clip (paper); linear, knn: class accuracy of a frozen
+    network's features; retrieval: search training clips with test clips; coherence: how embeddings move in
+    time; all: every protocol that fits the network, with an untrained one beside it."""
     lists: str | None = None
     """Folder of the dataset's lists. Without it, classes are the names of the sub-folders, and 30% of
     each class's clips, whole groups, are the test clips."""
@@ -34,32 +89,33 @@ class EvaluateOptions:
     """Network's name: checked against the file, needed for `--ckpt random` and foreign networks."""
     out: str | None = None
     """Folder for result.json, predictions and pictures; unset: evaluation/CHECKPOINT/PROTOCOL-DATA-SPLIT."""
-    samples: int | None = None
+    samples: Positive | None = None
     """Samples a clip, spread evenly; unset: 19 for frames (paper), 8 for linear, knn and retrieval, 16 for
     coherence."""
     crop: Literal["squash", "center-crop", "ten-crop"] | None = None
     """How frames become squares; unset: as the checkpoint says. ten-crop: ten views a sample, averaged."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Side of the network's input in pixels; unset: as the checkpoint says."""
     layer: Literal["features", "embedding"] | None = None
-    """What is compared: backbone features, or the embedding; unset: features, for coherence embedding."""
-    k: int = 20
+    """Which vectors are compared: backbone features, or the embedding; unset: features, for coherence
+    embedding."""
+    k: Positive = 20
     """Neighbours that vote, for knn."""
-    temperature: float = 0.07
-    """Of the votes: exp(similarity / temperature), for knn; small values trust the nearest most."""
-    penalty: float | None = None
+    temperature: AboveZero = 0.07
+    """Of the votes: exp(similarity / temperature), for knn; small values weight the nearest most."""
+    penalty: AboveZero | None = None
     """Weight of the squared coefficients, for linear; unset: chosen on held-out training groups."""
-    gap: int = 1
+    gap: Positive = 1
     """Frames from one frame to its neighbour, for coherence."""
     labels: str | None = None
     """Training labels that may be used: a share of each class as 10%, or a number as 5/class; unset: all."""
-    max_missing: float = 0.05
-    """Largest share of the listed clips that may be without footage."""
-    batch_size: int = 64
+    max_missing: Share = 0.05
+    """Largest share of the listed clips that may lack a video."""
+    batch_size: Positive = 64
     """Samples in a pass of the network."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the untrained weights, of held-out and kept clips, and of the bootstrap."""
-    workers: int = 2
+    workers: Positive = 2
     """Decoding threads."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
@@ -67,47 +123,39 @@ class EvaluateOptions:
     """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
 
     def __post_init__(self) -> None:
-        for flag, value in (
-            ("--samples", self.samples),
-            ("--k", self.k),
-            ("--gap", self.gap),
-            ("--batch-size", self.batch_size),
-            ("--workers", self.workers),
-        ):
-            if value is not None and value < 1:
-                raise OptionError(flag, expected="1 or more", found=str(value))
-        if self.image_size is not None and self.image_size < 8:
-            raise OptionError("--image-size", expected="8 or more", found=str(self.image_size))
-        if not self.temperature > 0:
-            raise OptionError("--temperature", expected="more than 0", found=f"{self.temperature:g}")
-        if self.penalty is not None and not self.penalty > 0:
-            raise OptionError("--penalty", expected="more than 0", found=f"{self.penalty:g}")
-        if not 0 <= self.max_missing <= 1:
-            raise OptionError("--max-missing", expected="a share from 0 to 1", found=f"{self.max_missing:g}")
-        if self.ckpt == RANDOM and self.model is None:
+        check_fields(self)
+        if self.ckpt == RANDOM:
+            self._check_random()
+        self._check_flags()
+        if self.labels is not None:
+            labels_amount(self.labels)
+        split_names(self.split)
+
+    def _check_random(self) -> None:
+        if self.model is None:
             raise OptionError(
                 "--ckpt random", expected="--model as well", found="none", fix="add --model resnet18"
             )
-        if self.ckpt == RANDOM and self.protocol == "frames":
+        if self.protocol != ALL and PROTOCOLS[self.protocol].needs_classifier:
             raise OptionError(
-                "--protocol frames",
+                f"--protocol {self.protocol}",
                 expected="a fine-tuned classifier",
                 found="--ckpt random",
                 fix="use --protocol knn or linear, or fine-tune from scratch: tce finetune without --weights",
             )
-        if self.layer == "embedding" and self.protocol == "frames":
-            raise OptionError("--layer", expected="nothing beside --protocol frames", found=self.layer)
-        for flag, given, protocols in (
-            ("--labels", self.labels is not None, ("knn", "linear")),
-            ("--k", self.k != 20, ("knn",)),
-            ("--temperature", self.temperature != 0.07, ("knn",)),
-            ("--penalty", self.penalty is not None, ("linear",)),
-            ("--gap", self.gap != 1, ("coherence",)),
-        ):
-            if given and self.protocol not in protocols:
-                wanted = f"--protocol {' or '.join(protocols)}"
-                raise OptionError(flag, expected=wanted, found=f"--protocol {self.protocol}")
-        if self.labels is not None:
-            labels_amount(self.labels)
-        check_seed(self.seed)
-        split_names(self.split)
+
+    def _check_flags(self) -> None:
+        """Refuse a flag that the protocol does not use."""
+        for name in dict.fromkeys(flag for spec in PROTOCOLS.values() for flag in spec.flags):
+            users = [protocol for protocol, spec in PROTOCOLS.items() if name in spec.flags]
+            given = getattr(self, name)
+            if given != _default(name) and self.protocol not in (*users, ALL):
+                raise OptionError(
+                    f"--{name.replace('_', '-')}",
+                    expected=f"--protocol {' or '.join(users)}",
+                    found=f"--protocol {self.protocol}",
+                )
+
+
+def _default(name: str) -> Any:
+    return EvaluateOptions.__dataclass_fields__[name].default

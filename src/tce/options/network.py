@@ -7,6 +7,7 @@ from typing import Literal
 
 from tce.options.checks import Positive, Seed, check_fields
 
+RANDOM = "random"  # in place of a checkpoint, in every command: an untrained network
 RANDOM_MODEL = "resnet50"  # the 2020 release's default network
 
 
@@ -15,7 +16,7 @@ class NetworkOptions:
     """Which network embeds the frames, and how it runs."""
 
     ckpt: str | None = None
-    """Checkpoint in any known format, a run folder, or lite2, lite0 or hf:NAME; unset: random weights."""
+    """Checkpoint in any known format, a run folder, lite2, lite0 or hf:NAME; unset or `random`: untrained."""
     model: str | None = None
     """resnet18, 34, 50, 101, 152, hf:FOLDER_OR_NAME or package.module:callable; unset: what --ckpt says."""
     output_size: Positive | None = None

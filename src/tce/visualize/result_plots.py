@@ -1,9 +1,13 @@
-"""Pictures of results: confusion matrix, bars with intervals, contact sheet, time line."""
+"""Pictures of results: confusion matrix, bars with intervals, nearest neighbours, classes along time.
+
+All text goes through `tce.visualize.text`: names come from files and may hold anything.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.io import atomic
+from tce.visualize.text import legend_label, literal, one_line
 
 Pixels = npt.NDArray[np.uint8]
+Interval = tuple[float, float]
 
-INK, FAINT = "0.15", "0.6"
+INK, FAINT = "0.15", "0.45"
+RULE = "0.8"  # borders between cells
 RIGHT, WRONG = "#2a9d55", "#d1495b"
-MOST_NAMED_CLASSES = 60
 BAR_COLOURS = ("#3b6ea5", "#e08e45", "#5b9a68", "#b35c7a", "#7d6bb0", "#8c8c8c")
+MOST_NAMED_CLASSES = 200
+MOST_CELLS_WITH_NUMBERS = 26
+NAME_LENGTH = 28
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -37,119 +46,153 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
         figure.savefig(file, format=kind, facecolor="white", bbox_inches="tight")
 
 
+def shortened(name: str, length: int = NAME_LENGTH) -> str:
+    """A name in one line, its middle left out where it is too long."""
+    name = one_line(name)
+    half = (length - 1) // 2
+    return name if len(name) <= length else f"{name[:half]}…{name[-half:]}"
+
+
 def confusion_picture(
     path: str | os.PathLike[str], matrix: npt.NDArray[np.int64], classes: Sequence[str], title: str
 ) -> None:
-    """Share of each class (row) taken for each class (column).
+    """Percentage of each true class (row) that was predicted as each class (column).
+
+    Up to 26 classes have their numbers in the cells, up to 200 their names along the axes.
 
     Args:
         path: picture to write.
-        matrix: clips of class r taken for class c, [n, n]; or [n, n + 1], the last for classes beyond them.
+        matrix: clips of class r predicted as class c, [n, n]; or [n, n + 1], with a column for other classes.
         classes: names, n.
         title: above.
     """
-    clips = matrix.sum(axis=1, keepdims=True)
-    share = np.divide(matrix, clips, out=np.zeros(matrix.shape), where=clips > 0)
-    n = len(classes)
-    side = float(np.clip(2.2 + 0.17 * n, 3.5, 14))
-    figure = new_figure(side + 1, side)
+    clips = matrix.sum(axis=1)
+    share = 100 * np.divide(matrix, clips[:, None], out=np.zeros(matrix.shape), where=clips[:, None] > 0)
+    n, columns = matrix.shape
+    cell = float(np.interp(n, [4, 12, 30, 101], [0.55, 0.4, 0.28, 0.15]))  # inches; names need 0.13
+    cell = cell if n <= MOST_NAMED_CLASSES else 8 / n
+    longest = max(len(shortened(name)) for name in classes)
+    size = 7.5 if n <= 30 else 6.5
+    margin = 0.0085 * size * min(longest + 6, NAME_LENGTH + 6)
+    figure = new_figure(max(4.2, cell * columns + margin + 1.2), max(3.4, cell * n + margin + 0.9))
     axes = figure.add_subplot()
-    drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if n <= MOST_NAMED_CLASSES:
-        columns = [*classes, "other classes"][: matrix.shape[1]]
-        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
-        axes.set_yticks(range(n), classes, fontsize=7)
-        if n <= 12:
-            for (row, column), value in np.ndenumerate(share):
-                if matrix[row, column]:
-                    colour = "white" if value > 0.5 else INK
-                    axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("is")
-    axes.set_title(title, fontsize=9, color=INK)
-    figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.02, label="share of the class's clips")
+        named = [literal(shortened(name)) for name in classes]
+        predicted = [*named, "other classes"][:columns]
+        true = [f"{name} ({count})" for name, count in zip(named, clips.tolist(), strict=True)]
+        axes.set_xticks(range(columns), predicted, rotation=90, fontsize=size)
+        axes.set_yticks(range(n), true, fontsize=size)
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    if n <= MOST_NAMED_CLASSES:
+        axes.grid(which="minor", color=RULE, linewidth=0.6 if n <= 30 else 0.25)
+    axes.tick_params(which="both", length=0)
+    for spine in axes.spines.values():
+        spine.set(color=FAINT, linewidth=0.8)
+    if n <= MOST_CELLS_WITH_NUMBERS:
+        for (row, column), value in np.ndenumerate(share):
+            if matrix[row, column]:
+                colour = "white" if value > 55 else INK
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
+    axes.set_xlabel("predicted class", fontsize=9)
+    axes.set_ylabel("true class (test clips)" if n <= MOST_NAMED_CLASSES else "true class", fontsize=9)
+    axes.set_title(literal(title), fontsize=9, color=INK, loc="left")
+    bar = figure.colorbar(drawn, ax=axes, shrink=min(1.0, 4 / (cell * n)), aspect=25, pad=0.02)
+    bar.set_label("% of the true class's clips", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_edgecolor(FAINT)
     save(figure, path)
 
 
-def bar_picture(
-    path: str | os.PathLike[str],
-    groups: Sequence[str],
-    names: Sequence[str],
-    values: npt.NDArray[np.float64],
-    intervals: npt.NDArray[np.float64],
-    chance: Sequence[float | None],
-    label: str,
-    scales: Sequence[float],
-) -> None:
-    """Bars side by side with 95% intervals.
+@dataclass
+class BarPanel:
+    """One metric of one or several networks, a bar each.
+
+    Attributes:
+        title: the protocol and metric.
+        subtitle: data and number of clips.
+        names: the networks.
+        values: the metric of each.
+        intervals: their 95% intervals.
+        texts: value and interval as they are printed beside the bars.
+        chance: the level of chance, if it is known.
+        percent: whether values are shares of 1, drawn from 0 to 100%.
+    """
+
+    title: str
+    subtitle: str
+    names: Sequence[str]
+    values: Sequence[float]
+    intervals: Sequence[Interval | None]
+    texts: Sequence[str]
+    chance: float | None = None
+    percent: bool = False
+
+
+def comparison_picture(path: str | os.PathLike[str], panels: Sequence[BarPanel]) -> None:
+    """Horizontal bars with 95% intervals and chance levels, a panel a metric, each in its own unit.
+
+    Values stand in a column at the right, so that no two of them, and no value and whisker, can collide.
 
     Args:
         path: picture to write.
-        groups: along the axis, such as figures or protocols, G.
-        names: one bar each in every group, N.
-        values: [G, N], NaN for no bar.
-        intervals: [G, N, 2], NaN for none.
-        chance: of each group, a dashed line.
-        label: of the axis of values.
-        scales: what each group's values are multiplied by, 100 for per cent, G.
+        panels: from top to bottom.
     """
-    scale = np.array(scales)
-    values, intervals = values * scale[:, None], intervals * scale[:, None, None]
-    digits = [1 if factor == 100 else 3 for factor in scales]
-    there = np.isfinite(values)
-    count = max(1, int(there.sum(axis=1).max()))
-    figure = new_figure(max(5.0, 1.2 + max(0.9, 0.42 * count) * len(groups)), 3.6)
-    axes = figure.add_subplot()
-    width = 0.82 / count
-    # Around the middle of the group, with no gap for a network that is not in it.
-    places = np.cumsum(there, axis=1) - (there.sum(axis=1, keepdims=True) + 1) / 2
-    for bar, name in enumerate(names):
-        x = np.arange(len(groups)) + places[:, bar] * width
-        colour = BAR_COLOURS[bar % len(BAR_COLOURS)]
-        hatch = None if bar < len(BAR_COLOURS) else "//"
-        axes.bar(x, values[:, bar], width * 0.92, color=colour, label=name, hatch=hatch, zorder=2)
-        tops = np.fmax(values[:, bar], intervals[:, bar, 1])  # a number on its whisker cannot be read
-        for group, (place, top, value) in enumerate(zip(x, tops, values[:, bar], strict=True)):
-            if np.isfinite(value):
-                axes.annotate(
-                    f"{value:.{digits[group]}f}",
-                    (place, top),
-                    (0, 2),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=7,
-                )
-        ends = np.abs(intervals[:, bar].T - values[:, bar])  # [2, G]
-        known = np.isfinite(ends).all(axis=0)
-        axes.errorbar(
-            x[known],
-            values[known, bar],
-            ends[:, known],
-            fmt="none",
-            ecolor=INK,
-            capsize=2,
-            lw=0.8,
-            zorder=3,
-        )
-    levels = [(group, level) for group, level in enumerate(chance) if level is not None]
-    for number, (group, level) in enumerate(levels):
-        once = None if number else "chance"  # one line in the legend for all of them
-        span = [group - 0.45, group + 0.45]
-        axes.plot(span, [scale[group] * level] * 2, ls="--", lw=0.9, color=FAINT, zorder=4, label=once)
-    axes.set_xticks(range(len(groups)), groups)
-    axes.set_ylabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.92", zorder=0)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    names = list(dict.fromkeys(name for panel in panels for name in panel.names))
+    colours = {name: BAR_COLOURS[place % len(BAR_COLOURS)] for place, name in enumerate(names)}
+    heights = [0.62 + 0.27 * len(panel.names) for panel in panels]
+    figure = new_figure(7.5, sum(heights) + 0.35)
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        _bars(axes, panel, colours)
+    figure.supxlabel("whiskers: 95% intervals over recordings; dashed: chance", fontsize=7.5, color=FAINT)
     save(figure, path)
 
 
-def contact_sheet(
+def _bars(axes: Any, panel: BarPanel, colours: dict[str, str]) -> None:
+    scale = 100.0 if panel.percent else 1.0
+    rows = np.arange(len(panel.names))
+    values = scale * np.array(panel.values, np.float64)
+    axes.barh(rows, values, 0.68, color=[colours[name] for name in panel.names], zorder=2)
+    for row, ends in enumerate(panel.intervals):
+        if ends is not None:
+            low, high = scale * ends[0], scale * ends[1]
+            axes.plot([low, high], [row, row], color=INK, lw=1.0, zorder=3)
+            axes.plot([low, high], [row, row], color=INK, marker="|", ms=5, ls="", zorder=3)
+    if panel.chance is not None:
+        axes.axvline(scale * panel.chance, color=INK, ls=(0, (4, 3)), lw=0.9, zorder=4)
+    if panel.percent:
+        axes.set_xlim(0, 100)
+        axes.xaxis.set_major_formatter("{x:.0f}%")
+    else:
+        axes.axvline(0, color=FAINT, lw=0.8)
+    for row, text in enumerate(panel.texts):
+        place = axes.get_yaxis_transform()
+        axes.text(1.015, row, literal(text), transform=place, va="center", fontsize=7.5, color=INK)
+    axes.set_yticks(rows, [literal(shortened(name)) for name in panel.names], fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=7, color=RULE)
+    axes.grid(axis="x", color="0.92", zorder=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+    subtitle = panel.subtitle if panel.chance is None else f"{panel.subtitle}, chance {_level(panel)}"
+    axes.set_title(literal(panel.title), fontsize=8.5, color=INK, loc="left", fontweight="bold")
+    axes.set_title(literal(subtitle), fontsize=7.5, color=FAINT, loc="right")
+
+
+def _level(panel: BarPanel) -> str:
+    assert panel.chance is not None
+    return f"{panel.chance:.1%}" if panel.percent else f"{panel.chance:.3g}"
+
+
+def neighbour_picture(
     path: str | os.PathLike[str],
     rows: Sequence[tuple[tuple[Pixels, str], Sequence[tuple[Pixels, str, bool]]]],
     title: str,
 ) -> None:
-    """Queries on the left, what they found on the right; green frames are of the query's class.
+    """Queries at the left, their nearest clips at the right; those of the query's class have a green frame.
 
     Args:
         path: picture to write.
@@ -158,14 +201,25 @@ def contact_sheet(
         title: above the sheet.
     """
     columns = 1 + max(len(found) for _, found in rows)
-    figure = new_figure(1.25 * columns + 0.4, 1.3 * len(rows) + 0.4)
+    figure = new_figure(1.25 * columns + 0.4, 1.45 * len(rows) + 0.8)
     grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[1, 0.12, *[1] * (columns - 1)])
     for row, ((picture, caption), found) in enumerate(rows):
-        _thumbnail(figure.add_subplot(grid[row, 0]), picture, caption, INK)
+        place = figure.add_subplot(grid[row, 0])
+        _thumbnail(place, picture, caption, INK)
+        if row == 0:
+            place.set_title("query", fontsize=8, color=INK)
         for column, (image, name, same) in enumerate(found):
-            _thumbnail(figure.add_subplot(grid[row, column + 2]), image, name, RIGHT if same else WRONG)
-    figure.suptitle(title, fontsize=9, color=INK)
+            place = figure.add_subplot(grid[row, column + 2])
+            _thumbnail(place, image, name, RIGHT if same else WRONG)
+            if row == 0:
+                place.set_title(_ordinal(column), fontsize=8, color=FAINT)
+    about = f"{len(rows)} random queries with their nearest training clips; green: the query's class"
+    figure.suptitle(literal(f"{title}\n{about}"), fontsize=9, color=INK)
     save(figure, path)
+
+
+def _ordinal(column: int) -> str:
+    return "nearest" if column == 0 else f"{column + 1}."
 
 
 def _thumbnail(axes: Any, picture: Pixels, caption: str, colour: str) -> None:
@@ -174,7 +228,7 @@ def _thumbnail(axes: Any, picture: Pixels, caption: str, colour: str) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=2.5)
-    axes.set_xlabel(caption, fontsize=6.5, color=colour, labelpad=2)
+    axes.set_xlabel(literal(caption), fontsize=6.5, color=colour, labelpad=2)
 
 
 def time_line(
@@ -184,37 +238,46 @@ def time_line(
     names: Sequence[str],
     stills: Sequence[tuple[float, Pixels]],
     title: str,
+    end: float,
+    chance: float,
 ) -> None:
-    """Class probabilities along a video, above them frames of it.
+    """Class probabilities along a video, above them frames of it, each over its own time.
 
     Args:
         path: picture to write.
         times: [S] seconds.
         shares: [S, C] probability of each named class.
         names: C class names, the most likely first.
-        stills: time and pixels of frames, evenly spaced.
+        stills: time and pixels of frames, in time; each is drawn centred over its time.
         title: above the picture.
+        end: the video's last time, in seconds.
+        chance: probability of each class by chance.
     """
-    figure = new_figure(8.5, 3.9)
-    grid = figure.add_gridspec(2, len(stills), height_ratios=[1, 2.4])
-    for column, (second, picture) in enumerate(stills):
-        axes = figure.add_subplot(grid[0, column])
-        axes.imshow(picture)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_xlabel(f"{second:.1f} s", fontsize=7, color=FAINT, labelpad=2)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    axes = figure.add_subplot(grid[1, :])
+    figure = new_figure(9.0, 4.3)
+    axes = figure.add_subplot()
     marker = "o" if len(times) <= 40 else None
     for place, name in enumerate(names):
         colour = BAR_COLOURS[place % len(BAR_COLOURS)]
-        axes.plot(times, shares[:, place], color=colour, lw=1.6, marker=marker, ms=3, label=name)
-    axes.set(ylim=(0, 1.02), xlabel="time (s)", ylabel="probability")
-    if len(times) > 1:
-        axes.set_xlim(times[0], times[-1])
+        label = legend_label(shortened(name))
+        axes.plot(times, 100 * shares[:, place], color=colour, lw=1.6, marker=marker, ms=3, label=label)
+    axes.axhline(100 * chance, color=INK, ls=(0, (4, 3)), lw=0.9, label=f"chance ({chance:.1%})")
+    axes.set(ylim=(0, 102), xlabel="time (s)", ylabel="probability")
+    axes.yaxis.set_major_formatter("{x:.0f}%")
+    span = max(end, 1e-3)
+    axes.set_xlim(0, span)
     axes.grid(color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.suptitle(title, fontsize=9, color=INK)
+    width = 0.96 / max(len(stills), 1)
+    for second, picture in stills:
+        middle = float(np.clip(second / span, width / 2, 1 - width / 2)) if len(stills) > 1 else 0.5
+        place = axes.inset_axes((middle - width / 2, 1.04, width, 0.36))
+        place.imshow(picture)
+        place.set_anchor("S")
+        place.set_xticks([])
+        place.set_yticks([])
+        place.set_xlabel(f"{second:.1f} s", fontsize=7, color=FAINT, labelpad=2)
+        for spine in place.spines.values():
+            spine.set_visible(False)
+    figure.suptitle(literal(title), fontsize=9, color=INK)
     save(figure, path)
