@@ -374,7 +374,7 @@ def test_wrong_model_and_outputs(data, networks, tmp_path):
         ({"gap": 3}, "--gap; expected --protocol coherence; found --protocol knn"),
         ({"k": 3, "protocol": "linear"}, "--k; expected --protocol knn"),
         ({"penalty": 0.1}, "--penalty; expected --protocol linear"),
-        ({"seed": -1}, "--seed; expected a whole number from 0"),
+        ({"seed": -1}, "--seed; expected from 0"),
     ],
 )
 def test_contradictions_name_their_flag(changes, words):
