@@ -37,7 +37,7 @@ def test_an_epoch_takes_each_clip_at_most_once_in_its_own_order() -> None:
 def test_positives_lie_within_the_window_and_the_clip() -> None:
     pairs = plan()
     for batch in range(len(pairs)):
-        clips, frames = pairs[batch]
+        clips, frames, *_ = pairs[batch]
         assert frames.shape == (4, 2) and (frames >= 0).all() and (frames < LENGTHS[clips, None]).all()
         distance = np.abs(frames[:, 0] - frames[:, 1])
         assert (distance >= 1).all() and (distance <= 5).all()
@@ -75,8 +75,8 @@ def test_accumulation_drops_what_does_not_fill_a_step() -> None:
 def test_the_fill_takes_every_clip_in_whole_batches() -> None:
     fill = FillPlan(plan(batch=5))
     batches = [fill[batch] for batch in range(len(fill))]
-    assert all(len(clips) == 5 and frames.shape == (5, 1) for clips, frames in batches)
-    assert set(np.concatenate([clips for clips, _ in batches])) == set(range(23))
+    assert all(len(clips) == 5 and frames.shape == (5, 1) for clips, frames, *_ in batches)
+    assert set(np.concatenate([clips for clips, *_ in batches])) == set(range(23))
     halves = [FillPlan(plan(batch=6), rank, 2) for rank in range(2)]
     joined = np.concatenate([half[3][0] for half in halves])
     assert np.array_equal(joined, FillPlan(plan(batch=6))[3][0])

@@ -40,7 +40,7 @@ def test_stacks_are_consecutive_and_repeat_the_last_frame(parts: int) -> None:
     made = plan(parts=parts)
     starts = set()
     for position in range(len(made)):
-        clips, index = made[position]
+        clips, index, *_ = made[position]
         assert index.shape == (len(clips), parts * 6)
         for clip, frames in zip(clips, index, strict=True):
             n = int(made.lengths[made.rows.tolist().index(clip)])

@@ -152,21 +152,19 @@ class Finetuning:
         optim = self.options.optim
         return stage_groups(self.classifier, optim.layer_decay, optim.head_lr)
 
-    def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of the run from number `start` on, with their numbers."""
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The batches of the run from number `start` on."""
         self.classifier.train()
-        yield from enumerate(self.loader.iterate(start), start)
+        yield from self.loader.iterate(start)
 
-    def step(self, batch: tuple[int, Batch], progress: TrainProgress) -> dict[str, Tensor | float]:
+    def step(self, batch: Batch, progress: TrainProgress) -> dict[str, Tensor | float]:
         """One forward pass: the samples' scores, summed for each clip, against the clips' classes."""
-        number, loaded = batch
-        epoch = number // self.plan.per_epoch
-        frames, ok = self._receive(loaded)  # [B, P span, H, W, 3]
-        images = self.augment(frames, self.plan.samples(number), epoch, self.options.run.seed)
+        frames, ok = self._receive(batch)  # [B, P span, H, W, 3]
+        images = self.augment(frames, batch.samples, batch.epoch, self.options.run.seed)
         with autocast(self.context.device, self.options.run.precision):
             logits = self.classifier(self.classifier.to_input(images))  # [B P, C]
         scores = logits.float().unflatten(0, (len(frames), -1)).sum(dim=1)  # [B, C]
-        labels = self.labels[torch.from_numpy(loaded.clips).to(self.labels.device)]
+        labels = self.labels[torch.from_numpy(batch.clips).to(self.labels.device)]
         if ok is not None:
             scores, labels = scores[ok], labels[ok]
         loss = functional.cross_entropy(scores, labels, label_smoothing=self.options.optim.label_smoothing)

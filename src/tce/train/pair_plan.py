@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from tce.data.loader import PlannedBatch
 from tce.data.sampling import positive_pairs
 from tce.errors import OptionError, TceError
 from tce.options.pretrain import ContrastOptions, PretrainOptimOptions
@@ -77,11 +78,11 @@ class PairPlan:
     def __len__(self) -> int:
         return self.per_epoch * self.optim.epochs
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, position: int) -> PlannedBatch:
         epoch, place = divmod(position, self.per_epoch)
         start = place * self.optim.batch_size
         clips = self._order(epoch)[start : start + self.optim.batch_size][self._block]
-        return clips, self.frames(clips, epoch)
+        return PlannedBatch(clips, self.frames(clips, epoch), epoch)
 
     def frames(self, clips: np.ndarray, epoch: int) -> np.ndarray:
         """Frames of some clips in an epoch, int64 [b, F]."""
@@ -114,9 +115,9 @@ class FillPlan:
     def __len__(self) -> int:
         return -(-len(self.pairs.lengths) // self.pairs.optim.batch_size)
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, position: int) -> PlannedBatch:
         size = self.pairs.optim.batch_size
         start = min(position * size, len(self.pairs.lengths) - size)  # a small batch has poor statistics
         part = size // self.processes
         clips = np.arange(start + self.rank * part, start + (self.rank + 1) * part)
-        return clips, self.pairs.frames(clips, FILL_EPOCH)[:, :1]
+        return PlannedBatch(clips, self.pairs.frames(clips, FILL_EPOCH)[:, :1], FILL_EPOCH)

@@ -19,7 +19,7 @@ from tce.options.pretrain import PretrainOptions
 from tce.train.augment import Augmentation
 from tce.train.method import METHODS, STATS, TCE, Metrics, StepInfo
 from tce.train.monitor import CollapseWatch, Monitor
-from tce.train.pair_plan import FILL_EPOCH, FillPlan, PairPlan
+from tce.train.pair_plan import FillPlan, PairPlan
 from tce.train.run_folder import RunFolder
 from tce.train.trainer import TrainProgress
 from tce.train.views import ViewEncoder, Views, data_parallel, synchronised
@@ -104,24 +104,23 @@ class Pretraining:
         """What is trained: all that is not frozen."""
         return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
 
-    def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of the run from number `start` on, with their numbers."""
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The batches of the run from number `start` on."""
         self.encoder.train()
-        yield from enumerate(self.loader.iterate(start), start)
+        yield from self.loader.iterate(start)
 
-    def step(self, batch: tuple[int, Batch], progress: TrainProgress) -> Metrics:
+    def step(self, batch: Batch, progress: TrainProgress) -> Metrics:
         """Augment a batch and take the method's step on it; see `Method.step`."""
-        number, loaded = batch
-        epoch, seed = number // self.plan.per_epoch, self.options.run.seed
-        frames, valid = self._receive(loaded)  # [b, F, H, W, 3]
+        samples, epoch, seed = batch.samples, batch.epoch, self.options.run.seed
+        frames, valid = self._receive(batch)  # [b, F, H, W, 3]
         frames = frames.expand(-1, 2, -1, -1, -1)  # --positives same: anchor and positive are one frame
         if self.options.tce.rotation:
-            images, rotated, label = self.augment.with_rotated(frames, loaded.clips, epoch, seed)
+            images, rotated, label = self.augment.with_rotated(frames, samples, epoch, seed)
             views = Views(images, rotated, label, valid)
         else:
-            views = Views(self.augment(frames, loaded.clips, epoch, seed), valid=valid)
-        ids = torch.from_numpy(loaded.clips).to(self.context.device)  # [b]
-        info = StepInfo(number, progress.fraction, progress.should_log)
+            views = Views(self.augment(frames, samples, epoch, seed), valid=valid)
+        ids = torch.from_numpy(batch.clips).to(self.context.device)  # [b]
+        info = StepInfo(batch.number, progress.fraction, progress.should_log)
         loss, metrics, *update = self.method.step(views, ids, info)
         self._updates.append((update[0], update[1]))
         return {"loss": loss, **metrics}
@@ -140,10 +139,10 @@ class Pretraining:
         if self.context.is_main:
             log.info("filling the memory bank by one pass over %d clips", len(self.store))
         self.encoder.train()  # batch statistics: an untrained network has no others
-        for loaded in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
-            frames, valid = self._receive(loaded)
-            images = self.augment(frames, loaded.clips, FILL_EPOCH, self.options.run.seed)
-            ids = torch.from_numpy(loaded.clips).to(self.context.device)
+        for batch in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
+            frames, valid = self._receive(batch)
+            images = self.augment(frames, batch.samples, batch.epoch, self.options.run.seed)
+            ids = torch.from_numpy(batch.clips).to(self.context.device)
             self.method.fill(Views(images, valid=valid), ids)
         self.method.estimate_z()
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tce.data.loader import PlannedBatch
 from tce.data.sampling import segments, stack_at, stacks
 from tce.errors import TceError
 from tce.model.preprocess import normalise
@@ -24,7 +25,7 @@ CROP, FLIP, COLOR, CLASSES = 200, 201, 202, 203
 
 
 class StackPlan:
-    """The batches of a run, in order: a sequence of (clips int64 [b], frames int64 [b, segments * span]).
+    """The batches of a run, in order, with frames int64 [b, segments * span].
 
     An epoch takes every clip once in a shuffled order or, balanced, as many draws with every class equally
     often. The last batch of an epoch may be smaller; a single clip is dropped: batch statistics need two.
@@ -73,10 +74,10 @@ class StackPlan:
     def __len__(self) -> int:
         return self.per_epoch * self.epochs
 
-    def __getitem__(self, position: int) -> tuple[Ints, Ints]:
+    def __getitem__(self, position: int) -> PlannedBatch:
         epoch, place = divmod(position, self.per_epoch)
-        members = self._members(place, epoch)
-        return self.rows[members], self.frames(members, self.samples(position), epoch)
+        members, samples = self._members(place, epoch), self.samples(position)
+        return PlannedBatch(self.rows[members], self.frames(members, samples, epoch), epoch, samples)
 
     def samples(self, position: int) -> Ints:
         """Keys of a batch's random draws, [b]: its clips, with a different key where one is drawn again."""
