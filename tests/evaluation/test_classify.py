@@ -44,7 +44,7 @@ def test_names_from_a_file(data, networks, tmp_path):
         german[row["class"]] for row in done.figures["classes"]
     ]
     names.write_bytes(b"caf\xe9\n")
-    with pytest.raises(TceError, match="line 1; .*the byte 0xe9"):
+    with pytest.raises(TceError, match=r"line 1; .*the byte 0xe9"):
         classify(ClassifyOptions(video, classes=str(names), **base))
     names.write_text("one\ntwo\n")
     with pytest.raises(OptionError, match="expected 4 names"):

@@ -7,8 +7,8 @@ import pytest
 
 from tce.cli import main
 from tce.errors import OptionError, TceError
-from tce.evaluation.evaluate import evaluate
 from tce.evaluation.compare import compare
+from tce.evaluation.evaluate import evaluate
 from tce.evaluation.metrics import paired_difference
 from tce.options.compare import CompareOptions
 from tce.options.evaluate import EvaluateOptions
@@ -80,9 +80,7 @@ def test_clips_that_differ_are_another_task(data, networks, results, tmp_path):
 def drawn_panels(patch, *runs, **changes):
     """What `compare` draws of the results."""
     drawn = []
-    patch.setattr(
-        "tce.evaluation.compare.comparison_picture", lambda path, panels: drawn.extend(panels)
-    )
+    patch.setattr("tce.evaluation.compare.comparison_picture", lambda path, panels: drawn.extend(panels))
     compare(CompareOptions(tuple(map(str, runs)), **changes))
     return drawn
 

@@ -1,5 +1,4 @@
 import csv
-import csv
 import json
 import shutil
 from types import SimpleNamespace
@@ -10,20 +9,20 @@ import pyarrow as pa
 import pytest
 
 from tce.cli import main
-from tce.options.pack import PackOptions
+from tce.data.clip_sketch import clip_sketch
 from tce.data.pack import pack
-from tce.errors import OptionError, TceError
 from tce.data.splits import open_split
-from tce.io import unescape_cell
+from tce.errors import OptionError, TceError
+from tce.evaluation.caveats import _of_leaks
 from tce.evaluation.evaluate import evaluate
 from tce.evaluation.protocols import SplitResult
-from tce.evaluation.caveats import _of_leaks
 from tce.evaluation.report import EvaluatedSplit
-from tce.options.evaluate import EvaluateOptions
-from tce.options.checks import split_names
+from tce.io import unescape_cell
 from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
-from tce.data.clip_sketch import clip_sketch
+from tce.options.checks import split_names
+from tce.options.evaluate import EvaluateOptions
+from tce.options.pack import PackOptions
 from tce.video.synthetic import make_clips
 
 
@@ -94,7 +93,9 @@ def test_all_means_each_split_of_the_lists(data, networks, tmp_path):
     every = evaluate(options(data, networks.encoder, split="all", out=str(tmp_path / "all")))
     assert every.figures["split"] == "01,02"
     for split in ("03", "01,02,03"):
-        with pytest.raises(OptionError, match="--split; expected one of 01, 02, the splits of .*; found '03'"):
+        with pytest.raises(
+            OptionError, match=r"--split; expected one of 01, 02, the splits of .*; found '03'"
+        ):
             evaluate(options(data, networks.encoder, split=split, out=str(tmp_path / "none")))
     assert not (tmp_path / "none").exists()
 

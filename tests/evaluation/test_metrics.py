@@ -7,8 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tce.errors import TceError
-from tce.evaluation.metrics import bootstrap_interval, mean_interval, paired_difference
-from tce.evaluation.metrics import confusion, per_class, top_k
+from tce.evaluation.metrics import (
+    bootstrap_interval,
+    confusion,
+    mean_interval,
+    paired_difference,
+    per_class,
+    top_k,
+)
 
 
 @given(arrays(np.float32, (6, 5), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0])), st.integers(1, 5))

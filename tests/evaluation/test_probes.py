@@ -57,7 +57,9 @@ def test_linear_probe_finds_the_optimum_of_scikit_learn():
 def test_penalty_is_chosen_on_recordings_or_not_at_all():
     features, labels = blobs(0, noise=3.0)
     one_each = np.array([f"class{label}" for label in labels])
-    assert fit_linear(features, labels, one_each, 4).chosen_on.startswith("default, as there are too few groups")
+    assert fit_linear(features, labels, one_each, 4).chosen_on.startswith(
+        "default, as there are too few groups"
+    )
     many = np.array([f"{label}-{i % 5}" for i, label in enumerate(labels)])
     probe = fit_linear(features, labels, many, 4)
     assert probe.chosen_on == "chosen on held-out groups"

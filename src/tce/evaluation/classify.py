@@ -1,4 +1,4 @@
-"""The command `tce classify`: the likeliest classes of a video and along its time, or of a folder of videos."""
+"""The command `tce classify`: the likeliest classes of a video and along its time, or of many videos."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _target(options: ClassifyOptions, several: bool) -> Path:
 def _classify_all(
     classifier: Classifier, videos: Sequence[str], options: ClassifyOptions
 ) -> Iterator[VideoClasses]:
-    """The classes of each video; a bad one gives its error. One that cannot be read must not cost the rest."""
+    """The classes of each video; one that cannot be read gives its error and does not end the others."""
     good = 0
     for name in videos:
         try:

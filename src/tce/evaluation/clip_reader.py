@@ -16,15 +16,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tce.video.image import CROP_MARGIN, Resize
-from tce.data.loader import Loader
 from tce.data.frame_store import FrameStore
-from tce.model.classifier import Classifier, difference_matrix
+from tce.data.loader import Loader
+from tce.data.sampling import spread, stack_at, test_positions
 from tce.device import autocast
+from tce.model.classifier import Classifier, difference_matrix
 from tce.model.encoder import FrameEncoder
 from tce.model.preprocess import normalise, to_tensor
 from tce.progress import Progress
-from tce.data.sampling import spread, stack_at, test_positions
+from tce.video.image import CROP_MARGIN, Resize
 
 log = logging.getLogger("tce.evaluation")
 

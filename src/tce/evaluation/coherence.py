@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 
 from tce.contrast.embedding_stats import effective_rank, uniformity
+from tce.data.splits import SplitClips
 from tce.evaluation.clip_reader import Samples
 from tce.evaluation.probes import unit_rows
 from tce.evaluation.protocols import Evaluator, SplitResult, require_some
-from tce.data.splits import SplitClips
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

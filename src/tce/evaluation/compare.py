@@ -366,7 +366,9 @@ def _rows(task: Comparison) -> list[list[str]]:
         title, chance = label(figure), number(figure, task.chance.get(figure))
         for name, cell in cells.items():
             ends = format_interval(figure, cell.interval)
-            rows.append([title, name, number(figure, cell.value), ends, format_difference(figure, cell), chance])
+            rows.append(
+                [title, name, number(figure, cell.value), ends, format_difference(figure, cell), chance]
+            )
             title = chance = ""
     return rows
 
@@ -435,7 +437,9 @@ def baseline_table(
             }
             plain = "-" if other is None else number(figure, other.value)
             row = [title, label(figure), number(figure, cell.value), format_interval(figure, cell.interval)]
-            rows.append([*row, plain, format_difference(figure, cell), number(figure, task.chance.get(figure))])
+            rows.append(
+                [*row, plain, format_difference(figure, cell), number(figure, task.chance.get(figure))]
+            )
             title = ""
     return summary, align(rows, "<<>>><>")
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.data.annotations import choose_splits
+from tce.data.splits import SplitClips, open_split, require_splits
 from tce.device import choose_precision
 from tce.errors import OptionError, TceError
 from tce.evaluation import report
@@ -25,7 +26,6 @@ from tce.evaluation.caveats import caveats
 from tce.evaluation.frozen_network import FrozenNetwork, freeze, load_network, short_name, untrained_like
 from tce.evaluation.protocols import Evaluator
 from tce.evaluation.report import EvaluatedSplit
-from tce.data.splits import SplitClips, open_split, require_splits
 from tce.io import require_writable, write_json
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
@@ -237,9 +237,7 @@ def _baseline(options: EvaluateOptions, network: FrozenNetwork, run: _Run) -> Ev
     return Evaluator(untrained, options, run.failed)
 
 
-def _with_folders(
-    options: EvaluateOptions, run: _Run, folder: Path
-) -> Iterator[tuple[EvaluatedSplit, Path]]:
+def _with_folders(options: EvaluateOptions, run: _Run, folder: Path) -> Iterator[tuple[EvaluatedSplit, Path]]:
     """Each split's result and the folder of its predictions and pictures."""
     for protocol, parts in run.trained.items():
         for part in parts:
@@ -425,7 +423,11 @@ def _require_no_run(folder: Path) -> None:
 def _clear(folder: Path) -> None:
     """Remove predictions and pictures of an earlier result, which another one may not replace."""
     if (folder / "result.json").exists():
-        places = [folder, *(folder / name for name in PROTOCOLS), *(folder / UNTRAINED / name for name in PROTOCOLS)]
+        places = [
+            folder,
+            *(folder / name for name in PROTOCOLS),
+            *(folder / UNTRAINED / name for name in PROTOCOLS),
+        ]
         for place in places:
             for pattern in ("predictions-*.csv", "predictions-*.npz", "confusion-*.png", "neighbours-*.png"):
                 for old in place.glob(pattern):

@@ -117,7 +117,9 @@ def load_network(
             )
         squash = None if ":" in model else "squash"  # as pre-training does, so that the two can be compared
         network = build_encoder(model, image_size=image_size, seed=seed, resize=squash)
-        return freeze(network, f"random-{model}", device, {"path": RANDOM, "format": "untrained", "seed": seed})
+        return freeze(
+            network, f"random-{model}", device, {"path": RANDOM, "format": "untrained", "seed": seed}
+        )
     facts = describe_weights(ckpt, model)
     if classifier or facts.get("kind") == "classifier":
         network = load_classifier(ckpt, model)

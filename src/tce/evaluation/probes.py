@@ -1,8 +1,8 @@
 """Probes of fixed features: weighted k nearest neighbours, logistic regression, retrieval.
 
-The nearest rows are found by own code, exactly and on either device, since an index's library would be one more
-dependency. The logistic regression is torch's L-BFGS: scikit-learn's needs cases of its own for one class, two
-classes (another penalty) and classes without clips, and runs on a CPU only; it is the tests' oracle.
+The nearest rows are found by own code, exactly and on either device, since an index's library would be one
+more dependency. The logistic regression is torch's L-BFGS: scikit-learn's needs cases of its own for one
+class, two classes (another penalty) and classes without clips, and runs on a CPU only; tests use it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def knn_scores(
     cell = np.arange(len(votes))[:, None] * classes + labels[index]  # [Q, k]
     scores = np.bincount(cell.ravel(), votes.ravel(), minlength=len(votes) * classes)
     scores = scores.reshape(len(votes), classes)
-    return np.where(scores > 0, scores, _mean_similarity(queries, rows, labels, classes) - 2).astype(np.float32)
+    return np.where(scores > 0, scores, _mean_similarity(queries, rows, labels, classes) - 2).astype(
+        np.float32
+    )
 
 
 def _mean_similarity(queries: Rows, rows: Rows, labels: Ints, classes: int) -> npt.NDArray[np.float64]:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tce.data.splits import SplitClips, label_subset
 from tce.device import choose_precision
 from tce.errors import TceError
 from tce.evaluation.clip_reader import Reader, clip_means, even_samples, paper_samples
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.metrics import chance_recall, top_k
 from tce.evaluation.probes import fit_linear, knn_scores, retrieve, unit_rows
-from tce.data.splits import SplitClips, label_subset
 from tce.model.classifier import Classifier
 from tce.options.evaluate import PROTOCOLS, EvaluateOptions
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tce.data.splits import SplitClips
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.metrics import Interval, confusion, mean_interval, per_class
 from tce.evaluation.protocols import SplitResult
-from tce.data.splits import SplitClips
 from tce.io import atomic, write_csv
 from tce.video.image import decode
 from tce.visualize.result_plots import confusion_picture, neighbour_picture

@@ -1,0 +1,1 @@
+"""Protocols that evaluate embeddings and classifiers, and their reports."""
