@@ -150,7 +150,7 @@ def escape_cell(value: Any) -> Any:
 
 def unescape_cell(text: str) -> str:
     """The text of a cell that `escape_cell` may have escaped."""
-    return text[1:] if re.match(r"'+[=+\-@\t\r]", text) else text
+    return text[1:] if text[:1] == "'" and re.match(r"'+[=+\-@\t\r]", text) else text
 
 
 def _is_number(text: str) -> bool:

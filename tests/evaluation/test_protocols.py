@@ -81,6 +81,8 @@ def test_classes_are_matched_by_name_or_number():
     encoder = build_encoder("resnet18", image_size=32, seed=0)
     named = classifier_from_encoder(encoder, 3, 0, ("walk", "run", "jump"))
     assert match_classes(named, ["jump", "walk"]).tolist() == [2, 0]
+    accented = classifier_from_encoder(encoder, 3, 0, ("walk", "cafe\u0301", "th\u00e9"))
+    assert match_classes(accented, ["the\u0301", "caf\u00e9"]).tolist() == [2, 1]
     with pytest.raises(TceError, match="3 classes without fly"):
         match_classes(named, ["run", "fly"])
     nameless = classifier_from_encoder(encoder, 3, 0)

@@ -15,7 +15,7 @@ from tce.result import Result
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")
 EMBEDDINGS = (".npz", ".npy")
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet", ".txt")
 
 RUN_FILES = ("log.csv", "options.json")
 

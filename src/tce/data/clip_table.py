@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tce.data.find_clips import SPLIT_NAMES, VIDEO_SUFFIXES
-from tce.data.listing import Entry, Listing, compose, split_in_name, split_number
+from tce.data.listing import NO_TIME, Entry, Listing, compose, split_in_name, split_number
 from tce.data.tables import TABLE_SUFFIXES, Cells, Table, open_table, read_lines, read_names
 from tce.errors import OptionError, TceError
 
@@ -55,9 +55,10 @@ def _table_entries(table: Table, names: Mapping[str, Sequence[str]], stated: str
         name, part = cells["path"], cells.get("split")
         if name is None:
             raise TceError(table.where(row), "a path", "an empty cell")
-        start, end = (table.seconds(cells.get(key), row) for key in ("start", "end"))
-        if math.isnan(start) and not math.isnan(end):
-            start = 0.0
+        start, end = NO_TIME, NO_TIME
+        if cells.get("start") or cells.get("end"):
+            start, end = (table.seconds(cells.get(key), row) for key in ("start", "end"))
+            start = 0.0 if math.isnan(start) and not math.isnan(end) else start
         split = SPLIT_NAMES.get(part.lower(), part) if part else stated
         yield Entry(name, cells.get("label"), split, start, end, cells.get("group"), cells.get("source"))
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tce.data.listing import compose
 from tce.errors import OptionError, TceError
 from tce.io import write_json
 from tce.options.pack import PackOptions
@@ -179,7 +180,11 @@ def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWrite
         OptionError: `only` names a clip that is not there, or an id is taken by other footage.
     """
     ids, paths = catalog.ids.tolist(), catalog.paths.tolist()
-    unknown = sorted(set(options.only) - set(ids)) if options.only else []
+    spelled = (
+        {**{compose(name): name for name in ids}, **{name: name for name in ids}} if options.only else {}
+    )
+    only = {spelled.get(name, spelled.get(compose(name), name)) for name in options.only}
+    unknown = sorted(only - spelled.keys())
     if unknown:
         raise OptionError(
             "--only",
@@ -187,7 +192,6 @@ def _wanted_rows(catalog: Catalog, options: PackOptions, writer: CollectionWrite
             found=repr(unknown[0]),
             fix="check the spelling",
         )
-    only = set(options.only)
     rows = [row for row, name in enumerate(ids) if not only or name in only]
     if options.replace:
         damaged = writer.damaged()

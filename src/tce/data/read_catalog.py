@@ -276,7 +276,7 @@ class _PathFinder:
 
         Backslashes may stand for slashes, and composed characters for decomposed ones.
         """
-        for path in dict.fromkeys((name, name.replace("\\", "/"), os.path.expanduser(name))):
+        for path in (name, name.replace("\\", "/"), os.path.expanduser(name)):
             if os.path.exists(os.path.join(self._root, path)):
                 # Where ".." follows a link, only the system knows what it leads to.
                 return path if ".." in path.split(os.sep) else os.path.normpath(path)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tce.data.listing import compose
 from tce.data.splits import SplitClips, label_subset
 from tce.device import choose_precision
 from tce.errors import TceError
@@ -359,7 +360,8 @@ def match_classes(classifier: Classifier, classes: list[str]) -> Ints:
     Raises:
         TceError: the classifier lacks a class, or the numbers of classes differ.
     """
-    known = list(classifier.config.classes)
+    known = list(map(compose, classifier.config.classes))
+    classes = list(map(compose, classes))
     if not known:
         if classifier.num_classes != len(classes):
             raise TceError(
