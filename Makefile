@@ -1,5 +1,6 @@
-# make setup    .venv with tce in it            make demo    see it work, in about two minutes
-# make test     set-up and the whole suite      make check   lint, format, types
+# make setup    .venv with tce in it          make demo        see it work, within three minutes
+# make test     set-up and the whole suite    make check       lint, format, types, imports
+#                                             make test-avx2   its numeric part, as on an older processor
 # On a machine without a GPU, where the installer would fetch CUDA packages:
 #   make setup PIP_FLAGS="--index-url URL_OF_THE_CPU_BUILDS --extra-index-url URL_OF_THE_USUAL_INDEX"
 # (README, "Installation", says where these are found), or   make setup INSTALL="uv pip install --torch-backend cpu"
@@ -12,7 +13,7 @@ INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check -q
 PIP_FLAGS ?=
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: setup dev demo test check format clean
+.PHONY: setup dev demo test test-avx2 check format clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.dev
@@ -36,10 +37,17 @@ demo: setup
 test: dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal $(ARGS)
 
+# The part whose numbers could depend on the processor, as on one with AVX2 only (no AVX-512, no bf16).
+NUMERIC := tests/test_device.py tests/contrast tests/train tests/model tests/embedding tests/adaptation
+test-avx2: dev
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal $(wildcard $(NUMERIC)) $(ARGS)
+
 check: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: dev
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from tce.cli import resolve
-from tce.commands.table import COMMANDS, Command
+from tce.command_table import COMMANDS, Command
 from tce.help import Flag, flags_of
 
 

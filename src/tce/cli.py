@@ -1,7 +1,7 @@
 """The command line: parse the arguments of one command, run its function, print its result.
 
 A command is a plain library function that takes one frozen dataclass of options and returns a result; the
-table is in `tce.commands.table`. Nothing heavy is imported before the command is known.
+table is in `tce.command_table`. Nothing heavy is imported before the command is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args
 
-from tce.commands.table import COMMANDS, Command
+from tce.command_table import COMMANDS, Command
 from tce.errors import TceError, printable
 
 __all__ = ["COMMANDS", "Command", "OutputOptions", "main", "parse", "report", "resolve", "run"]

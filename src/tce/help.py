@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tce.commands.table import Command
+from tce.command_table import Command
 
 NAME_WIDTH = 26  # of the column with flags
 PLACES = ("data", "lists", "out", "output", "ckpt", "weights", "savedir", "footage", "video", "path", "input")

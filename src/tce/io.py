@@ -159,3 +159,16 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def require_pandas() -> Any:
+    """The module pandas, which is imported only where a DataFrame is asked for.
+
+    Raises:
+        TceError: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise TceError("a DataFrame", "pandas", str(error), "pip install pandas") from error
+    return pandas

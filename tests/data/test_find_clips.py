@@ -69,7 +69,7 @@ def test_what_is_no_regular_file_is_named_and_left_out(tmp_path: Path) -> None:
 
 
 def test_a_dangling_link_does_not_end_the_embedding_of_a_folder(tmp_path: Path) -> None:
-    from tce.embedding.gather import find_videos
+    from tce.embedding.embed_command import find_videos
 
     touch(tmp_path / "good.mp4")
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")

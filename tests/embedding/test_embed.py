@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import tce
-import tce.embedding.gather
+import tce.embedding.embed_command
 from tce.cli import main
-from tce.embedding.embed import embed, embed_inputs, embed_videos
+from tce.embedding.embed import embed, embed_videos
+from tce.embedding.embed_command import embed_inputs
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
@@ -167,7 +168,9 @@ def test_hostile_inputs_cost_themselves_only(clips, tmp_path, caplog):
 
 def test_a_decoder_that_hangs_or_crashes_costs_its_video_only(clips, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(tce.embedding.embed, "stream_chunks", untrusted.stream_or_act)
-    monkeypatch.setattr(tce.embedding.gather, "decoding_pool", lambda videos: DecodePool(1, 2.0, 3 << 29))
+    monkeypatch.setattr(
+        tce.embedding.embed_command, "decoding_pool", lambda videos: DecodePool(1, 2.0, 3 << 29)
+    )
     bad = [tmp_path / f"{deed}.mp4" for deed in ("hang", "segfault", "memory")]
     for path in bad:
         path.symlink_to(clips[0])
@@ -204,14 +207,14 @@ def test_a_truncated_video_is_no_half_result(encoder, tmp_path):
 
 
 def test_an_interruption_keeps_the_finished_videos(clips, tmp_path, monkeypatch):
-    whole = tce.embedding.gather.embed_videos
+    whole = tce.embedding.embed_command.embed_videos
 
     def interrupted(*arguments):
         outcomes = whole(*arguments)
         yield next(outcomes)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tce.embedding.gather, "embed_videos", interrupted)
+    monkeypatch.setattr(tce.embedding.embed_command, "embed_videos", interrupted)
     options = EmbedOptions(tuple(map(str, clips)), str(tmp_path / "e.npz"), TINY)
     with pytest.raises(KeyboardInterrupt, match="holds 1 of 3 videos"):
         embed_inputs(options)
@@ -221,13 +224,15 @@ def test_an_interruption_keeps_the_finished_videos(clips, tmp_path, monkeypatch)
 
 def test_networks_come_from_checkpoints_or_seeds(tmp_path, encoder, caplog):
     save_model(tmp_path / "model.safetensors", encoder)
-    loaded, weights = tce.embedding.gather.open_encoder(NetworkOptions(ckpt=str(tmp_path)))
+    loaded, weights = tce.embedding.embed_command.open_encoder(NetworkOptions(ckpt=str(tmp_path)))
     assert weights.startswith("resnet18, ")
     np.testing.assert_array_equal(loaded.head.weight.numpy(force=True), encoder.head.weight.numpy(force=True))
     with pytest.raises(OptionError, match="--output-size"):
-        tce.embedding.gather.open_encoder(NetworkOptions(ckpt=str(tmp_path), output_size=7))
+        tce.embedding.embed_command.open_encoder(NetworkOptions(ckpt=str(tmp_path), output_size=7))
     first, again, other = (
-        tce.embedding.gather.open_encoder(NetworkOptions(model="resnet18", output_size=8, seed=seed))[0]
+        tce.embedding.embed_command.open_encoder(NetworkOptions(model="resnet18", output_size=8, seed=seed))[
+            0
+        ]
         for seed in (0, 0, 1)
     )
     assert "random weights" in caplog.text
@@ -276,7 +281,19 @@ def test_layer_features_leaves_the_head_out():
 
 
 def test_a_network_of_random_weights_embeds_with_its_features():
-    encoder, _ = tce.embedding.gather.open_encoder(NetworkOptions(model="resnet18"))
+    encoder, _ = tce.embedding.embed_command.open_encoder(NetworkOptions(model="resnet18"))
     assert (encoder.config.head, encoder.embedding_size) == ("none", 512)
-    encoder, _ = tce.embedding.gather.open_encoder(NetworkOptions(model="resnet18", output_size=16))
+    encoder, _ = tce.embedding.embed_command.open_encoder(NetworkOptions(model="resnet18", output_size=16))
     assert encoder.embedding_size == 16
+
+
+def test_an_encoder_embeds_by_itself(clips, encoder):
+    one = encoder.embed(clips[0], every=2)
+    np.testing.assert_allclose(one.vectors, one_by_one(clips[0], encoder)[::2], atol=2e-5)
+    assert set(one.video) == {str(clips[0])} and one.frame.tolist() == list(range(0, 2 * len(one), 2))
+    several = encoder.embed([clips[0], clips[1]])
+    assert list(dict.fromkeys(several.video)) == [str(clips[0]), str(clips[1])]
+    frames = tce.open_video(clips[0]).frames([0, 1])
+    np.testing.assert_allclose(encoder.embed(frames).vectors, several.vectors[:2], atol=2e-5)
+    with pytest.raises(tce.VideoError):
+        encoder.embed([clips[0], "missing.mp4"])

@@ -275,9 +275,9 @@ def describe_embeddings(path: str) -> Result:
     from tce.embedding.embedding_file import load_embeddings
 
     stored = load_embeddings(path)
-    count, size = stored.embeddings.shape
+    count, size = stored.vectors.shape
     videos = len(np.unique(stored.video)) if stored.video is not None else None
-    lengths = np.linalg.norm(stored.embeddings, axis=1)
+    lengths = np.linalg.norm(stored.vectors, axis=1)
     shown = {"frames": count, "numbers in each": size, "videos": videos, "length": spread(lengths)}
     figures = {"type": "embeddings", "frames": count, "size": size, "videos": videos}
     return Result(describe(f"{path}: embeddings", shown), figures)

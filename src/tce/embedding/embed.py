@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.embedding.embedding_file import save_embeddings
+from tce.embedding.embedding_file import Embeddings
 from tce.errors import OptionError, TceError
-from tce.io import require_writable
-from tce.options.embed import EmbedOptions
 from tce.progress import Progress
-from tce.result import Result
 from tce.video.base import Video
 from tce.video.isolated import FrameChunk, StreamJob, stream_chunks
 from tce.video.open_video import open_video
@@ -91,6 +87,42 @@ def embed(
     if isinstance(outcome, Exception):
         raise outcome
     return outcome.embeddings
+
+
+def embed_sources(
+    sources: str | os.PathLike[str] | Video | Frames | Sequence[Any], encoder: FrameEncoder, **settings: Any
+) -> Embeddings:
+    """Embeddings of one or several videos, with video, frame and time; `encoder.embed` calls it.
+
+    Args:
+        sources: one of what `embed` takes, or a list of them.
+        encoder: see `tce.load_encoder`.
+        settings: as for `embed_videos`.
+
+    Raises:
+        VideoError: a video is missing, unreadable or truncated.
+        TceError: an option out of range.
+    """
+    several = list(sources) if isinstance(sources, list | tuple) else [sources]
+    names, videos = [], []
+    for number, source in enumerate(several):
+        path = isinstance(source, str | os.PathLike)
+        if not path and not isinstance(source, Video):
+            source = _require_frames(np.asarray(source))
+        videos.append(os.fspath(source) if path else source)
+        names.append(os.fspath(source) if path else str(getattr(source, "path", f"video {number + 1}")))
+    found: list[Embedded] = []
+    for _, outcome in embed_videos(videos, encoder, **settings):
+        if isinstance(outcome, Exception):
+            raise outcome
+        found.append(outcome)
+    owners = np.repeat(np.array(names, str), [len(one.frame) for one in found])
+    return Embeddings(
+        np.concatenate([one.embeddings for one in found]),
+        owners,
+        np.concatenate([one.frame for one in found]),
+        np.concatenate([one.time for one in found]),
+    )
 
 
 def embed_videos(
@@ -288,35 +320,3 @@ def _require_frames(frames: NDArray[np.generic]) -> Frames:
             "frames", "uint8 [N, H, W, 3], RGB, N at least 1", f"{frames.dtype} {list(frames.shape)}"
         )
     return frames.astype(np.uint8, copy=False)
-
-
-def embed_inputs(options: EmbedOptions) -> Result:
-    """Embed videos and write embeddings with video, frame and time (`tce embed`).
-
-    Raises:
-        TceError: an output that cannot be written, a network that cannot be read, no good video.
-    """
-    from tce.embedding.gather import counted, find_videos, gather, open_encoder, told_skipped
-
-    require_writable(options.output)
-    names = find_videos(options.input)
-    encoder, weights = open_encoder(options.network)
-    gathered = gather(names, encoder, options.network, options.every, partial=options.output)
-    save_embeddings(options.output, gathered.stored)
-    count, size = gathered.stored.embeddings.shape
-    text = (
-        f"{options.output}: {count} embeddings of {size} numbers from {counted(gathered.videos)} ({weights})"
-    )
-    return Result(
-        text + told_skipped(gathered.skipped),
-        {
-            "output": options.output,
-            "frames": count,
-            "size": size,
-            "videos": len(gathered.videos),
-            "skipped": gathered.skipped,
-            "weights": weights,
-            "network": dataclasses.asdict(options.network),
-            "every": options.every,
-        },
-    )

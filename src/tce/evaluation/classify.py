@@ -15,7 +15,7 @@ import torch
 from tce.data.sampling import spread, stack_at
 from tce.data.tables import read_names
 from tce.device import autocast, choose_precision
-from tce.embedding.gather import find_videos
+from tce.embedding.embed_command import find_videos
 from tce.errors import OptionError, TceError
 from tce.evaluation.frozen_network import FrozenNetwork, load_network
 from tce.evaluation.report import html_table

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from tce.model.backbone import (
 )
 from tce.model.efficientnet_lite import VARIANTS, lite_weights
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input, normalise, resize_frames, to_tensor
+
+if TYPE_CHECKING:
+    from tce.embedding.embedding_file import Embeddings
 
 HEADS = ("linear", "mlp", "none")
 ROTATION_WIDTH = 200
@@ -221,6 +225,25 @@ class FrameEncoder(nn.Module):
         pixels = to_tensor(frames, self.device)
         images = resize_frames(pixels, image_size or self.image_size, resize or self.config.resize)
         return normalise(images, self.config.mean, self.config.std)
+
+    def embed(self, source: Any, every: int = 1, **settings: Any) -> Embeddings:
+        """Embed the frames of videos.
+
+        Args:
+            source: video file, folder of images, opened video, frames uint8 [N, H, W, 3], or a list of these.
+            every: take every n-th frame.
+            settings: `batch_size`, `image_size`, `device`, `precision`, `engine`, `layer`; see `tce.embed`.
+
+        Returns:
+            `vectors` [N, D] with `video`, `frame` and `time` [N], `to_dataframe()` and `save(path)`.
+
+        Raises:
+            VideoError: a video is missing, unreadable or truncated.
+            TceError: an option out of range.
+        """
+        # By name: a convenience that reaches up to a room which itself is built on this one.
+        embed = importlib.import_module("tce.embedding.embed")
+        return embed.embed_sources(source, self, every=every, **{"device": str(self.device), **settings})
 
     def freeze(self, layer: str | None) -> int:
         """Keep the backbone up to and with `layer` as it is: no gradients, batch norm in evaluation mode.

@@ -16,7 +16,7 @@ class EmbedOptions:
     input: tuple[str, ...]
     """Video files, folders of frames, and folders of such at any depth."""
     output: str
-    """File to write, ending in .npz: embeddings [N, D]; video, frame and time in seconds, [N] each."""
+    """File to write, .npz or .parquet: embeddings [N, D]; video, frame and time in seconds, [N] each."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     """The network and how it runs."""
     every: Positive = 1
@@ -25,5 +25,5 @@ class EmbedOptions:
     def __post_init__(self) -> None:
         some_input(self.input)
         check_fields(self)
-        if isinstance(self.output, str) and not self.output.lower().endswith(".npz"):
-            raise OptionError("--output", "a name ending in .npz", repr(self.output))
+        if not self.output.lower().endswith((".npz", ".parquet")):
+            raise OptionError("--output", "a name ending in .npz or .parquet", repr(self.output))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tce.embedding.embedding_file import check_embeddings
 from tce.errors import OptionError, TceError
 
 log = logging.getLogger("tce.visualize")
@@ -19,46 +20,6 @@ ROWS_PER_BLOCK = 8192  # bounds the float64 copies PCA makes
 INITIAL_SPREAD = 1e-4  # t-SNE starts from a tiny picture, so that the first steps can rearrange it
 
 Floats = NDArray[np.floating[Any]]
-
-
-def check_embeddings(data: Any, what: str = "embeddings") -> Floats:
-    """Embeddings as a finite float array, or an error that says what they are instead.
-
-    Args:
-        data: [N, D] array, tensor or nested list of real numbers.
-        what: their name in an error, such as the file they come from.
-
-    Returns:
-        Array [N, D], float32 or float64.
-
-    Raises:
-        TceError: not numbers, not two-dimensional, empty, or NaN or infinite somewhere.
-    """
-    expected = "an [N, D] array of numbers, one row a frame"
-    if hasattr(data, "detach"):  # a torch tensor, perhaps on a GPU
-        data = data.detach().cpu().float().numpy()
-    try:
-        array = np.asarray(data)
-    except ValueError as error:  # rows of different lengths
-        raise TceError(what, expected, "rows of different lengths") from error
-    if array.dtype.kind not in "fiub":
-        kind = "Python objects" if array.dtype == object else f"values of type {array.dtype}"
-        raise TceError(what, expected, kind, "save a plain float array")
-    if array.size == 0:
-        raise TceError(what, expected, f"nothing (shape {list(array.shape)})")
-    if array.ndim != 2:
-        fix = "give one row a frame" if array.ndim < 2 else "use array.reshape(N, -1)"
-        raise TceError(what, expected, f"shape {list(array.shape)}", fix)
-    array = array.astype(np.result_type(array.dtype, np.float32), copy=False)
-    bad = ~np.isfinite(array).all(axis=1)  # [N]
-    if bad.any():
-        raise TceError(
-            what,
-            "finite numbers",
-            f"NaN or infinity in {bad.sum()} of {len(array)} rows, first in row {int(np.argmax(bad))}",
-            "look at the network that made them",
-        )
-    return array
 
 
 def fit_pca(

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tce.data.find_clips import VIDEO_SUFFIXES
+from tce.embedding.embed_command import counted, find_videos, gather, open_encoder, told_skipped
 from tce.embedding.embedding_file import Embeddings, load_embeddings, save_embeddings
-from tce.embedding.gather import counted, find_videos, gather, open_encoder, told_skipped
 from tce.errors import OptionError, TceError
 from tce.io import require_writable
 from tce.options.tsne import TsneOptions
@@ -53,7 +53,7 @@ def tsne(options: TsneOptions) -> Result:
         if options.save_embeddings is not None:
             save_embeddings(options.save_embeddings, stored)
 
-    points = _map(stored.embeddings, options)
+    points = _map(stored.vectors, options)
     figures = {
         "output": str(output),
         "frames": len(points),
@@ -117,7 +117,7 @@ def _names(stored: Embeddings) -> list[str] | None:
 
 def _title(stored: Embeddings, videos: list[str], weights: str) -> str:
     what = Path(videos[0]).name if len(videos) == 1 else counted(videos) if videos else "one video"
-    return f"{len(stored.embeddings)} frames of {what} · {weights}".replace("$", r"\$")
+    return f"{len(stored.vectors)} frames of {what} · {weights}".replace("$", r"\$")
 
 
 def _frames(name: str, every: int, count: int) -> Iterator[NDArray[np.uint8]]:

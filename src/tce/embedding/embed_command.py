@@ -1,7 +1,8 @@
-"""From what a user names to embeddings: finding videos, opening the network, skipping what is bad."""
+"""The command `tce embed`: find the videos, open the network, embed, skip what is bad, write the file."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ import numpy as np
 from tce.embedding.embed import Embedded, decoding_pool, embed_videos
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
+from tce.io import require_writable
+from tce.options.embed import EmbedOptions
 from tce.options.network import RANDOM, RANDOM_MODEL, NetworkOptions
 from tce.progress import Progress
+from tce.result import Result
 from tce.video.isolated import StreamJob, estimated_length
 from tce.video.open_video import open_video
 from tce.video.pool import DecodePool
@@ -24,6 +28,36 @@ if TYPE_CHECKING:
     from tce.model.encoder import FrameEncoder
 
 log = logging.getLogger("tce.embed")
+
+
+def embed_inputs(options: EmbedOptions) -> Result:
+    """Embed videos and write embeddings with video, frame and time (`tce embed`).
+
+    Raises:
+        TceError: an output that cannot be written, a network that cannot be read, no good video.
+    """
+    require_writable(options.output)
+    names = find_videos(options.input)
+    encoder, weights = open_encoder(options.network)
+    gathered = gather(names, encoder, options.network, options.every, partial=options.output)
+    save_embeddings(options.output, gathered.stored)
+    count, size = gathered.stored.vectors.shape
+    text = (
+        f"{options.output}: {count} embeddings of {size} numbers from {counted(gathered.videos)} ({weights})"
+    )
+    return Result(
+        text + told_skipped(gathered.skipped),
+        {
+            "output": options.output,
+            "frames": count,
+            "size": size,
+            "videos": len(gathered.videos),
+            "skipped": gathered.skipped,
+            "weights": weights,
+            "network": dataclasses.asdict(options.network),
+            "every": options.every,
+        },
+    )
 
 
 def find_videos(inputs: Sequence[str]) -> list[str]:

@@ -97,7 +97,7 @@ COMMANDS = {
         "pretrain",
     ),
     "embed": Command(
-        "tce.embedding.embed:embed_inputs",
+        "tce.embedding.embed_command:embed_inputs",
         "tce.options.embed:EmbedOptions",
         "Embed the frames of videos: vectors with video, frame number and time",
         (
