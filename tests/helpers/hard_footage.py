@@ -1,6 +1,6 @@
-"""Footage that breaks video tools, made on the spot; each frame shows its number, legible after any codec.
+"""Video files that are hard to read, generated for the tests. Each frame shows its number, after any codec.
 
-`make_all(folder)` writes one of each; `FILES` and `FOLDERS` say what is to be expected of each.
+`make_all(folder)` writes one of each; `FILES` and `FOLDERS` state what is expected of each.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def empty(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Hard:
-    """One piece of hard footage.
+    """One video or folder of images that is hard to read.
 
     Attributes:
         name: file or folder name.

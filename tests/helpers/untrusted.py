@@ -1,4 +1,4 @@
-"""Functions that child processes import and that do what bad footage makes decoders do."""
+"""Functions for child processes that fail as decoders do on bad files: they crash, hang, exhaust memory."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from tce.video.open_video import open_video
 from tce.video.pool_worker import heartbeat
 
 
-def act(deed: str) -> Any:
-    if deed == "exit":
+def act(action: str) -> Any:
+    if action == "exit":
         os._exit(7)
-    if deed == "segfault":
+    if action == "segfault":
         ctypes.string_at(0)
-    if deed == "hang":
+    if action == "hang":
         time.sleep(1000)
-    if deed == "raise":
+    if action == "raise":
         raise ValueError("not\nforeseen")
-    if deed == "video error":
+    if action == "video error":
         raise FrameError("frame 3", "a frame", "none", "look elsewhere")
-    if deed == "unpicklable":
+    if action == "unpicklable":
         return lambda: None
-    if deed == "memory":
+    if action == "memory":
         return np.ones(1 << 31, np.uint8).sum()
-    if deed == "print":
+    if action == "print":
         print("this must not reach the parent as a message", flush=True)
-    if deed == "large":
+    if action == "large":
         return np.arange(4_000_000)
-    if deed == "slow but alive":
+    if action == "slow but alive":
         for _ in range(20):
             time.sleep(0.1)
             heartbeat()
-    if deed == "modules":
+    if action == "modules":
         return sorted(sys.modules)
-    if deed == "process":
+    if action == "process":
         return os.getpid()
-    return deed.upper()
+    return action.upper()
 
 
 def frames_of(path: str) -> int:
@@ -67,16 +67,16 @@ def slowly(item: tuple[int, float]) -> int:
 
 def stream_or_act(job: StreamJob) -> Iterator[Any]:
     """What `stream_chunks` yields, unless the file is named for what a decoder may do instead."""
-    deed = Path(str(job)).stem
-    if deed in ("hang", "segfault", "memory"):
-        act(deed)
+    action = Path(str(job)).stem
+    if action in ("hang", "segfault", "memory"):
+        act(action)
     yield from stream_chunks(job)
 
 
 def answer_or_act(question: Any) -> Any:
     """What a child of `IsolatedVideo` answers, unless the file is named for what a decoder may do instead."""
-    deed = Path(str(question)).stem
-    return act(deed) if deed == "segfault" else isolated._answer(question)
+    action = Path(str(question)).stem
+    return act(action) if action == "segfault" else isolated._answer(question)
 
 
 def two_arrays(size: int) -> tuple[np.ndarray, np.ndarray]:

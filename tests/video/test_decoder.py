@@ -17,9 +17,9 @@ def test_a_stream_of_unknown_codec(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
     reason = f"{path}; expected a video that FFmpeg decodes; found a stream of unknown codec"
     for question in (len, lambda video: video.size, lambda video: video.frames([0]), streamed):
-        with pytest.raises(VideoUnreadable) as told:
+        with pytest.raises(VideoUnreadable) as raised:
             question(open_video(path))
-        assert str(told.value) == reason
+        assert str(raised.value) == reason
     assert main(["info", str(path)]) == 1 and capsys.readouterr().err.count(reason) == 1
     assert main(["check", str(path)]) == 0 and reason in capsys.readouterr().out
 

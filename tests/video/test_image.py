@@ -20,10 +20,10 @@ from tce.data.encode import Encoding, Job, Summary, encode_clip
 from tce.data.find_clips import find_footage
 from tce.data.loader import Loader
 from tce.data.open_data import open_store
-from tce.embedding import embed
 from tce.errors import OptionError
 from tce.video.base import FrameError
 from tce.video.image import decode, decode_into, image_size
+from tce.video.isolated import FrameChunk, StreamJob, stream_chunks
 from tce.video.open_video import open_video
 from tests.helpers import hard_footage
 
@@ -217,10 +217,8 @@ def test_every_way_into_the_program_gives_the_same_pixels(kind: str, tmp_path: P
 
     video = open_video(folder)
     assert video.size == size and np.array_equal(video.frames([1])[0], pixels)
-    (embedded,) = (
-        part.frames for part in embed._decode([open_video(folder)], 1, 8) if part.frames is not None
-    )
-    assert np.array_equal(embedded, np.stack([pixels, pixels]))
+    chunk, _ = stream_chunks(StreamJob(str(folder)))  # what `tce embed` decodes
+    assert isinstance(chunk, FrameChunk) and np.array_equal(chunk.frames, np.stack([pixels, pixels]))
     alone = open_video(folder / f"0{suffix}")
     assert (alone.kind, len(alone), alone.size) == ("image", 1, size)
     assert np.array_equal(alone.frames([0])[0], pixels)
@@ -230,9 +228,9 @@ def test_every_way_into_the_program_gives_the_same_pixels(kind: str, tmp_path: P
     (batch,) = Loader(store, [(np.zeros(1, int), np.ones((1, 1), int))], size)
     assert batch.ok.all() and np.array_equal(batch.frames[0, 0], pixels)
 
-    chunk, summary = encode_clip(Job(str(folder), Encoding(quality=100)))
+    part, summary = encode_clip(Job(str(folder), Encoding(quality=100)))
     assert isinstance(summary, Summary) and summary.size == size
-    packed = decode(chunk.data[chunk.ends[0] : chunk.ends[1]])  # type: ignore[union-attr]
+    packed = decode(part.data[part.ends[0] : part.ends[1]])  # type: ignore[union-attr]
     if suffix == ".jpg":
         assert np.array_equal(packed, pixels), "JPEG files are copied"
     else:

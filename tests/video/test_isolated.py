@@ -66,8 +66,8 @@ def test_damage(hard: dict[str, Path], tmp_path: Path) -> None:
 
 def test_a_hang_or_crash_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "stream_chunks", untrusted.stream_or_act)
-    for deed, kind in (("hang", VideoTimeout), ("segfault", DecoderCrashed)):
-        path = encode(tmp_path / f"{deed}.mp4", "libx264", frames=3)
+    for action, kind in (("hang", VideoTimeout), ("segfault", DecoderCrashed)):
+        path = encode(tmp_path / f"{action}.mp4", "libx264", frames=3)
         with open_isolated(path, timeout=1.5) as video:
             with pytest.raises(kind):
                 list(video.stream())

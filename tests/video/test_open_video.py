@@ -92,17 +92,17 @@ def test_what_is_no_video(piece: Hard, hard: dict[str, Path]) -> None:
         lambda video: list(video.stream()),
         lambda video: video.fps,
     ):
-        with pytest.raises(VideoUnreadable) as told:
+        with pytest.raises(VideoUnreadable) as raised:
             question(video)
-        line = str(told.value)
+        line = str(raised.value)
         assert str(hard[piece.name]) in line and "expected" in line and "found" in line and "\n" not in line
 
 
-def test_reasons_are_told_apart(hard: dict[str, Path]) -> None:
+def test_errors_name_the_reason(hard: dict[str, Path]) -> None:
     def reason(name: str) -> str:
-        with pytest.raises(VideoUnreadable) as told:
+        with pytest.raises(VideoUnreadable) as raised:
             len(open_video(hard[name]))
-        return told.value.found
+        return raised.value.found
 
     assert reason("zero_bytes.mp4") == "an empty file"
     assert reason("audio_only.wav") == reason("cover_picture.mp4") == "audio only"

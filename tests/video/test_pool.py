@@ -24,13 +24,13 @@ def pool() -> Iterator[DecodePool]:
         yield pool
 
 
-def test_each_deed_costs_its_own_item_and_no_more(pool: DecodePool) -> None:
-    deeds = [
+def test_a_failure_affects_its_own_item_only(pool: DecodePool) -> None:
+    actions = [
         *("a", "exit", "b", "segfault", "raise", "c", "hang", "d", "video error", "memory", "unpicklable"),
         *("print", "slow but alive", "e"),
     ]
-    outcomes = dict(pool.map(untrusted.act, deeds))
-    assert list(outcomes) == deeds  # in order
+    outcomes = dict(pool.map(untrusted.act, actions))
+    assert list(outcomes) == actions  # in order
     for good in ("a", "b", "c", "d", "e", "print", "slow but alive"):
         assert outcomes[good] == good.upper()
     assert isinstance(outcomes["exit"], DecoderCrashed) and "status 7" in str(outcomes["exit"])

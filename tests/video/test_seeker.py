@@ -14,19 +14,19 @@ from tests.helpers.hard_footage import RATE, encode, numbers, packets
 LONG = 100_000
 
 
-def test_a_lying_seek_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seek_that_lands_elsewhere_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that seeks too far costs time, but never gives a neighbouring frame."""
     from tce.video.decoder import Decoder
 
     path = encode(tmp_path / "a.mp4", "libx264", frames=64)
     video = open_video(path)
     stamps = video.index.stamps  # type: ignore[attr-defined]
-    honest = Decoder.seek
-    for lie in (9, -9, 200):
+    seek = Decoder.seek
+    for offset in (9, -9, 200):
 
-        def astray(self: Decoder, stamp: int, lie: int = lie) -> None:
-            place = min(max(0, int(np.searchsorted(stamps, stamp)) + lie), len(stamps) - 1)
-            honest(self, int(stamps[place]))
+        def astray(self: Decoder, stamp: int, offset: int = offset) -> None:
+            place = min(max(0, int(np.searchsorted(stamps, stamp)) + offset), len(stamps) - 1)
+            seek(self, int(stamps[place]))
 
         monkeypatch.setattr(Decoder, "seek", astray)
         assert numbers(open_video(path).frames([40, 17, 63, 0, 40])) == [40, 17, 63, 0, 40]

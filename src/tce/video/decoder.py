@@ -26,6 +26,7 @@ from tce.video.base import (
     require_regular_file,
 )
 from tce.video.container import OPEN_OPTIONS, declared_end, ends_abruptly, gif_size, refusal
+from tce.video.pool_worker import heartbeat
 
 MAX_THREADS = 8  # more gain nothing below 4K, and each holds a frame in flight
 _MAX_RESTARTS = 10
@@ -138,7 +139,9 @@ class Decoder:
     def _demuxed(self) -> Iterator[Packet]:
         for _ in range(_MAX_RESTARTS):
             try:
-                yield from self._container.demux(self._stream)
+                for packet in self._container.demux(self._stream):
+                    heartbeat()  # reading an hour's recording takes longer than the time limit for a frame
+                    yield packet
                 return
             except av.FFmpegError as error:  # most containers resynchronise behind the damage
                 self._note(error)

@@ -27,7 +27,6 @@ from tce.video.base import (
 )
 from tce.video.decoder import Decoder
 from tce.video.index import FrameCounter, FrameIndex
-from tce.video.pool_worker import heartbeat
 from tce.video.seeker import Seeker
 
 log = logging.getLogger("tce.video")
@@ -285,7 +284,6 @@ def _index_of(path: Path, threads: int, size: int, mtime: int) -> FrameIndex:
         if decoder.trust_timestamps:
             for packet in decoder.packets():
                 counter.on_packet(packet)
-                heartbeat()  # an hour's recording takes longer than the time limit for a frame
             index = counter.index(decoder.base, decoder.rate) if counter.trust_timestamps else None
             if index is not None:
                 return index
@@ -294,7 +292,6 @@ def _index_of(path: Path, threads: int, size: int, mtime: int) -> FrameIndex:
             counter = FrameCounter(trust_timestamps=False, no_keyframes=no_keyframes)
             for frame in decoder.frames(counter.on_packet):
                 counter.number(frame)
-                heartbeat()
             index = counter.index(decoder.base, decoder.rate)
             if index is not None and len(index):
                 return index
