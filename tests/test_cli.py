@@ -234,3 +234,13 @@ def test_seeds_have_63_bits_in_every_command(place: str, seed: int) -> None:
     names = {field.name for field in dataclasses.fields(kind)}
     with pytest.raises(TceError, match=r"--seed; expected .*from 0 to 9223372036854775807"):
         kind(**{name: value for name, value in given.items() if name in names}, seed=seed)
+
+
+def test_values_for_recipes_and_python_are_no_flags(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse("pretrain", ["--help-all"])
+    shown = capsys.readouterr().out
+    assert "--threshold-by" in shown and "--threshold-high" not in shown and "default: True" not in shown
+    assert cli.run("pretrain", ["DATA", "--out", "RUN", "--threshold-high", "0.5"]) == 2
+    told = capsys.readouterr().err
+    assert "unknown option --threshold-high" in told and "did you mean --threshold-high" not in told

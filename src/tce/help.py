@@ -48,6 +48,8 @@ def flags_of(options: type, default: Any = dataclasses.MISSING, group: str = "")
         if dataclasses.is_dataclass(hint):
             yield from flags_of(hint, value, (hint.__doc__ or "").splitlines()[0].rstrip("."))  # type: ignore[arg-type]
             continue
+        if "Suppress" in map(str, get_args(hint)[1:]):  # for recipes and Python only
+            continue
         text = texts.get(field.name, "")
         yield _flag(field.name, hint, value, text, group or "Options")
 

@@ -211,7 +211,7 @@ class PretrainRunOptions(RunOptions):
     """Where and how it runs; none of these changes what is learned, except --seed."""
 
     out: str = ""
-    """The run folder, required: options, logs, checkpoints, model.safetensors and result.json."""
+    """The run folder: options, logs, checkpoints, model.safetensors and result.json."""
     recipe: str = "default"
     """Named defaults that flags override: default, quick or paper-kinetics400."""
     resume: bool = False
