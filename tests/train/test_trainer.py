@@ -161,6 +161,8 @@ def put(state: dict[str, Any], value: Any, *path: Any) -> None:
         (lambda s: put(s, [0], "optimizer", "param_groups", 0, "params"), "a state of the optimizer"),
         (lambda s: put(s, {"x": 1}, "optimizer", "state", 0), "a state of the optimizer"),
         (lambda s: put(s, 5, "optimizer", "state", 0), "a state of the optimizer"),
+        (lambda s: put(s, {}, "optimizer", "state", 0), "a state of the optimizer"),
+        (lambda s: put(s, {"momentum_buffer": None}, "optimizer", "state", 1), "a state of the optimizer"),
         (lambda s: put(s, torch.ones(7), "optimizer", "state", 0, "momentum_buffer"), "of the optimizer"),
         (lambda s: put(s, torch.zeros(9, dtype=torch.uint8), "rng", 0, "cpu"), "of the random generators"),
     ],
@@ -173,6 +175,16 @@ def test_a_state_that_does_not_fit_is_one_line(tmp_path: Path, change: Any, foun
     with pytest.raises(TceError, match="the training state to resume from") as caught:
         run(tmp_path, Line(), resume=True)
     assert found in str(caught.value)
+
+
+def test_a_weight_without_momentum_starts_at_zero(tmp_path: Path) -> None:
+    """As one that has had no gradient yet; fused SGD takes buffers of all weights or of none."""
+    run(tmp_path, Line(), max_steps=4)
+    state = saved(tmp_path)
+    drop(state, "optimizer", "state", 1)
+    torch.save(state, tmp_path / "checkpoints" / "latest.pt")
+    run(tmp_path, Line(), resume=True)
+    assert saved(tmp_path)["step"] == 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -62,10 +62,15 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
         raise ValueError(f"groups of {sizes[1]} parameters, expected {sizes[0]}")
     optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
     adaptive = isinstance(optimizer, torch.optim.AdamW)
-    needed = {"step", "exp_avg", "exp_avg_sq"} if adaptive else {"momentum_buffer"}
-    for state in optimizer.state.values():
-        if state and not needed <= state.keys():
-            raise ValueError(f"the state of a weight lacks {', '.join(sorted(needed - state.keys()))}")
+    needed = ("step", "exp_avg", "exp_avg_sq") if adaptive else ("momentum_buffer",)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            if state is None and optimizer.state and group.get("momentum"):
+                # A parameter that never had a gradient; fused SGD wants a buffer for all or for none.
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            elif state is not None and not all(isinstance(state.get(name), torch.Tensor) for name in needed):
+                raise ValueError(f"the state of a weight lacks one of {', '.join(needed)}")
     match_memory_format(optimizer)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def save_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> No
     """
     with atomic(path) as file:
         output = _FirstError(file)
-        torch.save(dict(content), output)
+        torch.save(dict(content), cast("IO[bytes]", output))
         if output.error is not None:
             raise output.error
 
