@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tce.data.find_clips import find_footage
+from tce.data.find_clips import find_clips
 from tce.data.read_catalog import read_catalog
 from tce.errors import TceError
 from tests.helpers.hard_footage import jpeg, picture
@@ -28,7 +28,7 @@ def test_links_in_loops_are_followed_once_and_reported_in_a_line(tmp_path: Path)
         for other in folders:
             (folder / f"to_{other.name}").symlink_to(other)
         (folder / "up").symlink_to(tmp_path)
-    found = find_footage(tmp_path)
+    found = find_clips(tmp_path)
     assert found.paths == [f"d{i}/a.mp4" for i in range(8)]
     (line,) = found.skipped
     assert "searched already (and 71 more)" in line
@@ -37,14 +37,14 @@ def test_links_in_loops_are_followed_once_and_reported_in_a_line(tmp_path: Path)
 def test_a_linked_folder_elsewhere_is_searched(tmp_path: Path) -> None:
     touch(tmp_path / "elsewhere" / "deep" / "a.mp4", tmp_path / "data" / "b.mp4")
     (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
-    found = find_footage(tmp_path / "data")
+    found = find_clips(tmp_path / "data")
     assert found.paths == ["b.mp4", "link/deep/a.mp4"] and not found.skipped
 
 
 def test_the_real_folder_keeps_its_name_where_a_link_comes_first(tmp_path: Path) -> None:
     touch(tmp_path / "z" / "a.mp4")
     (tmp_path / "a_link").symlink_to(tmp_path / "z")
-    assert find_footage(tmp_path).paths == ["z/a.mp4"]
+    assert find_clips(tmp_path).paths == ["z/a.mp4"]
 
 
 def test_what_is_no_regular_file_is_named_and_left_out(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_what_is_no_regular_file_is_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "zero.mp4").symlink_to("/dev/zero")
     (tmp_path / "round.mp4").symlink_to(tmp_path / "round.mp4")
     (tmp_path / "linked.mp4").symlink_to(tmp_path / "good.mp4")
-    found = find_footage(tmp_path)
+    found = find_clips(tmp_path)
     assert found.paths == ["good.mp4", "linked.mp4"]
     reasons = "\n".join(found.skipped)
     for words in (
@@ -65,7 +65,7 @@ def test_what_is_no_regular_file_is_named_and_left_out(tmp_path: Path) -> None:
     ):
         assert words in reasons
     with pytest.raises(TceError, match="not a regular file"):
-        find_footage(tmp_path / "pipe.mp4")
+        find_clips(tmp_path / "pipe.mp4")
 
 
 def test_a_dangling_link_does_not_end_the_embedding_of_a_folder(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_optical_flow_is_reported_once(tmp_path: Path) -> None:
     for clip in ("one", "two"):
         for kind in ("img", "flow_x", "flow_y"):
             touch(*(tmp_path / clip / f"{kind}_{i:05d}.jpg" for i in range(8)))
-    found = find_footage(tmp_path)
+    found = find_clips(tmp_path)
     assert found.paths == ["one", "two"] and found.folders == {"one", "two"}
     (line,) = found.skipped
     assert line.endswith("16 images of optical flow beside the frames (and 1 more)")
@@ -89,13 +89,13 @@ def test_optical_flow_is_reported_once(tmp_path: Path) -> None:
 
 def test_two_cameras_in_a_folder_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(*(tmp_path / "clip" / f"cam{camera}_{i}.png" for camera in (1, 2) for i in (1, 2, 10)))
-    assert find_footage(tmp_path).paths == ["clip"]
+    assert find_clips(tmp_path).paths == ["clip"]
     assert "2 series (cam1_*, cam2_*)" in caplog.text and "folder of its own" in caplog.text
     caplog.clear()
     touch(*(tmp_path / "other" / name for name in ("frame_1.png", "frame_2.png", "cover.png")))
     touch(*(tmp_path / "photos" / name for name in ("cat.png", "dog7.png", "tree3.png")))
     (tmp_path / "clip").rename(tmp_path / ".hidden")
-    assert find_footage(tmp_path).paths == ["other", "photos"] and not caplog.records
+    assert find_clips(tmp_path).paths == ["other", "photos"] and not caplog.records
 
 
 def test_single_images_beside_an_animation_are_reported(tmp_path: Path) -> None:
@@ -104,20 +104,20 @@ def test_single_images_beside_an_animation_are_reported(tmp_path: Path) -> None:
     first, second = (Image.fromarray(picture(i)) for i in range(2))
     first.save(tmp_path / "a.webp", save_all=True, append_images=[second])
     first.save(tmp_path / "b.webp")
-    found = find_footage(tmp_path)
+    found = find_clips(tmp_path)
     assert found.paths == ["a.webp"] and not found.folders
     assert found.skipped == [f"{tmp_path}: 1 image beside or above clips, taken for previews"]
 
 
 def test_one_image_is_a_clip(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(jpeg(picture(3)))
-    assert find_footage(tmp_path / "photo.jpg").paths == ["photo.jpg"]
-    assert find_footage(tmp_path).folders == {tmp_path.name}
+    assert find_clips(tmp_path / "photo.jpg").paths == ["photo.jpg"]
+    assert find_clips(tmp_path).folders == {tmp_path.name}
 
 
 def test_a_deep_tree_is_searched_to_its_end(tmp_path: Path) -> None:
     touch(tmp_path.joinpath(*["d"] * 200) / "a.mp4")
-    assert find_footage(tmp_path).paths == ["/".join(["d"] * 200) + "/a.mp4"]
+    assert find_clips(tmp_path).paths == ["/".join(["d"] * 200) + "/a.mp4"]
 
 
 def test_names_that_clash_without_their_suffix_keep_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tce.data.check import check
 from tce.data.collection import open_collection
 from tce.data.find_clips import is_video
 from tce.data.loader import Loader
-from tce.data.open_data import open_store
+from tce.data.open_data import open_store, prepare_store
 from tce.data.writer import CollectionWriter
 from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
@@ -320,6 +320,20 @@ def test_locks_and_leftovers_are_not_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(OptionError):
         pack_into(out, videos, replace=True, only=("nobody",))
     assert not (out / ".writer.lock").exists()
+
+
+def test_file_names_that_end_as_pieces_do_keep_their_own_label_and_split(tmp_path: Path) -> None:
+    """`a#0001.mp4` is no piece of `a`: it keeps its own label and split, packed or not."""
+    (tmp_path / "v").mkdir()
+    names = ["a", "a#0001", "a#0002", "b", "b#0001", "c"]
+    for number, name in enumerate(names):
+        hard_footage.encode(tmp_path / f"v/{name}.mp4", "libx264", 4, first=number, preset="ultrafast")
+    table = tmp_path / "lists.csv"
+    splits = dict(zip(names, ["train", "test", "test", "train", "test", "train"], strict=True))
+    rows = [f"{name}.mp4,{name[0]},{split}" for name, split in splits.items()]
+    table.write_text("\n".join(["path,label,split", *rows]))
+    store = prepare_store(tmp_path / "v", tmp_path / "cache", table, options={"workers": 1})
+    assert dict(zip(store.catalog.ids, store.catalog.splits, strict=True)) == splits
 
 
 def test_a_file_name_that_ends_as_a_piece_does_hides_no_other(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from tce.data.encode import Encoding, Job, Summary, encode_clip
-from tce.data.find_clips import find_footage
+from tce.data.find_clips import find_clips
 from tce.data.loader import Loader
 from tce.data.open_data import open_store
 from tce.errors import OptionError
@@ -287,7 +287,7 @@ def test_an_image_file_with_several_pictures_is_a_video(
         assert video.frames([3, 0, 2, 3]).mean((1, 2, 3)).tolist() == [60, 10, 210, 60]
         streamed = np.concatenate([frames for _, frames in pickle.loads(pickle.dumps(video)).stream(3)])
         assert streamed.mean((1, 2, 3)).tolist() == levels
-    assert find_footage(tmp_path).paths == [path.name]
+    assert find_clips(tmp_path).paths == [path.name]
     part, summary = encode_clip(Job(str(path), Encoding()))
     assert isinstance(summary, Summary) and (len(part), summary.frames) == (4, 4)  # type: ignore[arg-type]
     with pytest.raises(FrameError, match="expected one picture a file; found 4"):

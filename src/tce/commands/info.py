@@ -113,10 +113,10 @@ def _in_run(file: Path) -> bool:
 
 def _holds_frames(folder: Path) -> bool:
     """Whether a folder is itself one clip: images in it, and no footage below."""
-    from tce.data.find_clips import find_footage
+    from tce.data.find_clips import find_clips
 
     try:
-        found = find_footage(folder)
+        found = find_clips(folder)
     except TceError:
         return False  # the dataset's reader says what is wrong
     return len(found.folders) == len(found.paths) == 1 and (Path(found.root) / found.paths[0]).samefile(

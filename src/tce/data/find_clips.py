@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = frozenset(
 
 
 @dataclass
-class Footage:
+class FoundClips:
     """What a search through a tree of folders found.
 
     Attributes:
@@ -49,7 +49,7 @@ def is_video(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")
 
 
-def find_footage(data: str | os.PathLike[str]) -> Footage:
+def find_clips(data: str | os.PathLike[str]) -> FoundClips:
     """All clips in a folder, at any depth; or the one file.
 
     A folder that holds images is one clip, its frames; unless there are videos beside the images or clips
@@ -66,23 +66,23 @@ def find_footage(data: str | os.PathLike[str]) -> Footage:
     root = os.fspath(data)
     if os.path.isfile(root):
         folder, name = os.path.split(root)
-        return Footage(folder or ".", [name])
+        return FoundClips(folder or ".", [name])
     if not os.path.isdir(root):
         found = "not a regular file" if os.path.exists(root) else "nothing there"
         raise TceError(root, "a folder of videos or frame folders, or a video", found, "check the path")
     search = _Search(root)
     search.walk()
     search.choose_frame_folders()
-    footage = Footage(root, sorted(search.paths), search.folders, search.notes.lines())
+    clips = FoundClips(root, sorted(search.paths), search.folders, search.notes.lines())
     search.warn_of_mixed_series()
-    if not footage.paths:
-        reason = f" ({footage.skipped[0]})" if footage.skipped else ""
+    if not clips.paths:
+        reason = f" ({clips.skipped[0]})" if clips.skipped else ""
         kinds = "video files (.mp4, .avi, ...) or folders of images (.jpg, .png, ...)"
         raise TceError(root, kinds, f"none{reason}", "check the path")
-    if footage.folders == {""}:  # the folder is itself one clip
+    if clips.folders == {""}:  # the folder is itself one clip
         parent, name = os.path.split(os.path.abspath(root))
-        return Footage(parent, [name], {name}, footage.skipped)
-    return footage
+        return FoundClips(parent, [name], {name}, clips.skipped)
+    return clips
 
 
 class _Notes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tce.data.find_clips import SPLIT_NAMES, VIDEO_SUFFIXES, Footage
+from tce.data.find_clips import SPLIT_NAMES, VIDEO_SUFFIXES, FoundClips
 from tce.errors import OptionError, TceError
 
 Layout = Literal["auto", "folders", "ucf101", "hmdb51", "kinetics", "ssv2", "table"]
@@ -90,7 +90,7 @@ class NameIndex:
     Composed and decomposed characters are the same.
     """
 
-    def __init__(self, footage: Footage):
+    def __init__(self, footage: FoundClips):
         self._root = os.path.abspath(footage.root)
         self._by_path: dict[str, int] = {}
         self._by_stem: dict[str, list[int]] = defaultdict(list)

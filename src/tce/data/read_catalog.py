@@ -15,7 +15,7 @@ import numpy as np
 
 from tce.data.annotations import read_lists
 from tce.data.catalog import PIECE_SUFFIX, Catalog, Clip
-from tce.data.find_clips import Footage, find_footage, label_folders
+from tce.data.find_clips import FoundClips, find_clips, label_folders
 from tce.data.listing import Entry, Layout, Listing, NameIndex, class_key, class_order, compose, ucf_label
 from tce.data.tables import TABLE_SUFFIXES
 from tce.errors import OptionError, TceError
@@ -52,7 +52,7 @@ def read_catalog(
     root = os.fspath(data)
     if lists is None and layout != "folders" and root.lower().endswith((*TABLE_SUFFIXES, ".txt")):
         return _table_catalog(root, read_lists(root, split, "table"))
-    footage = find_footage(root)
+    footage = find_clips(root)
     if lists is None or layout == "folders":
         if layout not in ("auto", "folders"):
             raise TceError(f"layout {layout}", "the lists of that dataset", "none", "give --lists")
@@ -130,7 +130,7 @@ def apply_lists(
     recordings = [
         name if alone else re.sub(PIECE_SUFFIX, "", name) for name, alone in zip(catalog.ids, whole.tolist())
     ]
-    footage = Footage(catalog.root, list(dict.fromkeys(recordings)))
+    footage = FoundClips(catalog.root, list(dict.fromkeys(recordings)))
     footage.folders.update(footage.paths)  # none has a suffix to take off
     listing = read_lists(lists, split)
     found, missing = _match(footage, listing)
@@ -196,7 +196,7 @@ def _warn_missing(missing: list[str], listing: Listing) -> None:
         )
 
 
-def _folder_catalog(footage: Footage) -> Catalog:
+def _folder_catalog(footage: FoundClips) -> Catalog:
     labels, splits = label_folders(footage.paths)
     labels = [label or ucf_label(footage.stem(path)) for label, path in zip(labels, footage.paths)]
     labels = [label and compose(label) for label in labels]
@@ -210,7 +210,7 @@ def _folder_catalog(footage: Footage) -> Catalog:
     )
 
 
-def _listed_catalog(footage: Footage, listing: Listing, lists: str) -> Catalog:
+def _listed_catalog(footage: FoundClips, listing: Listing, lists: str) -> Catalog:
     found, missing = _match(footage, listing)
     if not found:
         raise _no_clip_listed(lists, footage.root, listing)
@@ -232,7 +232,7 @@ def _listed_catalog(footage: Footage, listing: Listing, lists: str) -> Catalog:
 
 def _table_catalog(table: str, listing: Listing) -> Catalog:
     """Clips that a table names by their paths, relative to the table's folder; nothing else is looked at."""
-    footage = Footage(os.path.dirname(table) or ".")
+    footage = FoundClips(os.path.dirname(table) or ".")
     finder = _PathFinder(footage.root)
     entries, files, missing = [], [], []
     for entry in listing.entries:
@@ -300,7 +300,7 @@ class _PathFinder:
 
 
 def _catalog(
-    footage: Footage,
+    footage: FoundClips,
     places: Sequence[int],
     entries: list[Entry],
     classes: list[str],
@@ -328,7 +328,7 @@ def _catalog(
     )
 
 
-def _match(footage: Footage, listing: Listing) -> tuple[list[tuple[int, Entry]], list[str]]:
+def _match(footage: FoundClips, listing: Listing) -> tuple[list[tuple[int, Entry]], list[str]]:
     """The listed clips with the place of their footage in `footage.paths`; names of those without any."""
     names = NameIndex(footage)
     found: list[tuple[int, Entry]] = []
@@ -352,7 +352,7 @@ def _match(footage: Footage, listing: Listing) -> tuple[list[tuple[int, Entry]],
     return found, missing
 
 
-def _unlisted(footage: Footage, listed: set[int], classes: list[str]) -> list[tuple[int, Entry]]:
+def _unlisted(footage: FoundClips, listed: set[int], classes: list[str]) -> list[tuple[int, Entry]]:
     spelled = {class_key(name): name for name in classes}
     folders, _ = label_folders(footage.paths)
     rest = []
@@ -363,7 +363,7 @@ def _unlisted(footage: Footage, listed: set[int], classes: list[str]) -> list[tu
     return rest
 
 
-def _ids(footage: Footage, paths: Sequence[str]) -> list[str]:
+def _ids(footage: FoundClips, paths: Sequence[str]) -> list[str]:
     """Paths without suffix where those are unique, else with it."""
     stems = {path: footage.stem(path).replace(os.sep, "/") for path in paths}
     whole = {path: path.replace(os.sep, "/") for path in paths}

@@ -66,12 +66,12 @@ def find_videos(inputs: Sequence[str]) -> list[str]:
     Raises:
         TceError: a path with nothing there, or a folder without footage.
     """
-    from tce.data.find_clips import find_footage
+    from tce.data.find_clips import find_clips
 
     found: list[str] = []
     for given in inputs:
         if os.path.isdir(given):
-            footage = find_footage(given)
+            footage = find_clips(given)
             here = os.path.abspath(given)
             paths = [os.path.join(footage.root, path) for path in footage.paths]
             # A frame folder keeps the name it was given by.

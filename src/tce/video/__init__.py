@@ -1,1 +1,1 @@
-"""Footage: decoding, datasets' layouts, sampling."""
+"""Decoding of videos and images."""
