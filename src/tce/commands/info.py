@@ -19,7 +19,7 @@ TABLES = (".csv", ".tsv", ".parquet", ".txt")
 
 RUN_FILES = ("log.csv", "options.json")
 
-Kind = Literal["checkpoint", "run", "result", "collection", "dataset", "video", "embeddings"]
+Kind = Literal["checkpoint", "onnx", "run", "result", "collection", "dataset", "video", "embeddings"]
 
 
 def info(options: InfoOptions) -> Result:
@@ -59,6 +59,8 @@ def _describe_path(path: str, options: InfoOptions) -> Result:
         require_writable(sheet, "--sheet")
     if kind == "checkpoint":
         return describe_checkpoint(path)
+    if kind == "onnx":
+        return describe_onnx_file(path)
     if kind == "run":
         return describe_run(path, options.curves)
     if kind == "result":
@@ -104,7 +106,21 @@ def kind_of(path: str, listed: bool = False) -> Kind:
         return "checkpoint"
     if suffix in EMBEDDINGS:
         return "embeddings"
-    return "dataset" if suffix in TABLES else "video"
+    if suffix in TABLES:
+        return "dataset"
+    return "onnx" if suffix == ".onnx" or _may_be_onnx(place) else "video"
+
+
+def _may_be_onnx(file: Path) -> bool:
+    """By content; the first byte decides for most videos, before torch is imported."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        if opened.read(1) != b"\x08":
+            return False
+    from tce.model.onnx_file import is_onnx
+
+    return is_onnx(file)
 
 
 def _in_run(file: Path) -> bool:
@@ -145,6 +161,28 @@ def describe_checkpoint(path: str) -> Result:
     }
     text = describe(f"{path}: checkpoint, {found['format']}", shown)
     return Result(text, {"type": "checkpoint", **found})
+
+
+def describe_onnx_file(path: str) -> Result:
+    """An ONNX model's inputs and outputs.
+
+    Raises:
+        TceError: it is damaged.
+    """
+    from tce.model.onnx_file import describe_onnx
+
+    found = describe_onnx(path)
+    own = found.get("tce") if isinstance(found.get("tce"), dict) else {}
+    shown = {
+        **{f"input {name}": value for name, value in found.get("inputs", {}).items()},
+        **{f"output {name}": value for name, value in found.get("outputs", {}).items()},
+        "opset": found.get("opset"),
+        "made with": found.get("producer"),
+        "exported from": " ".join(str(own[key]) for key in ("kind", "architecture") if key in own) or None,
+        "inputs and outputs": None if "inputs" in found else "pip install onnx to see them",
+        "use": "for ONNX Runtime; tce reads the checkpoint that it was exported from",
+    }
+    return Result(describe(f"{path}: ONNX model", shown), {"type": "onnx", **found})
 
 
 def _shown_origin(origin: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -165,6 +165,8 @@ def _with_description(data: bytes, model: FrameEncoder | Classifier) -> bytes:
     graph = onnx.load_from_string(data)
     description = describe_model(model)
     description.pop("network")
+    axes = graph.graph.output[0].type.tensor_type.shape.dim
+    axes[1].dim_value = _sizes(model)[1]  # the tracer does not see that it is constant
     onnx.helper.set_model_props(graph, {"tce": json.dumps(description, sort_keys=True)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
