@@ -172,7 +172,8 @@ def describe_onnx_file(path: str) -> Result:
     from tce.model.onnx_file import describe_onnx
 
     found = describe_onnx(path)
-    own = found.get("tce") if isinstance(found.get("tce"), dict) else {}
+    note = found.get("tce")
+    own: dict[str, Any] = note if isinstance(note, dict) else {}
     shown = {
         **{f"input {name}": value for name, value in found.get("inputs", {}).items()},
         **{f"output {name}": value for name, value in found.get("outputs", {}).items()},

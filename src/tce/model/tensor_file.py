@@ -230,7 +230,7 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> Tensor:
 
 def _fill(flat: Tensor, read: Callable[[int], bytes]) -> None:
     """Read as many bytes as a flat uint8 tensor holds, a few at a time."""
-    target, at = memoryview(flat.numpy()), 0
+    target, at = memoryview(flat.numpy()), 0  # type: ignore[arg-type]  # an array is a buffer
     while at < len(target):
         piece = read(min(1 << 22, len(target) - at))
         if not piece:

@@ -214,7 +214,10 @@ ALLOWED = {**_containers(), **_tensors(), **_arrays()}
 BUILT = (Inert, _DType, _Array)  # what may be made without a call, and given a state
 
 
-class RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # not in its stubs
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]  # not in the library's stubs
+
+
+class RestrictedUnpickler(_PythonUnpickler):  # type: ignore[misc]
     """An unpickler that resolves the names of `ALLOWED`, refuses every other one, and bounds what it makes.
 
     Args:
@@ -350,8 +353,8 @@ class RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc
     def _refused(self) -> None:
         raise pickle.UnpicklingError("an instruction that no checkpoint needs")
 
-    dispatch = {  # noqa: RUF012
-        **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+    dispatch: dict[int, Any] = {  # noqa: RUF012
+        **_PythonUnpickler.dispatch,
         pickle.REDUCE[0]: _reduce,
         pickle.NEWOBJ[0]: _new_object,
         pickle.NEWOBJ_EX[0]: _new_object_with_keywords,
