@@ -15,7 +15,7 @@ import torch
 from tce.data.clip_sketch import clip_sketch
 from tce.data.splits import SplitClips, hold_out, label_subset
 from tce.errors import OptionError, TceError
-from tce.model.backbone import same_architecture
+from tce.model.backbone import is_callable_name, same_architecture
 from tce.model.checkpoint import (
     describe,
     describe_weights,
@@ -76,10 +76,11 @@ def starting_encoder(options: FinetuneOptions) -> FrameEncoder:
         facts = describe_weights(model.weights, model.model)
         held = facts["architecture"]
         if model.model and not same_architecture(held, model.model):
+            other = f"weights of a {model.model}"
             raise TceError(
                 f"{model.weights}: the file holds a {held}",
                 expected=f"a {model.model}, as --model says",
-                fix=f"use weights of a {model.model}",
+                fix=f"use {other}" if is_callable_name(held) else f"use --model {held}, or {other}",
             )
         if facts["kind"] == "encoder":
             encoder = load_encoder(model.weights, model.model)
