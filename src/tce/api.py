@@ -25,8 +25,12 @@ def command_function(name: str) -> Callable[..., Any]:
     command = COMMANDS[name]
 
     def call(*arguments: Any, **keywords: Any) -> Any:
+        extra = {}
+        if name == "evaluate" and arguments and not dataclasses.is_dataclass(arguments[0]):
+            extra, keywords = _network_and_data(arguments, keywords)
+            arguments = ()
         options = build_options(name, arguments, keywords)
-        return resolve(command.function)(options)
+        return resolve(command.function)(options, **extra)
 
     flags = list(flags_of(resolve(command.options)))
     call.__name__ = call.__qualname__ = name
@@ -34,6 +38,22 @@ def command_function(name: str) -> Callable[..., Any]:
     call.__doc__ = _docstring(command, flags)
     call.__signature__ = _signature(flags)  # type: ignore[attr-defined]
     return call
+
+
+def _network_and_data(
+    arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`tce.evaluate(network, data)`: a network, or its checkpoint's name, and the clips, without keywords.
+
+    Raises:
+        TypeError: more than these two.
+    """
+    if len(arguments) > 2:
+        raise TypeError(f"evaluate() takes a network and data, {len(arguments)} arguments were given")
+    given = dict(keywords) | dict(zip(("ckpt", "data"), arguments))
+    if isinstance(given["ckpt"], str | os.PathLike):
+        return {}, given
+    return {"network": given["ckpt"]}, given | {"ckpt": ""}
 
 
 def build_options(name: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:

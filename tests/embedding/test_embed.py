@@ -297,3 +297,14 @@ def test_an_encoder_embeds_by_itself(clips, encoder):
     np.testing.assert_allclose(encoder.embed(frames).vectors, several.vectors[:2], atol=2e-5)
     with pytest.raises(tce.VideoError):
         encoder.embed([clips[0], "missing.mp4"])
+
+
+def test_random_names_the_untrained_network_as_in_evaluate(caplog):
+    named, weights = tce.embedding.gather.open_encoder(
+        NetworkOptions(ckpt="random", model="resnet18", seed=3)
+    )
+    assert not caplog.records and weights == "resnet18, random weights"
+    unset, _ = tce.embedding.gather.open_encoder(NetworkOptions(model="resnet18", seed=3))
+    assert "no --ckpt" in caplog.text
+    for one, other in zip(named.state_dict().values(), unset.state_dict().values(), strict=True):
+        assert torch.equal(one, other)

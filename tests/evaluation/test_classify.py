@@ -1,4 +1,6 @@
+import csv
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -63,3 +65,30 @@ def test_bad_input(data, networks, tmp_path):
         classify(ClassifyOptions(str(tmp_path / "nothing.mp4"), "nothing", output="p.xyz"))
     with pytest.raises(OptionError, match="--top"):
         ClassifyOptions("video", "ckpt", top=0)
+
+
+def test_a_folder_gives_a_table_of_every_probability(data, networks, tmp_path, caplog):
+    folder = tmp_path / "videos"
+    for name in ("v_Up_g04_c01", "v_Down_g04_c02"):
+        shutil.copytree(data.footage / name, folder / name)
+    (folder / "bad.mp4").write_bytes(b"no video")
+    table = tmp_path / "t.csv"
+    done = classify(ClassifyOptions(str(folder), networks.rgb, output=str(table), samples=3, device="cpu"))
+    with open(table, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 and "2 videos classified, 1 skipped" in done.text
+    good = [row for row in rows if not row["error"]]
+    for row in good:
+        shares = {name: float(row[name]) for name in ("Down", "Left", "Right", "Up")}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+        assert max(shares, key=shares.get) == row["prediction"]
+        assert float(row["probability"]) == max(shares.values())
+    assert [row["prediction"] for row in rows if row["error"]] == [""]
+    alone = classify(
+        ClassifyOptions(
+            good[0]["video"], networks.rgb, output=str(tmp_path / "p.png"), samples=3, device="cpu"
+        )
+    )
+    assert alone.videos[0].probabilities.max() == pytest.approx(float(good[0]["probability"]), abs=1e-4)
+    with pytest.raises(OptionError, match=r"--output p\.png; expected a name ending in \.csv"):
+        classify(ClassifyOptions(str(folder), networks.rgb, output="p.png"))

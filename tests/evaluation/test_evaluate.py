@@ -14,6 +14,7 @@ from tce.data.pack import pack
 from tce.data.splits import open_split
 from tce.errors import OptionError, TceError
 from tce.evaluation.caveats import _of_leaks
+from tce.evaluation.compare import compare
 from tce.evaluation.evaluate import evaluate
 from tce.evaluation.protocols import SplitResult
 from tce.evaluation.report import EvaluatedSplit
@@ -21,6 +22,7 @@ from tce.io import unescape_cell
 from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
 from tce.options.checks import split_names
+from tce.options.compare import CompareOptions
 from tce.options.evaluate import EvaluateOptions
 from tce.options.pack import PackOptions
 from tce.video.synthetic import make_clips
@@ -387,3 +389,83 @@ def test_contradictions_name_their_flag(changes, words):
 def test_split_names():
     assert split_names("1") == ("01",) and split_names("all") == ("all",)
     assert split_names("02,3") == ("02", "03") and split_names("held-out") == ("held-out",)
+
+
+def test_all_protocols_stand_beside_the_untrained_network(data, networks, tmp_path):
+    out = tmp_path / "all"
+    done = evaluate(options(data, networks.encoder, protocol="all", out=str(out), split="01,02"))
+    content = json.loads((out / "result.json").read_text())
+    assert content["protocol"] == "all" and [str(path.name) for path in out.rglob("result.json")] == [
+        "result.json"
+    ]
+    assert list(done.results) == list(done.untrained) == ["linear", "knn", "retrieval", "coherence"]
+    assert any("frames was skipped" in note for note in content["notes"])
+    alone = evaluate(options(data, networks.encoder, split="01,02", out=str(tmp_path / "knn")))
+    assert done.results["knn"].top1 == alone.top1 and alone.metrics["top1"] == alone.top1
+    cell = content["summary"]["knn"]["top1"]
+    assert cell["difference"] == pytest.approx(cell["value"] - cell["untrained"]) and cell["chance"] == 0.25
+    assert "untrained" in done.text and "phase progression" in done.text
+    chart = str(tmp_path / "c.png")
+    compared = compare(CompareOptions((str(out),), output=chart))
+    assert len(compared.comparisons) == 4 and set(compared.comparisons[1].figures["top1"]) == {
+        "encoder", "random-resnet18",
+    }  # fmt: skip
+    assert "<table>" in done._repr_html_() and "<table>" in compared._repr_html_()
+
+
+def test_a_classifier_and_unlabelled_clips_have_the_protocols_that_fit(data, networks, tmp_path):
+    done = evaluate(options(data, networks.stacks, protocol="all", out=str(tmp_path / "a")))
+    assert list(done.results) == ["frames", "linear", "knn", "retrieval", "coherence"]
+    assert "frames" not in done.untrained, "an untrained classifier guesses: that is chance"
+    for name in ("v_Up_g04_c01", "v_Up_g04_c02"):
+        shutil.copytree(data.footage / name, tmp_path / "footage" / name.replace("v_Up_", "holiday"))
+    base = {"lists": None, "data": str(tmp_path / "footage"), "out": str(tmp_path / "b")}
+    assert list(evaluate(options(data, networks.encoder, protocol="all", **base)).results) == ["coherence"]
+
+
+def test_a_picture_that_fails_costs_no_result(data, networks, tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        assert (tmp_path / "out" / "result.json").exists(), "written before anything is drawn"
+        raise ValueError("no such glyph")
+
+    monkeypatch.setattr("tce.evaluation.report.confusion_picture", fail)
+    done = evaluate(options(data, networks.encoder, out=str(tmp_path / "out")))
+    assert "confusion" not in done.text and "confusion-01.png was not drawn" in caplog.text
+
+
+def test_an_interrupted_evaluation_says_what_is_written(data, networks, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    base = options(data, networks.encoder, out=str(tmp_path / "new" / "out"))
+    monkeypatch.setattr("tce.evaluation.protocols.clip_means", stop)
+    with pytest.raises(KeyboardInterrupt, match=r"no result was written to .*out"):
+        evaluate(base)
+    assert not (tmp_path / "new").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr("tce.evaluation.report.confusion_picture", stop)
+    with pytest.raises(KeyboardInterrupt, match=r"the result is in .*out, pictures may be missing"):
+        evaluate(base)
+    assert (tmp_path / "new" / "out" / "result.json").exists()
+
+
+def test_held_out_clips_of_a_classifier_are_named(data, tmp_path):
+    encoder = build_encoder("resnet18", image_size=32, seed=0)
+    encoder.config.provenance.update(train_clips=36, held_out_clips=4)
+    save_model(tmp_path / "n", encoder)
+    notes = evaluate(options(data, str(tmp_path / "n"), out=str(tmp_path / "out"))).figures["notes"]
+    assert any("trained on 36 of its 40 training clips; 4 were held out" in note for note in notes)
+
+
+def test_a_network_in_memory_is_evaluated_and_left_as_it_is(data, tmp_path):
+    import tce
+
+    encoder = build_encoder("resnet18", image_size=32, seed=0).train()
+    result = tce.evaluate(
+        encoder, data.footage, lists=data.lists, protocol="knn", device="cpu", samples=1, out=tmp_path / "out"
+    )
+    assert 0 <= result.top1 <= 1 and len(result.predictions["id"]) == 16
+    assert result.top1 == pytest.approx(np.mean(result.predictions["top1"]))
+    assert encoder.training and next(encoder.parameters()).requires_grad
+    with pytest.raises(OptionError, match="protocol frames; expected a fine-tuned classifier"):
+        tce.evaluate(encoder, data.footage, lists=data.lists, protocol="frames", out=tmp_path / "out")

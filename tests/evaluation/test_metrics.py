@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from tce.errors import TceError
 from tce.evaluation.metrics import (
     bootstrap_interval,
+    chance_recall,
     confusion,
     mean_interval,
     paired_difference,
@@ -81,3 +82,13 @@ def test_mean_over_splits_draws_a_recording_into_all_of_them():
     width = apart[1] - apart[0]
     single = bootstrap_interval(values, recordings)
     assert width == pytest.approx((single[1] - single[0]) / math.sqrt(2), rel=0.1)
+
+
+def test_chance_of_recall_equals_random_orders():
+    labels, queries = np.array([0] * 6 + [1] * 3 + [2]), np.array([0, 1, 1, 3])
+    rng = np.random.default_rng(0)
+    for k in (1, 3, 9):
+        orders = [rng.permutation(labels)[:k] for _ in range(4000)]
+        found = np.mean([[query in order for query in queries] for order in orders])
+        assert chance_recall(queries, labels, k) == pytest.approx(found, abs=0.02)
+    assert chance_recall(np.array([0]), labels, 5) == 1, "5 of 10 with 6 of the class cannot all miss"

@@ -268,6 +268,8 @@ def describe_result(path: str) -> Result:
         raise TceError(str(file), "a result of tce evaluate or tce finetune", "other JSON")
     checkpoint, data = found.get("checkpoint") or {}, found.get("data") or {}
     metrics = {name: value for name, value in found.items() if isinstance(value, float)}
+    for protocol, cells in (found.get("summary") or {}).items():
+        metrics |= {f"{protocol} {name}": cell["value"] for name, cell in cells.items()}
     recall = {f"recall@{k}": value for k, value in (found.get("recall") or {}).items()}
     shown = {
         "protocol": found["protocol"],

@@ -1,4 +1,4 @@
-"""The clips a network is judged on: training and test clips of a split, and what is wrong with them."""
+"""Training and test clips of a split: by the lists, or held out; and clips kept when labels are scarce."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SplitClips:
         split: its name; "held-out" where the data has no splits.
         train: rows of the labelled training clips, rising.
         test: rows of the test clips, rising.
-        missing: names the lists hold but the footage lacks.
+        missing: listed clips that have no video.
     """
 
     store: FrameStore
@@ -80,7 +80,7 @@ class SplitClips:
 
     @property
     def missing_share(self) -> float:
-        """Share of the listed clips without footage."""
+        """Share of the listed clips that have no video."""
         return len(self.missing) / max(self.store.catalog.listed, 1)
 
 
@@ -100,11 +100,11 @@ def open_split(
     tested on what another one trained on.
 
     Args:
-        data: footage or a collection.
+        data: videos, frame folders or a collection.
         cache: where videos are packed first, if that is needed.
         lists: folder of the dataset's lists.
         split: which split.
-        max_missing: largest share of listed clips that may be without footage.
+        max_missing: largest share of listed clips that may lack a video.
         need_train: training clips are needed too.
         unlabelled: clips without any classes will do; all of them are test clips then.
         check: looks at the clips before any are packed, and may raise.
@@ -115,7 +115,7 @@ def open_split(
     """
     require_split(data, lists, split)
     found = find_data(data, lists, split)
-    _require_footage(found.catalog, data, max_missing)
+    _require_videos(found.catalog, data, max_missing)
     check(found.catalog)  # before anything is packed
     store = found.open(cache)
     catalog = store.catalog
@@ -161,7 +161,7 @@ def require_split(data: str, lists: str | None, split: str) -> None:
     """Check that, where no lists are given, the data hold the split that is asked for.
 
     Args:
-        data: footage or a collection.
+        data: videos, frame folders or a collection.
         lists: folder of the dataset's lists; with them, any split can be read.
         split: the split asked for.
 
@@ -191,9 +191,9 @@ def require_split(data: str, lists: str | None, split: str) -> None:
 
 def _held_out(labels: Ints, groups: npt.NDArray[np.object_]) -> tuple[np.ndarray, np.ndarray]:
     labelled = np.flatnonzero(labels >= 0)
-    held, way = hold_out(labels[labelled], groups[labelled].tolist(), TEST_SHARE)
+    held, strategy = hold_out(labels[labelled], groups[labelled].tolist(), TEST_SHARE)
     if len(labelled):
-        log.info("no lists: %.0f%% of each class are test clips (%s)", 100 * TEST_SHARE, way)
+        log.info("no lists: %.0f%% of each class are test clips (%s)", 100 * TEST_SHARE, strategy)
     test = np.zeros(len(labels), bool)
     test[labelled[held]] = True
     return ~test, test
@@ -213,19 +213,19 @@ def _require_clips(clips: SplitClips, data: str, lists: str | None, need_train: 
     raise TceError(
         f"split {clips.split} of {data}",
         expected="labelled training and test clips",
-        found=found + (f", {len(clips.missing)} listed clips without footage" if clips.missing else ""),
-        fix="check --data, --lists and --split: the lists' paths are compared with the footage's",
+        found=found + (f", {len(clips.missing)} listed clips without a video" if clips.missing else ""),
+        fix="check --data, --lists and --split: the lists' paths are compared with the videos'",
     )
 
 
-def _require_footage(catalog: Catalog, data: str, most: float) -> None:
+def _require_videos(catalog: Catalog, data: str, most: float) -> None:
     share = len(catalog.missing) / max(catalog.listed, 1)
     if share > most:
         raise TceError(
             f"{data} lacks {len(catalog.missing)} of the clips in the lists ({share:.1%})",
             expected=f"at most {most:.1%}",
             found=f"no {catalog.missing[0]}, for one",
-            fix="complete the footage, or allow it with --max-missing",
+            fix="add the missing videos, or allow it with --max-missing",
         )
 
 
@@ -260,7 +260,7 @@ def hold_out(labels: Ints, groups: Sequence[str], share: float, seed: int = 0) -
     kinds, kind = np.unique(labels, return_inverse=True)
     left = np.bincount(kind)  # clips of each class that are not held out
     held = np.zeros(len(labels), bool)
-    ways = set()
+    strategies = set()
     for place in np.flatnonzero(left > 1):
         clips = np.flatnonzero(kind == place)
         wanted, count = share * len(clips), int(held[clips].sum())
@@ -276,12 +276,12 @@ def hold_out(labels: Ints, groups: Sequence[str], share: float, seed: int = 0) -
                 held[fresh] = True
                 left -= lost
                 count += int(lost[place])
-        ways.add("groups" if count else "pieces")
+        strategies.add("groups" if count else "pieces")
         if not count:
             pieces = _last_pieces(clips, number[clips], share)
             held[pieces] = True
             left[place] -= len(pieces)
-    return held, " and ".join(sorted(ways)) or "none"
+    return held, " and ".join(sorted(strategies)) or "none"
 
 
 def _fitting_groups(number: Ints, share: float, rng: np.random.Generator) -> Ints:

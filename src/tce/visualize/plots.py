@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tce.errors import OptionError
 from tce.io import atomic, require_writable
+from tce.visualize.text import legend_label, literal
 
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 MOST_NAMES = 20  # more lines than this no legend keeps legible
@@ -75,7 +76,7 @@ def save_map(
     axes = figure.add_subplot()
     _frame(axes, points)
     if title:
-        axes.set_title(title, fontsize=10, color="0.25")
+        axes.set_title(literal(title), fontsize=10, color="0.25")
 
     names = list(dict.fromkeys(videos)) if videos is not None else []
     if len(names) <= 1:
@@ -148,7 +149,7 @@ def _by_video(
             color=f"C{row % 10}",
             marker="o" if row < 10 else "^",
             s=point_area(len(points)),
-            label=label.replace("$", r"\$"),  # a dollar sign in a name is no formula
+            label=legend_label(label),
             alpha=0.85,
             linewidths=0,
         )

@@ -74,7 +74,7 @@ def confusion_picture(
     longest = max(len(shortened(name)) for name in classes)
     size = 7.5 if n <= 30 else 6.5
     margin = 0.0085 * size * min(longest + 6, NAME_LENGTH + 6)
-    figure = new_figure(max(4.2, cell * columns + margin + 1.2), max(3.4, cell * n + margin + 0.9))
+    figure = new_figure(max(6.0, cell * columns + margin + 1.2), max(3.4, cell * n + margin + 0.9))
     axes = figure.add_subplot()
     drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if n <= MOST_NAMED_CLASSES:
@@ -97,8 +97,10 @@ def confusion_picture(
                 axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
     axes.set_xlabel("predicted class", fontsize=9)
     axes.set_ylabel("true class (test clips)" if n <= MOST_NAMED_CLASSES else "true class", fontsize=9)
-    axes.set_title(literal(title), fontsize=9, color=INK, loc="left")
-    bar = figure.colorbar(drawn, ax=axes, shrink=min(1.0, 4 / (cell * n)), aspect=25, pad=0.02)
+    figure.suptitle(literal(title), fontsize=9, color=INK, x=0.01, ha="left")
+    height = min(0.9, 4 / (cell * n))  # of the matrix's; a bar need not be longer than a hand
+    place = axes.inset_axes((1 + 0.14 / (cell * columns), (1 - height) / 2, 0.16 / (cell * columns), height))
+    bar = figure.colorbar(drawn, cax=place)
     bar.set_label("% of the true class's clips", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_edgecolor(FAINT)
@@ -141,7 +143,7 @@ def comparison_picture(path: str | os.PathLike[str], panels: Sequence[BarPanel])
     """
     names = list(dict.fromkeys(name for panel in panels for name in panel.names))
     colours = {name: BAR_COLOURS[place % len(BAR_COLOURS)] for place, name in enumerate(names)}
-    heights = [0.62 + 0.27 * len(panel.names) for panel in panels]
+    heights = [0.8 + 0.27 * len(panel.names) for panel in panels]
     figure = new_figure(7.5, sum(heights) + 0.35)
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid[:, 0], panels, strict=True):
@@ -178,8 +180,9 @@ def _bars(axes: Any, panel: BarPanel, colours: dict[str, str]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
     subtitle = panel.subtitle if panel.chance is None else f"{panel.subtitle}, chance {_level(panel)}"
-    axes.set_title(literal(panel.title), fontsize=8.5, color=INK, loc="left", fontweight="bold")
-    axes.set_title(literal(subtitle), fontsize=7.5, color=FAINT, loc="right")
+    axes.set_title(literal(panel.title), fontsize=8.5, color=INK, loc="left", fontweight="bold", pad=15)
+    above = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 7.5}
+    axes.annotate(literal(subtitle), (0, 1), (0, 4), color=FAINT, **above)
 
 
 def _level(panel: BarPanel) -> str:

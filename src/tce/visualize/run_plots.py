@@ -9,6 +9,7 @@ from typing import Any
 
 from tce.errors import TceError
 from tce.io import atomic
+from tce.visualize.text import literal
 
 
 class Panel:
@@ -77,7 +78,7 @@ def save_curves(
     figure = Figure(figsize=(4 * COLUMNS, 2.6 * height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=11, parse_math=False)
+        figure.suptitle(literal(title), fontsize=11)
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(height, COLUMNS, place + 1)
         _draw(axes, panel, rows, chance or {})
@@ -99,10 +100,12 @@ def _draw(axes: Any, panel: Panel, rows: Sequence[Mapping[str, float]], chance: 
             continue
         # Figures that come rarely, such as kNN, show where they were taken.
         marker = "o" if len(drawn) < 30 else ""
-        axes.plot(*zip(*drawn), marker=marker, markersize=3, linewidth=1.2, label=name.replace("_", " "))
+        axes.plot(
+            *zip(*drawn), marker=marker, markersize=3, linewidth=1.2, label=literal(name.replace("_", " "))
+        )
         if name in chance:
             axes.axhline(scale * chance[name], color="0.45", linestyle="--", linewidth=1, label="chance")
-    axes.set_title(panel.title, fontsize=9)
+    axes.set_title(literal(panel.title), fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
+from tce.errors import printable
 
 INVISIBLE = "\u200b"  # zero-width space: before the underscore that would keep a name out of a legend
 
 
-def printable(text: str) -> str:
-    r"""Write out everything that is no letter, sign or blank, such as the escape character as `\x1b`.
-
-    Line breaks stay; tabs become blanks. Lone surrogates (bytes of a file name that are not UTF-8) and marks
-    that change the direction of writing are written out too.
-    """
-    return "".join(_written(letter) for letter in text.replace("\t", " "))
-
-
-def _written(letter: str) -> str:
-    if letter == "\n" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return letter
-    return letter.encode("unicode_escape").decode("ascii")
-
-
 def one_line(text: str) -> str:
-    """`printable` without line breaks."""
-    return printable(" ".join(text.split("\n")))
+    """`text` without line breaks, tabs and control characters."""
+    return printable(" ".join(text.split()))
 
 
 def literal(text: str) -> str:
     """`text` for any of Matplotlib's titles, labels, ticks and annotations."""
-    return printable(text).replace("$", r"\$")
+    return printable(text.replace("\t", " ")).replace("$", r"\$")
 
 
 def legend_label(text: str) -> str:

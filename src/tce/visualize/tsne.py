@@ -117,7 +117,7 @@ def _names(stored: Embeddings) -> list[str] | None:
 
 def _title(stored: Embeddings, videos: list[str], weights: str) -> str:
     what = Path(videos[0]).name if len(videos) == 1 else counted(videos) if videos else "one video"
-    return f"{len(stored.vectors)} frames of {what} · {weights}".replace("$", r"\$")
+    return f"{len(stored.vectors)} frames of {what} · {weights}"
 
 
 def _frames(name: str, every: int, count: int) -> Iterator[NDArray[np.uint8]]:

@@ -1,0 +1,115 @@
+"""Pictures of results: what they state, and names that hold anything."""
+
+import warnings
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from tce.visualize import result_plots
+from tce.visualize.plots import save_map
+from tce.visualize.result_plots import (
+    BarPanel,
+    comparison_picture,
+    confusion_picture,
+    neighbour_picture,
+    time_line,
+)
+from tce.visualize.run_plots import save_curves
+from tce.visualize.text import legend_label, literal, one_line
+
+ODD = ["$x_{$", "_hidden", "a\tb\nc", "\x1b[31mred", "bad\udc80byte", "$\\frac$", "50% ^ off"]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, still as objects."""
+    kept, save = [], result_plots.save
+    monkeypatch.setattr(result_plots, "save", lambda figure, path: (kept.append(figure), save(figure, path)))
+    return kept
+
+
+def picture(shade=128):
+    return np.full((12, 16, 3), shade, np.uint8)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_odd_names_are_drawn_in_every_picture(tmp_path):
+    count, title = len(ODD), " ".join(ODD)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a font may lack a letter
+        confusion_picture(tmp_path / "confusion.png", np.eye(count, dtype=int), ODD, title)
+        panel = BarPanel(title, title, ODD, [0.5] * count, [None] * count, ODD, 0.1, True)
+        comparison_picture(tmp_path / "bars.png", [panel])
+        sheet = [((picture(), name), [(picture(), name, True)]) for name in ODD]
+        neighbour_picture(tmp_path / "neighbours.png", sheet, title)
+        shares = np.full((3, count), 1 / count)
+        time_line(tmp_path / "line.png", np.arange(3.0), shares, ODD, [(1.0, picture())], title, 2.0, 0.1)
+        save_map(tmp_path / "map.png", np.random.default_rng(0).random((count, 2)), ODD, title=title)
+        save_curves(tmp_path / "curves.png", [{"step": 0, "$x_{$": 1.0}, {"step": 1, "$x_{$": 2.0}], title)
+    for path in tmp_path.iterdir():
+        assert cv2.imread(str(path)).std() > 3, path.name
+
+
+def test_text_is_literal():
+    assert literal("$x_{$") == r"\$x_{\$" and one_line("a\n b\t\x1b") == r"a b \x1b"
+    assert legend_label("_name")[0] != "_" and legend_label("_name").endswith("_name")
+
+
+def test_the_legend_of_a_map_keeps_names_with_an_underscore(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: kept.append(self))
+    save_map(tmp_path / "map.png", np.random.default_rng(0).random((4, 2)), ["_a", "_a", "b", "b"])
+    labels = [text.get_text() for text in kept[0].axes[0].get_legend().get_texts()]
+    assert [label.strip("\u200b") for label in labels] == ["_a", "b"]
+
+
+def test_a_confusion_matrix_is_in_percent_and_says_which_side_is_which(figures, tmp_path):
+    confusion_picture(tmp_path / "c.png", np.array([[3, 1], [0, 2]]), ["wave", "jump"], "top-1 83%")
+    (figure,) = figures
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == "predicted class" and axes.get_ylabel() == "true class (test clips)"
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["wave (4)", "jump (2)"]
+    assert sorted(text.get_text() for text in axes.texts) == ["100", "25", "75"]
+    assert axes.images[0].get_clim() == (0, 100)
+
+
+def test_a_hundred_and_one_classes_keep_their_names(figures, tmp_path):
+    names = [f"class number {place}" for place in range(101)]
+    confusion_picture(tmp_path / "c.png", np.eye(101, dtype=int), names, "")
+    (figure,) = figures
+    axes = figure.axes[0]
+    assert len(axes.get_yticklabels()) == 101
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
+    assert all(above.y0 >= below.y1 - 1 for above, below in pairwise(boxes)), "no two names overlap"
+
+
+def test_a_value_stands_beside_its_bar_not_at_the_whiskers_end(figures, tmp_path):
+    panel = BarPanel("knn", "d", ["a", "b"], [0.25, 0.5], [(0.1, 0.75), None], ["25.0%", "50.0%"], 0.25, True)
+    ratio = BarPanel("coherence", "d", ["a"], [0.4], [None], ["0.4"])
+    comparison_picture(tmp_path / "c.png", [panel, ratio])
+    (figure,) = figures
+    shares, other = figure.axes
+    assert shares.get_xlim() == (0, 100) and other.get_xlim()[1] < 1, "a ratio is no percentage"
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in shares.texts if text.get_text() in panel.texts]
+    assert len(boxes) == 2 and boxes[0].y0 > boxes[1].y1, "no two values overlap"
+    assert all(box.x0 > shares.get_window_extent().x1 for box in boxes)
+    assert any("chance 25.0%" in text.get_text() for text in shares.texts)
+
+
+def test_stills_stand_over_their_times(figures, tmp_path):
+    stills = [(second, picture()) for second in (1.25, 3.75, 6.25, 8.75)]
+    time_line(tmp_path / "l.png", np.arange(10.0), np.ones((10, 1)), ["a"], stills, "", 10.0, 0.5)
+    (figure,) = figures
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    for (second, _), place in zip(stills, axes.child_axes, strict=True):
+        box = place.get_window_extent()
+        middle = axes.transData.inverted().transform(((box.x0 + box.x1) / 2, 0))[0]
+        assert middle == pytest.approx(second, abs=0.05)
+    assert any(line.get_label() == "chance (50.0%)" for line in axes.lines)
