@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tce.video.base import FrameError, VideoMissing, VideoUnreadable
-from tce.video.folder import FrameFolder, natural_key
+from tce.video.folder import FrameFolder, name_series, natural_key
 from tce.video.open_video import open_video
 from tests.helpers.hard_footage import HEIGHT, WIDTH, jpeg, numbers, picture, png
 
@@ -105,3 +105,12 @@ def test_a_named_pipe_among_the_frames_is_a_bad_frame(tmp_path: Path) -> None:
         video.frames([1])
     with pytest.raises(VideoUnreadable, match="a named pipe"):
         open_video(tmp_path / "1.jpg")
+
+
+@given(st.lists(st.from_regex(r"\A(a|b1_|x 2)?[0-9]{1,3}(_y)?\.(jpg|png)\Z"), unique=True, max_size=8))
+def test_names_are_grouped_by_what_precedes_their_last_number(names: list[str]) -> None:
+    expected: dict[str, list[str]] = {}
+    for name in names:
+        stem = name.rsplit(".", 1)[0].removesuffix("_y")
+        expected.setdefault(stem.rstrip("0123456789"), []).append(name)
+    assert name_series(names) == expected

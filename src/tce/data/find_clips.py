@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tce.errors import TceError
-from tce.video.folder import holds_several, is_image, name_series, natural_key, without_flow
+from tce.video.folder import holds_several, is_image, name_series, without_flow
 
 log = logging.getLogger("tce.data")
 
@@ -152,16 +152,14 @@ class _Search:
                     self._take_file(below, path, entry)
 
     def _take_file(self, below: str, path: str, entry: os.DirEntry[str]) -> None:
-        image = is_image(entry.name)
-        if not image and not is_video(entry.name):
-            return
-        reason = _irregular(entry)
-        if reason:
-            self.notes.add(self._place(path), reason)
-        elif image:
+        if is_image(entry.name):  # a frame that cannot be read is damage to its clip, not left out
             self._images.setdefault(below, []).append(entry.name)
-        else:
-            self.paths.append(path)
+        elif is_video(entry.name):
+            reason = _irregular(entry)
+            if reason:
+                self.notes.add(self._place(path), reason)
+            else:
+                self.paths.append(path)
 
     def choose_frame_folders(self) -> None:
         """Take each folder of images as a clip, unless there is a clip beside or below them."""
@@ -177,14 +175,13 @@ class _Search:
             self.paths.append(below)
             self.folders.add(below)
             holding |= {"", *_folders_above(below)}
-            flow = without_flow(names)[1]
+            self._images[below], flow = without_flow(names)
             if flow:
                 self.notes.add(here, "of optical flow beside the frames", _counted(len(flow)))
 
     def _take_paged_images(self) -> None:
         """Where a folder's first image holds several pictures, each image that does is a clip."""
         for below, names in list(self._images.items()):
-            names.sort(key=natural_key)
             if not holds_several(self._place(os.path.join(below, names[0]))):
                 continue  # the others are not opened: that would take long in folders of many frames
             paged = [name for name in names if holds_several(self._place(os.path.join(below, name)))]
@@ -199,7 +196,7 @@ class _Search:
         """Warn where the images in a folder look like several videos, such as two cameras' frames."""
         mixed = []
         for below in self.folders:
-            series = name_series(without_flow(self._images[below])[0])
+            series = name_series(self._images[below])
             if len(series) > 1 and all(prefix and len(names) > 1 for prefix, names in series.items()):
                 mixed.append((below, list(series)))
         if mixed:

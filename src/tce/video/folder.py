@@ -32,7 +32,8 @@ PAGED_SUFFIXES = frozenset((".tif", ".tiff", ".webp", ".png"))
 """Suffixes of image files that can hold several pictures."""
 
 _DIGITS = re.compile(r"(\d+)")
-_NUMBERED = re.compile(r"(.*?)(\d+)\D*")
+_NUMBERED = re.compile(r"(.*?)(\d+)\D*", re.DOTALL)
+_ENDS_IN_NUMBER = re.compile(r"(.*?)\d+(\.[^.\d]+)", re.DOTALL)
 _FLOW = re.compile(r"(^|[^a-z])(opt(ical)?_?)?flow([^a-z]|$)")  # TSN's and MMAction's flow_x_00001.jpg
 
 
@@ -48,13 +49,27 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [*key, (2, 0, name)]  # the name itself decides between 7 and 07
 
 
-def name_series(names: Iterable[str]) -> dict[str, list[str]]:
+def name_series(names: Sequence[str]) -> dict[str, list[str]]:
     """File names by what stands before their last number; those without a number under ""."""
+    if _is_one_series(names):
+        return {_NUMBERED.fullmatch(os.path.splitext(names[0])[0])[1]: list(names)}  # type: ignore[index]
     series: dict[str, list[str]] = {}
     for name in names:
         match = _NUMBERED.fullmatch(os.path.splitext(name)[0])
         series.setdefault(match[1] if match else "", []).append(name)
     return series
+
+
+def _is_one_series(names: Sequence[str]) -> bool:
+    """Whether all names are one text, a number and one suffix, as nearly always; quick to check."""
+    match = _ENDS_IN_NUMBER.fullmatch(names[0]) if names else None
+    if match is None:
+        return False
+    prefix, suffix = match[1], match[2]
+    start, end = len(prefix), -len(suffix)
+    return all(
+        name.startswith(prefix) and name.endswith(suffix) and name[start:end].isdecimal() for name in names
+    )
 
 
 def without_flow(names: Sequence[str]) -> tuple[list[str], list[str]]:
