@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tce.embedding.embedding_file import load_embeddings
+from tce.embedding.embedding_file import load_embeddings, read_arrays
 from tce.errors import TceError
 from tce.model.checkpoint import describe, load_encoder
 from tce.model.resnet import resnet
@@ -229,7 +229,8 @@ def test_instructions_that_declare_a_size(tmp_path, data):
 def test_an_npz_that_unpacks_to_gigabytes(tmp_path):
     header = declaring((GIGABYTE // 512, 128), data=b"")
     path = deflated(tmp_path / "bomb.npz", "embeddings.npy", header, bytes(1 << 24), GIGABYTE >> 24)
-    refused(load_embeddings, path, "unpacks to 1,073,74")
+    for read in (load_embeddings, read_arrays):
+        refused(read, path, "unpacks to 1,073,74")
 
 
 def declaring(shape, descr="<f4", data=bytes(64)):
@@ -247,7 +248,9 @@ def test_arrays_of_declared_shape(tmp_path, shape):
     inside = tmp_path / "e.npz"
     with zipfile.ZipFile(inside, "w") as target:
         target.writestr("embeddings.npy", declaring(shape))
-    refused(load_embeddings, inside, r"e\.npz; expected ")
+    readers = (load_embeddings,) if 0 in shape else (load_embeddings, read_arrays)  # nothing is an array
+    for read in readers:
+        refused(read, inside, r"e\.npz; expected ")
 
 
 def test_a_long_header(tmp_path):

@@ -254,11 +254,34 @@ def _header(file: Any, size: int, path: Path) -> tuple[tuple[int, ...], bool, np
     return shape, fortran, dtype
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz file, once its declared sizes are known to be no larger than the file explains.
+
+    Raises:
+        TceError: they are larger, it holds Python objects, or it is damaged.
+    """
+    if not path.is_file():
+        raise TceError(str(path), "an .npz file", "no such file")
+    try:
+        with _open_archive(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            return {name: _member(archive, name, path) for name in names}
+    except DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise TceError(str(path), "an .npz file", f"a damaged file ({reason})") from error
+
+
+def _open_archive(path: Path) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(path)
+    found = check_archive(archive, path.stat().st_size)
+    if found is not None:
+        archive.close()
+        raise TceError(str(path), EXPECTED, found, "save it with numpy.savez if you trust it")
+    return archive
+
+
 def _from_archive(path: Path) -> Embeddings:
-    with zipfile.ZipFile(path) as archive:
-        found = check_archive(archive, path.stat().st_size)
-        if found is not None:
-            raise TceError(str(path), EXPECTED, found, "save it with numpy.savez if you trust it")
+    with _open_archive(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         key = "embeddings" if "embeddings" in names else names[0] if len(names) == 1 else None
         if key is None:

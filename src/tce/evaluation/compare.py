@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tce.embedding.embedding_file import read_arrays
 from tce.errors import OptionError, TceError
 from tce.evaluation.metrics import Interval, mean_interval
 from tce.evaluation.report import (
@@ -225,14 +226,14 @@ def read_predictions(result: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     for split in result["splits"]:
         path = Path(result["folder"]) / f"predictions-{split}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                count = len(file["id"])
-                columns = {name: file[name] for name in file.files if file[name].shape == (count,)}
-        except (OSError, ValueError, KeyError) as error:
+            arrays = read_arrays(path)  # its sizes are compared with the file's: a result can be a stranger's
+            count = len(arrays["id"])
+            columns = {name: array for name, array in arrays.items() if array.shape == (count,)}
+        except (TceError, OSError, KeyError, TypeError) as error:
             raise TceError(
                 str(path),
                 expected="the predictions beside result.json",
-                found=str(error),
+                found=error.found if isinstance(error, TceError) else str(error),
                 fix="run tce evaluate again",
             ) from error
         parts.append({"split": np.repeat(split, count), **columns})

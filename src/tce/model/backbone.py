@@ -31,7 +31,7 @@ OWN = (*DEPTHS, *VARIANTS)
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How a backbone wants its images, where its maker says so.
+    """How a backbone expects its images, where its configuration states it.
 
     Attributes:
         image_size: side of the square in pixels.
@@ -53,7 +53,7 @@ class ExternalBackbone(nn.Module):
         model: the network.
         features: from the network and images to features [B, F] or [B, F, 1, 1].
         network: what it can be built from again, JSON types.
-        input_format: how it wants its images.
+        input_format: how it expects its images.
         image_size: side of the images with which its feature size is found.
         feature_size: F, where it is known.
     """
@@ -266,7 +266,7 @@ def require_consent(architecture: str, network: dict[str, Any], model: str | Non
 
 
 def input_format(backbone: Backbone) -> InputFormat:
-    """How that backbone wants its images; ImageNet's usual way where nothing else is known."""
+    """How that backbone expects its images; ImageNet's normalisation where nothing else is known."""
     if isinstance(backbone, EfficientNetLite):
         return InputFormat(backbone.image_size)
     return backbone.input_format if isinstance(backbone, ExternalBackbone) else InputFormat()

@@ -334,7 +334,7 @@ def _later(names: dict[str, Tensor], provenance: dict[str, Any], path: str) -> C
 
 
 def _torchvision(names: dict[str, Tensor], wrapper: str, provenance: dict[str, Any], path: str) -> Contents:
-    """Torchvision's names: the 2020 encoder or an ImageNet network, told apart by wrapper and size of `fc`.
+    """Torchvision's names: the 2020 encoder or an ImageNet network, by wrapper and size of `fc`.
 
     Under 'model', or with 128 outputs, `fc` is the embedding of 2020. Otherwise it is a classifier's last
     layer, which an encoder leaves out.

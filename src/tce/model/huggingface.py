@@ -61,7 +61,7 @@ def _transformers() -> Any:
 
 
 def fetch_model(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A published image model with its weights, and how it wants its images (`InputFormat`'s fields).
+    """A published image model with its weights, and how it expects its images (`InputFormat`'s fields).
 
     Args:
         name: a folder written by `save_pretrained`, or a name on the Hugging Face Hub, downloaded or taken
