@@ -12,8 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-from tce.cli import resolve
-from tce.command_table import COMMANDS, Command
+from tce.command_table import COMMANDS, Command, resolve
 from tce.help import Flag, flags_of
 
 

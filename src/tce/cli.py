@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import json
 import logging
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args
 
-from tce.command_table import COMMANDS, Command
+from tce.command_table import COMMANDS, Command, resolve
 from tce.errors import TceError, printable
 
 __all__ = ["COMMANDS", "Command", "OutputOptions", "main", "parse", "report", "resolve", "run"]
@@ -37,15 +36,9 @@ class OutputOptions:
     """Show the full traceback of an error."""
 
 
-def resolve(place: str) -> Any:
-    """The object at `module:name`."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def overview() -> str:
     """The text of `tce --help`."""
-    from tce import __version__
+    from tce.version import __version__
 
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
@@ -228,7 +221,7 @@ def _without_command(arguments: Sequence[str]) -> int:
         print(overview())
         return 0
     if arguments[0] in ("-V", "--version"):
-        from tce import __version__
+        from tce.version import __version__
 
         print(__version__)
         return 0

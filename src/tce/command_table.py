@@ -5,7 +5,9 @@ To add a command, add a line here: the options' module in `tce.options` gives fl
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -182,3 +184,9 @@ COMMANDS = {
         ("tce info videos/ --sheet sheet.png", "tce info runs/mine", "tce info clip.mp4"),
     ),
 }
+
+
+def resolve(place: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

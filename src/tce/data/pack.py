@@ -109,8 +109,8 @@ def _open_manifest(out: Path, options: PackOptions, catalog: Catalog) -> _Manife
     Raises:
         OptionError: the options contradict those that the collection was made with.
     """
-    from tce import __version__
     from tce.data.collection import STORAGE_VERSION, holds_clips, is_collection, read_options
+    from tce.version import __version__
 
     given = {name: getattr(options, name) for name in FIXED}
     addition: dict[str, Any] = {

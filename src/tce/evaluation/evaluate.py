@@ -476,6 +476,6 @@ def _tag(data: str) -> str:
 
 
 def _own_version() -> str:
-    from tce import __version__
+    from tce.version import __version__
 
     return __version__

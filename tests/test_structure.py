@@ -1,0 +1,72 @@
+"""The layout that CONTRIBUTING.md describes."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import tce
+
+ROOT = Path(tce.__file__).parent
+MODULES = {
+    "tce." + str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path
+    for path in ROOT.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+}
+# The rooms of the layout; options, recipes and the rooms that were added later are not counted.
+COUNTED = {"commands", "contrast", "data", "embedding", "evaluation", "model", "train", "video", "visualize"}
+MOST_MODULES = 120
+
+
+def imports() -> dict[str, set[str]]:
+    """Which of our modules each one imports, also inside functions, but not for types alone."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text())
+        for_types = {
+            child
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+            for child in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if node in for_types:
+                continue
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            elif isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            else:
+                continue
+            found[name] |= names & set(MODULES) - {name}
+    return found
+
+
+def test_no_import_circle() -> None:
+    """Modules that import nothing unvisited are taken away, until none is left or the rest is a circle."""
+    left = {name: set(targets) for name, targets in imports().items()}
+    left = {name: left.get(name, set()) for name in MODULES}
+    while free := [name for name, targets in left.items() if not targets & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, f"modules in or above a circle: {sorted(left)}"
+
+
+def test_every_file_name_occurs_once() -> None:
+    names = Counter(path.name for path in MODULES.values() if path.parent.name != "options")
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_no_package_hides_a_public_function() -> None:
+    packages = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    functions = {name for name in tce.__all__ if not name.startswith("_")} - tce._SUBPACKAGES
+    assert not functions & (packages | modules)
+
+
+def test_rooms_stay_small() -> None:
+    counted = [name for name in MODULES if name.count(".") == 1 or name.split(".")[1] in COUNTED]
+    assert len(counted) <= MOST_MODULES
+    long = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert not {name: lines for name, lines in long.items() if lines > 520}
