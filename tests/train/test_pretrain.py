@@ -20,6 +20,7 @@ from tce.cli import run as run_command
 from tce.commands.finetune import finetune
 from tce.commands.info import info
 from tce.data.pack import pack
+from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
 from tce.evaluation.compare import compare
 from tce.evaluation.evaluate import evaluate
@@ -47,7 +48,7 @@ from tce.options.pretrain import (
     TCEOptions,
 )
 from tce.recipes import apply_recipe
-from tce.train.pretrain import make_encoder, pretrain
+from tce.train.pretrain import make_encoder, open_clips, pretrain
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import FILES, FOLDERS
 from tests.helpers.run_files import events, rows, same, saved
@@ -311,6 +312,18 @@ def test_another_runs_checkpoint_is_refused(clips: Path, tmp_path: Path) -> None
     shutil.copy(tmp_path / "b/checkpoints/latest.pt", tmp_path / "a/checkpoints/latest.pt")
     with pytest.raises(TceError, match=r"the checkpoint to resume from; expected the state of a tinynet"):
         pretrain(options(clips, tmp_path / "a", max_steps=2, method="tce", resume=True))
+
+
+def test_a_single_video_is_refused_before_it_is_packed(tmp_path: Path) -> None:
+    """With the remedy for long recordings: to cut them into clips."""
+    video = tmp_path / "v" / "one.mp4"
+    video.parent.mkdir()
+    video.write_bytes(b"never opened")
+    with pytest.raises(TceError, match=r"found one; .*tce pack .*--clip-seconds 10.*tce pretrain COLLECTION"):
+        open_clips(
+            DataOptions(data=str(video.parent)), tmp_path / "cache", DistributedContext(torch.device("cpu"))
+        )
+    assert not (tmp_path / "cache").exists()
 
 
 def test_what_cannot_be_learned_from_is_one_line(
