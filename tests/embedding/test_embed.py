@@ -300,11 +300,11 @@ def test_an_encoder_embeds_by_itself(clips, encoder):
 
 
 def test_random_names_the_untrained_network_as_in_evaluate(caplog):
-    named, weights = tce.embedding.gather.open_encoder(
+    named, weights = tce.embedding.embed_command.open_encoder(
         NetworkOptions(ckpt="random", model="resnet18", seed=3)
     )
     assert not caplog.records and weights == "resnet18, random weights"
-    unset, _ = tce.embedding.gather.open_encoder(NetworkOptions(model="resnet18", seed=3))
+    unset, _ = tce.embedding.embed_command.open_encoder(NetworkOptions(model="resnet18", seed=3))
     assert "no --ckpt" in caplog.text
     for one, other in zip(named.state_dict().values(), unset.state_dict().values(), strict=True):
         assert torch.equal(one, other)
