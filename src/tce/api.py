@@ -24,7 +24,7 @@ def command_function(name: str) -> Callable[..., Any]:
     command = COMMANDS[name]
 
     def call(*arguments: Any, **keywords: Any) -> Any:
-        extra = {}
+        extra: dict[str, Any] = {}
         if name == "evaluate" and arguments and not dataclasses.is_dataclass(arguments[0]):
             extra, keywords = _network_and_data(arguments, keywords)
             arguments = ()

@@ -139,7 +139,7 @@ COMMANDS = {
         "tce.options.evaluate:EvaluateOptions",
         "Evaluate a checkpoint by a protocol: kNN, linear probe, retrieval, coherence, classification",
         (
-            "tce evaluate --ckpt runs/mine --data videos/ --lists lists/ --split 01 --protocol knn",
+            "tce evaluate --ckpt runs/mine --data videos/ --lists lists/ --split 01 --protocol all",
             "tce evaluate --ckpt random --model resnet18 --data videos/ --protocol knn",
             "tce evaluate --ckpt runs/classifier --data videos/ --lists lists/ --protocol frames --json",
         ),
@@ -159,7 +159,7 @@ COMMANDS = {
         "Classify videos with a fine-tuned network, over all and along time",
         (
             "tce classify clip.mp4 --ckpt runs/classifier",
-            "tce classify clip.mp4 --ckpt runs/classifier --top 3 --json",
+            "tce classify videos/ --ckpt runs/classifier --output classes.csv",
         ),
     ),
     "convert": Command(
