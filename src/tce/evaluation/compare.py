@@ -199,7 +199,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
         else:
             found = [
                 {**result, "folder": str(target.parent / result["folder"]), "baseline": group == "untrained"}
-                for group in ("results", "untrained")
+                for group in ("untrained", "results")  # differences are to the first
                 for result in content[group].values()
             ]
         for result in found:  # all that is read of it
