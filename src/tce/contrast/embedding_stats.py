@@ -42,7 +42,7 @@ def effective_rank(vectors: Tensor) -> float:
         vectors: [N, D], taken as they are, not centred; NaN where one is not finite.
     """
     if not torch.isfinite(vectors).all():
-        return math.nan  # the loop tells a diverged run; LAPACK would raise here
+        return math.nan  # the trainer reports a diverged run; LAPACK would raise here
     singular = torch.linalg.svdvals(vectors.double())
     share = singular / singular.sum().clamp(min=1e-300)
     return float(torch.special.entr(share).sum().exp())

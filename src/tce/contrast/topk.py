@@ -3,8 +3,8 @@
 A plain top-k over [B, N] is what mining spends its time in, so there are two ways to the same set:
 
 - `best_by_topk` runs on any device; on a GPU its radix select is as fast as reading the matrix.
-- `best_by_pool` is for the CPU. A sample of the rows tells a floor that about 1.3 k of an anchor's rows
-  exceed. One comparison finds them and only they are looked at again. Where the sample misled (fewer than k
+- `best_by_pool` is for the CPU. A sample of the rows gives a floor that about 1.3 k of an anchor's rows
+  exceed. One comparison finds them, and only they are sorted out. Where the sample misled (fewer than k
   turn up), the anchor is done again without a floor: the sample changes the time, never the result.
 
 Both walk over blocks of rows, so that the [B, N] matrix need not exist.

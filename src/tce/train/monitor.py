@@ -1,4 +1,4 @@
-"""Looks at the embeddings while they are learned: nearest neighbours where labels exist, and collapse."""
+"""Metrics of the embeddings during training: nearest neighbours where labels exist, and collapse."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ FEWEST_CLIPS = 20  # kNN of fewer moves by more than 5 points with a single clip
 
 
 class Monitor:
-    """Judges an encoder on some of the clips; the same ones, frames and pixels each time.
+    """Evaluates an encoder on some of the clips; the same ones, frames and pixels each time.
 
     Args:
         store: the clips; labels and groups come from its catalog.
         size: side of the loaded frames in pixels.
-        clips: most clips that are looked at.
+        clips: largest number of clips.
         workers: decoding threads.
         precision: of the network's passes.
         resize: how frames become square, see `Loader`.
@@ -73,7 +73,7 @@ class Monitor:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of its figures."""
+        """Names of its metrics."""
         return ("rank_all", "uniformity_all", *(("knn",) if self.labels is not None else ()))
 
     @property
@@ -83,7 +83,7 @@ class Monitor:
 
     @torch.no_grad()
     def __call__(self, encoder: FrameEncoder) -> dict[str, float]:
-        """Figures of the encoder as it is now: kNN accuracy where it can be told, rank and uniformity."""
+        """Metrics of the encoder as it is now: kNN accuracy where there are labels, rank and uniformity."""
         training = encoder.training
         encoder.eval()
         features, embeddings, read = [], [], []

@@ -81,7 +81,7 @@ class Pretraining:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the figures it logs."""
+        """Names of the metrics it logs."""
         monitored = self.monitor.columns if self.monitor is not None else ()
         return ("loss", *self.method.columns, *STATS, "lr", *monitored)
 
@@ -154,7 +154,7 @@ class Pretraining:
         return failed
 
     def validate(self) -> dict[str, float]:
-        """The monitor's figures, see `Monitor`; the other processes wait for the main one's."""
+        """The monitor's metrics, see `Monitor`; the other processes wait for the main one."""
         if self.monitor is None:
             return {}
         return self.context.broadcast(self.monitor(self.encoder) if self.context.is_main else None)
