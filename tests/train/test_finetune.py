@@ -315,7 +315,7 @@ def test_too_few_held_out_clips_choose_no_epoch(footage: Path, tmp_path: Path) -
     assert chosen["by"] == "last epoch" and chosen["epoch"] == 2 and training["held_out"] > 0
     few = f"{training['held_out']} held-out clips are too few to choose an epoch on, 100 or more are needed"
     assert chosen["reason"] == few and f"the last one: {few}; top-1" in done.text
-    assert f"trained on {training['clips']} clips, {training['held_out']} more were held out" in done.text
+    assert f"{training['held_out']} more held out for validation" in done.text
     assert done.figures["data"]["held_out_clips"] == training["held_out"]
     assert not (tmp_path / "run" / "checkpoints" / "best.pt").exists()
     assert any("held_out_top1" in row for row in rows(tmp_path / "run")), "they still validate"

@@ -311,15 +311,12 @@ def _training_facts(
 
 def _text(result: Mapping[str, Any]) -> str:
     chosen, last, training = result["chosen"], result["last"], result["training"]
-    trained = f"trained on {training['clips']} clips"
-    if training["held_out"]:
-        trained += f", {training['held_out']} more were held out for validation"
     kept = f"kept: the network after {chosen['epoch']} of {training['epochs']} epochs"
     if "held_out_top1" in chosen:
         kept += f", the best on {chosen['clips']} clips, {chosen['by']} ({chosen['held_out_top1']:.1%})"
     elif "reason" in chosen:
         kept += f", the last one: {chosen['reason']}"
-    lines = [report.table(result), trained, f"{kept}; top-1 {result['top1']:.1%} on test"]
+    lines = [report.table(result), f"{kept}; top-1 {result['top1']:.1%} on test"]
     lines.append(f"last: after {last['epoch']} epochs, top-1 {last['top1']:.1%} on test")
     best = result["best_on_test"]
     if best is not None:

@@ -44,7 +44,7 @@ def _of_network(network: FrozenNetwork) -> list[str]:
         trained = origin.get("train_clips")
         lines.append(
             f"{network.name} was trained on {trained} of its {trained + held_out} training clips; "
-            f"{held_out} were held out to choose its epoch"
+            f"{held_out} were held out for validation"
         )
     return lines
 

@@ -293,7 +293,7 @@ def format_clips(data: Mapping[str, Any]) -> str:
     """How many clips of which kind a result is of, in words."""
     train = counted(data["train_clips"], "training clip")
     if data.get("held_out_clips"):
-        train += f" and {data['held_out_clips']} held out of them to choose the epoch"
+        train += f" and {data['held_out_clips']} more held out for validation"
     return (
         f"{counted(data['test_clips'], 'test clip')} of {counted(data['test_recordings'], 'recording')}, "
         f"{train}, {counted(data['classes'], 'class')}"
