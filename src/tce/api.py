@@ -135,9 +135,8 @@ def _fill(kind: type, given: dict[str, Any], default: Any) -> Any:
 def _signature(flags: list[Flag]) -> inspect.Signature:
     parameters = []
     for flag in flags:
-        kind = inspect.Parameter.KEYWORD_ONLY
-        if not flag.name.startswith("-"):
-            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        by_name = flag.name.startswith("-")
+        kind = inspect.Parameter.KEYWORD_ONLY if by_name else inspect.Parameter.POSITIONAL_OR_KEYWORD
         default = inspect.Parameter.empty if flag.required else flag.value
         parameters.append(inspect.Parameter(flag.field, kind, default=default))
     return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))

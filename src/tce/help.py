@@ -74,9 +74,8 @@ def _flag(field: str, hint: Any, value: Any, text: str, group: str) -> Flag:
 def _default(field: dataclasses.Field[Any], default: Any) -> Any:
     if default is not dataclasses.MISSING:
         return getattr(default, field.name)
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
+    factory: Any = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
 
 
 def _shown(value: Any) -> str:

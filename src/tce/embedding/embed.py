@@ -104,13 +104,15 @@ def embed_sources(
         TceError: an option out of range.
     """
     several = list(sources) if isinstance(sources, list | tuple) else [sources]
-    names, videos = [], []
+    names: list[str] = []
+    videos: list[str | Video | Frames] = []
     for number, source in enumerate(several):
-        path = isinstance(source, str | os.PathLike)
-        if not path and not isinstance(source, Video):
-            source = _require_frames(np.asarray(source))
-        videos.append(os.fspath(source) if path else source)
-        names.append(os.fspath(source) if path else str(getattr(source, "path", f"video {number + 1}")))
+        if isinstance(source, str | os.PathLike):
+            videos.append(os.fspath(source))
+            names.append(os.fspath(source))
+            continue
+        videos.append(source if isinstance(source, Video) else _require_frames(np.asarray(source)))
+        names.append(str(getattr(source, "path", f"video {number + 1}")))
     found: list[Embedded] = []
     for _, outcome in embed_videos(videos, encoder, **settings):
         if isinstance(outcome, Exception):

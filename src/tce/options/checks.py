@@ -81,7 +81,7 @@ def check_fields(options: Any) -> None:
     Raises:
         OptionError: a value outside, naming the flag.
     """
-    for name, (choices, span) in _rules(type(options)).items():
+    for name, (choices, span) in _rules(options.__class__).items():
         value, flag = getattr(options, name), "--" + name.replace("_", "-")
         if choices and value not in choices:
             listed = ", ".join(str(choice) for choice in choices if choice is not None)

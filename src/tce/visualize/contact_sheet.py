@@ -58,12 +58,12 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
     bottom = 0
     for line, height, room in zip(lines, heights, texts):
         bottom += GAP + height
-        for place, (text, picture) in enumerate(line):
+        for place, (words, picture) in enumerate(line):
             middle = GAP + place * (CELL + GAP) + CELL // 2
             sheet.paste(picture, (middle - picture.width // 2, bottom - picture.height))
-            for number, words in enumerate(text):
+            for number, one in enumerate(words):
                 colour = "black" if number == 0 else "#555555"
-                draw.text((middle, bottom + 2 + number * TEXT_HEIGHT), words, colour, font, anchor="ma")
+                draw.text((middle, bottom + 2 + number * TEXT_HEIGHT), one, colour, font, anchor="ma")
         bottom += room
     with atomic(path) as file:
         sheet.save(file, PICTURES[path.suffix.lower()])
