@@ -43,7 +43,7 @@ def test_the_result_is_an_ordinary_checkpoint_with_a_linear_head(footage, start,
     assert "at 32 px" in result.text
     encoder = load_encoder(tmp_path / "run")
     assert (encoder.config.head, encoder.embedding_size, encoder.image_size) == ("linear", 512, 32)
-    assert encoder.config.provenance["format"] == "tce adapt"
+    assert encoder.config.provenance["made"] == "tce adapt"
     assert encoder.default_layer == "embedding"
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
     assert stored["adapted"] == figures["adapted"]

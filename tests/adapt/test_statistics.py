@@ -3,6 +3,7 @@ import pytest
 
 from tce.adapt.linear import Piece, ScatterSums
 from tce.adapt.statistics import FOLDS, HELD_OUT, FootageStatistics, require_settings
+from tce.data.clip_sketch import clip_sketch
 from tce.errors import TceError
 
 SETTINGS = {"start": "abc", "fps": None}
@@ -64,6 +65,7 @@ def test_a_file_gives_the_same_back(tmp_path):
     assert_same(again, whole)
     assert again.settings == SETTINGS
     assert "clip3" in again and "clip20" not in again
+    assert again.sketch() == clip_sketch(f"clip{clip}" for clip in range(20))
     again.place(["recording10"])
     again.add("clip20", "recording10", pieces(20))
     assert len(again) == 21

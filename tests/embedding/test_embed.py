@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import threading
 
@@ -209,8 +210,8 @@ def test_a_truncated_video_is_no_half_result(encoder, tmp_path):
 def test_an_interruption_keeps_the_finished_videos(clips, tmp_path, monkeypatch):
     whole = tce.embedding.embed_command.embed_videos
 
-    def interrupted(*arguments):
-        outcomes = whole(*arguments)
+    def interrupted(*arguments, **keywords):
+        outcomes = whole(*arguments, **keywords)
         yield next(outcomes)
         raise KeyboardInterrupt
 
@@ -308,3 +309,29 @@ def test_random_names_the_untrained_network_as_in_evaluate(caplog):
     assert "no --ckpt" in caplog.text
     for one, other in zip(named.state_dict().values(), unset.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_center_subtracts_each_groups_mean(tmp_path):
+    for name, level in (("p1_a", 40), ("p1_b", 60), ("p2_a", 160), ("p2_b", 220)):
+        (tmp_path / name).mkdir()
+        for frame in range(3):
+            pixels = np.random.default_rng(frame).integers(0, 30, (32, 32, 3), np.uint8) + level
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"{frame}.png")
+    names = [str(tmp_path / name) for name in ("p1_a", "p1_b", "p2_a", "p2_b")]
+    encoder = build_encoder("resnet18", head="none", image_size=32, seed=0).eval()
+    network = NetworkOptions(device="cpu", precision="float32", engine="torch")
+    plain = np.concatenate(
+        [one.embeddings for _, one in embed_videos(names, encoder, device="cpu", unit=False)]
+    ).astype(np.float64)
+    for by, groups in (
+        (r"(p\d)_", [0] * 6 + [1] * 6),
+        ("recording", np.repeat(range(4), 3)),
+        ("folder", [0] * 12),
+    ):
+        found = tce.embedding.embed_command.gather(names, encoder, dataclasses.replace(network, center=by), 1)
+        expected = plain.copy()
+        for group in set(groups):
+            own = np.array(groups) == group
+            expected[own] -= plain[own].mean(axis=0)
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(found.stored.vectors, expected, atol=1e-4)

@@ -298,14 +298,13 @@ class _Adaptation:
             "engine": engine.name,
             "precision": engine.precision,
         }
-        noted = ("kept_start", "clips", "frames", "shrinkage", "held_out")
+        noted = ("kept_start", "frames", "shrinkage", "held_out", "start", "adapted", "chance")
         provenance = {
-            "format": ADAPTED,
-            "start": options.start,
-            "start_provenance": encoder.config.provenance,
+            "made": ADAPTED,
+            "clips": statistics.sketch(),
             "settings": statistics.settings,
-            "held_out_figures": {name: figures[name] for name in ("start", "adapted", "chance")},
-            **{name: figures[name] for name in noted},
+            "figures": {name: figures[name] for name in noted},
+            "weights": {"path": options.start, "provenance": encoder.config.provenance},
         }
         adapted = with_linear_head(encoder, head)
         path = save_model(self.folder / "model.safetensors", adapted, provenance)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = ("group", "recording", "folder")
 
 
-def group_names(catalog: Catalog, by: str, flag: str = "--group") -> list[str]:
+def group_names(catalog: Catalog, by: str, flag: str = "--group", several: bool = True) -> list[str]:
     """The group of every clip.
 
     Args:
@@ -29,6 +29,7 @@ def group_names(catalog: Catalog, by: str, flag: str = "--group") -> list[str]:
         by: "group" (the column of lists and tables), "recording", "folder" (the folder that holds the clip),
             or a regular expression with one group in parentheses, searched in the clip's id.
         flag: the option, for messages.
+        several: groups must be of several clips, or nothing would be left of their means.
 
     Raises:
         OptionError: neither a column nor such a pattern.
@@ -42,7 +43,7 @@ def group_names(catalog: Catalog, by: str, flag: str = "--group") -> list[str]:
         names = [os.path.dirname(path) for path in catalog.paths]
     else:
         names = matched(catalog.ids.tolist(), by, flag)
-    if len(names) > 1 and len(set(names)) == len(names):
+    if several and len(names) > 1 and len(set(names)) == len(names):
         raise TceError(
             f"{flag} {by}",
             expected="groups of several clips",

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.adapt.linear import NO_GROUP, Piece, ScatterSums
+from tce.data.clip_sketch import DIGITS, KEPT
 from tce.errors import TceError
 from tce.io import atomic
 
@@ -57,6 +58,10 @@ class FootageStatistics:
     def held(self) -> list[list[npt.NDArray[np.float32]]]:
         """For each fold some clips' or pieces' features [n, F], n at least 2."""
         return [[part[key] for key in sorted(part)] for part in self._held]
+
+    def sketch(self) -> str:
+        """A sample of the clips' names, as `tce.data.clip_sketch.clip_sketch` makes it."""
+        return "".join(sorted({f"{key >> 32:0{DIGITS}x}" for key in self._seen})[:KEPT])
 
     def place(self, recordings: Iterable[str]) -> None:
         """Deal new recordings out to the folds; the same ones always go the same way.
@@ -223,5 +228,5 @@ def require_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Non
 
 
 def _key(name: str) -> int:
-    """64 bits of a name's hash."""
+    """The first 64 bits of a name's hash, of which `clip_sketch` takes the first 32."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

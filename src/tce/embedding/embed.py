@@ -140,6 +140,7 @@ def embed_videos(
     layer: str = "embedding",
     frames: int | None = None,
     pool: DecodePool | None = None,
+    unit: bool = True,
 ) -> Iterator[tuple[int, Embedded | Exception]]:
     """Embed videos one after the other; a batch may hold frames of several, so short ones cost no more.
 
@@ -156,6 +157,7 @@ def embed_videos(
         layer: as for `embed`.
         frames: how many frames will come, where known: with "auto", a few hundred are not worth a choice.
         pool: processes that decode; None: new ones for this call, as many as the processor serves.
+        unit: vectors of length 1; False leaves their length, so that means can be subtracted.
 
     Yields:
         position in `videos` and its embeddings, or the error of that video; in order.
@@ -174,7 +176,7 @@ def embed_videos(
     precision = choose_precision(precision, place)
     training = encoder.training
     encoder.to(place).eval()
-    forward = _forward(encoder, pick_engine(encoder, engine, image_size, precision, frames), layer)
+    forward = _forward(encoder, pick_engine(encoder, engine, image_size, precision, frames), layer, unit)
     waiting = _Waiting()
     try:
         for part in _decode(videos, every, batch_size, pool):
@@ -203,8 +205,10 @@ def decoding_pool(videos: int) -> DecodePool:
     return DecodePool(max(1, min(videos, (os.cpu_count() or 1) // 2, MAX_WORKERS)))
 
 
-def _forward(encoder: FrameEncoder, engine: FeatureEngine, layer: str) -> Callable[[Tensor], Tensor]:
-    """From normalised images [B, 3, h, w] to the unit vectors [B, D] of a layer."""
+def _forward(
+    encoder: FrameEncoder, engine: FeatureEngine, layer: str, unit: bool
+) -> Callable[[Tensor], Tensor]:
+    """From normalised images [B, 3, h, w] to the vectors [B, D] of a layer."""
     import torch
     from torch.nn import functional
 
@@ -213,8 +217,10 @@ def _forward(encoder: FrameEncoder, engine: FeatureEngine, layer: str) -> Callab
 
     @torch.inference_mode()
     def forward(images: Tensor) -> Tensor:
-        features = engine(images)
-        return encoder.project(features) if layer == "embedding" else functional.normalize(features, dim=1)
+        vectors = engine(images)
+        if layer == "embedding":
+            vectors = encoder.head(vectors).float()
+        return functional.normalize(vectors, dim=1) if unit else vectors
 
     return forward
 

@@ -8,10 +8,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tce.adapt.grouping import group_names, subtract_group_means
+from tce.data.catalog import Catalog
 from tce.embedding.embed import Embedded, decoding_pool, embed_videos
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
@@ -175,6 +178,7 @@ def gather(
                     network.layer or "embedding",
                     total,
                     pool,
+                    unit=network.center is None,
                 )
                 for number, outcome in outcomes:
                     if isinstance(outcome, Exception):
@@ -196,7 +200,21 @@ def gather(
         raise TceError(f"none of {len(names)} videos could be read; the first: {reason}")
     for reason in skipped.values():
         log.warning("skipped: %s", reason)
-    return Gathered(_joined(found, owners), owners, skipped)
+    stored = _joined(found, owners)
+    if network.center is not None:
+        stored.vectors = _centred(stored.vectors, owners, [len(one.frame) for one in found], network.center)
+    return Gathered(stored, owners, skipped)
+
+
+def _centred(
+    vectors: NDArray[np.floating[Any]], owners: Sequence[str], counts: Sequence[int], by: str
+) -> NDArray[np.float32]:
+    """Frames' vectors [N, D] less their group's mean, of length 1."""
+    names = list(map(str, owners))
+    groups = group_names(Catalog(names, names), by, "--center", several=by != "recording")
+    centred = subtract_group_means(vectors, np.repeat(np.array(groups), counts).tolist())
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    return (centred / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 def _length(name: str, pool: DecodePool) -> int:

@@ -62,6 +62,11 @@ def _of_clips(part: EvaluatedSplit) -> list[str]:
         lines.append(
             f"split {name}: {count} clips have fewer than {span} frames, their last one was repeated"
         )
+    if settings.get("center"):
+        lines.append(
+            f"split {name}: the mean of each {settings['center']}'s clips was subtracted, test clips "
+            "included (their frames, not their labels)"
+        )
     if settings.get("too_short"):
         lines.append(f"split {name}: {settings['too_short']} clips were too short and left out")
     return lines

@@ -50,8 +50,18 @@ class FrozenNetwork:
         """Whether it gives class scores."""
         return isinstance(self.network, Classifier)
 
-    def forward(self, layer: str) -> Callable[[Tensor], Tensor]:
+    @property
+    def default_layer(self) -> str:
+        """The layer to compare unless another one is asked for, see `FrameEncoder.default_layer`."""
+        return "features" if isinstance(self.network, Classifier) else self.network.default_layer
+
+    def forward(self, layer: str, unit: bool = True) -> Callable[[Tensor], Tensor]:
         """The function from inputs [b, C, h, w] to the vectors [b, D] of a layer, "features" or "embedding".
+
+        Args:
+            layer: which.
+            unit: embeddings of length 1, as the network gives them; False leaves their length, so that means
+                can be subtracted.
 
         Raises:
             OptionError: the embedding of a classifier, which has none.
@@ -66,7 +76,7 @@ class FrozenNetwork:
                 found="a classifier, which has no embedding",
                 fix="use --layer features",
             )
-        return network
+        return network if unit else lambda x: network.head(network.backbone(x))
 
     @property
     def span(self) -> int:
@@ -116,7 +126,7 @@ def load_network(
                 "--ckpt random", expected="--model as well", found="none", fix="add --model resnet18"
             )
         squash = None if ":" in model else "squash"  # as pre-training does, so that the two can be compared
-        network = build_encoder(model, image_size=image_size, seed=seed, resize=squash)
+        network = build_encoder(model, head="none", image_size=image_size, seed=seed, resize=squash)
         return freeze(
             network, f"random-{model}", device, {"path": RANDOM, "format": "untrained", "seed": seed}
         )

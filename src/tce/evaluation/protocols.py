@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tce.adapt.grouping import group_names, subtract_group_means
 from tce.data.listing import compose
 from tce.data.splits import SplitClips, label_subset
 from tce.device import choose_precision
@@ -163,7 +164,8 @@ class Evaluator:
         if len(missing):
             reader = self.reader(clips)
             samples = even_samples(clips.store.lengths, missing, count, self.network.span)
-            means = clip_means(reader, self.network.network, self.network.forward(layer), samples, "features")
+            forward = self.network.forward(layer, unit=self.options.center is None)
+            means = clip_means(reader, self.network.network, forward, samples, "features")
             for place in np.flatnonzero(reader.readable(missing)):
                 self._features[layer, count, str(ids[missing[place]])] = means[place]
             self.note_failures(clips, reader)
@@ -179,7 +181,7 @@ class Evaluator:
             labels: how many training clips of each class, as 10% or 5/class; all by default.
         """
         options = self.options
-        layer, count = options.layer or "features", options.samples or FEATURE_SAMPLES
+        layer, count = options.layer or self.network.default_layer, options.samples or FEATURE_SAMPLES
         train = clips.train
         if labels is not None:
             train = train[label_subset(clips.labels[train], labels, options.seed)]
@@ -187,6 +189,13 @@ class Evaluator:
         train, train_features = self.features(clips, train, layer, count)
         test, test_features = self.features(clips, clips.test, layer, count)
         settings = {"samples": count, "layer": layer, "train": len(train), "labels": labels or "all"}
+        if options.center is not None:
+            groups = group_names(
+                clips.store.catalog.select(np.concatenate([train, test])), options.center, "--center"
+            )
+            both = subtract_group_means(np.concatenate([train_features, test_features]), groups)
+            train_features, test_features = np.split(both.astype(np.float32), [len(train)])
+            settings["center"] = options.center
         return TrainTest(train, test, train_features, test_features, settings)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 HEADS = ("linear", "mlp", "none")
 ROTATION_WIDTH = 200
 IMAGENET = "ImageNet weights"
-ADAPTED = "tce adapt"  # in the provenance of an encoder whose head was adapted to footage
+ADAPTED = "tce adapt"  # what made an encoder, in its provenance
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class FrameEncoder(nn.Module):
 
         A head that contrastive training left behind is part of its loss: the features before it know more.
         """
-        adapted = self.config.provenance.get("format") == ADAPTED
+        adapted = self.config.provenance.get("made") == ADAPTED
         return "embedding" if adapted or self.config.head == "none" else "features"
 
     @property

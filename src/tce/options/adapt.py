@@ -31,7 +31,7 @@ class AdaptOptions:
     """Number of the split whose train clips are used, e.g. 01; unset: 01 with --lists, else every clip."""
     group: str | None = None
     """What says whose clip it is (a person, a camera): "group" (the lists' or table's column), "recording",
-    "folder" (the clip's folder), or a pattern such as _(p\\d+)_ for the clip's id. Each group's mean is
+    "folder" (the clip's folder), or a pattern such as _(p[0-9]+)_ for the clip's id. Each group's mean is
     subtracted, so never name classes."""
     add: bool = False
     """Add footage to the run in --out: its own footage is not read again."""

@@ -50,9 +50,13 @@ PROTOCOLS: dict[str, ProtocolSpec] = {
     "frames": ProtocolSpec(
         "tce.evaluation.protocols:frames", ("top1",), needs_classifier=True, needs_train=False
     ),
-    "linear": ProtocolSpec("tce.evaluation.protocols:linear", ("top1",), ("labels", "penalty", "layer")),
-    "knn": ProtocolSpec("tce.evaluation.protocols:knn", ("top1",), ("labels", "k", "temperature", "layer")),
-    "retrieval": ProtocolSpec("tce.evaluation.protocols:retrieval", ("recall@1",), ("layer",)),
+    "linear": ProtocolSpec(
+        "tce.evaluation.protocols:linear", ("top1",), ("labels", "penalty", "layer", "center")
+    ),
+    "knn": ProtocolSpec(
+        "tce.evaluation.protocols:knn", ("top1",), ("labels", "k", "temperature", "layer", "center")
+    ),
+    "retrieval": ProtocolSpec("tce.evaluation.protocols:retrieval", ("recall@1",), ("layer", "center")),
     "coherence": ProtocolSpec(
         "tce.evaluation.coherence:coherence",
         ("tau", "effective_rank"),  # smoothness would be highest for a collapsed network
@@ -97,8 +101,12 @@ class EvaluateOptions:
     image_size: Pixels | None = None
     """Side of the network's input in pixels; unset: as the checkpoint says."""
     layer: Literal["features", "embedding"] | None = None
-    """Which vectors are compared: backbone features, or the embedding; unset: features, for coherence
-    embedding."""
+    """Which vectors are compared: backbone features, or the embedding; unset: features, but the embedding of
+    an adapted network and for coherence."""
+    center: str | None = None
+    """Subtract the mean of each group's clips (a person's, a camera's), for knn, linear and retrieval:
+    "group" (the lists' or table's column), "recording", "folder", or a pattern such as _(p[0-9]+)_ for the
+    clip's id. Test clips' frames take part without their labels. Never name classes."""
     k: Positive = 20
     """Neighbours that vote, for knn."""
     temperature: AboveZero = 0.07

@@ -33,6 +33,9 @@ class NetworkOptions:
     """What runs the backbone; auto measures PyTorch and ONNX Runtime and takes the faster one."""
     layer: Literal["features", "embedding"] | None = None
     """Which vectors: the embedding or the backbone's features; unset: the embedding where it was trained."""
+    center: str | None = None
+    """Subtract the mean of each group's frames: "recording" (each video), "folder" (the video's folder),
+    "group" (as in v_NAME_g01_c01), or a pattern such as _(p[0-9]+)_ for its path. Never name classes."""
     seed: Seed = 0
     """Decides random weights, and the map of `tce tsne`."""
 
