@@ -144,6 +144,9 @@ def main(clips: str, out: str, kills: int, seed: int) -> None:
     draw.shuffle(places)
     told = []
     for place in places:
+        time.sleep(
+            1 - time.time() % 1
+        )  # a resumed run waits for the next second, which is no time to be killed in
         child = os.fork()
         if child == 0:
             if place:

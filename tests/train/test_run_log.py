@@ -61,3 +61,12 @@ def test_numbers_are_written_whole(tmp_path: Path) -> None:
     run_log.close()
     assert (tmp_path / "log.csv").read_text().splitlines()[1] == "1,,0.30000000000000004,3,,,"
     assert math.isnan(read_log(tmp_path / "log.csv")[1]["loss"])
+
+
+def test_event_files_of_restarts_within_a_second_are_in_order(tmp_path: Path) -> None:
+    for step in range(3):
+        log = RunLog(tmp_path, ["loss"], step - 1)
+        log.write(step, {"loss": float(step)})
+        log.close()
+    seconds = [int(file.name.split(".")[3]) for file in sorted((tmp_path / "tensorboard").iterdir())]
+    assert len(set(seconds)) == 3

@@ -11,6 +11,7 @@ import csv
 import io
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -77,6 +78,7 @@ class RunLog:
         events = folder / "tensorboard"
         for stale in events.glob("events.out.tfevents.*") if step < 0 else ():
             stale.unlink()
+        wait_for_next_second(events)
         self.events = SummaryWriter(str(events), purge_step=step + 1 if step >= 0 else None)  # type: ignore[no-untyped-call]
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -100,6 +102,19 @@ class RunLog:
         with contextlib.ExitStack() as stack:  # the second is closed although the first one fails
             stack.callback(self.events.close)
             stack.callback(self.csv.close)
+
+
+def wait_for_next_second(events: Path) -> None:
+    """Wait until a new event file is named by a later second than those that are there.
+
+    TensorBoard reads the files in the order of their names, which within a second is that of process numbers:
+    a run resumed within the second would be read before the one that it continues.
+    """
+    starts = [file.name.split(".")[3] for file in events.glob("events.out.tfevents.*")]
+    latest = max((int(start) for start in starts if start.isdigit()), default=0)
+    if latest <= time.time():  # else the clock was set back, and no waiting helps
+        while int(time.time()) == latest:
+            time.sleep(0.02)
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
