@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from tce.adapt.clip_frames import FramePiece, FrameSampling, decode_clips, stored_clips
+from tce.adapt.clip_frames import FramePiece, FrameSampling, Resize, decode_clips, stored_clips
 from tce.adapt.grouping import group_names
 from tce.adapt.guard import Validation, cross_validate
 from tce.adapt.linear import NO_GROUP, LinearMap, Piece, ScatterSums, decompose
@@ -198,7 +198,8 @@ class _Adaptation:
         rows = rows[context.rank :: context.world_size]
         sampling = FrameSampling(options.frames_per_clip, options.fps, options.horizon)
         engine = self._engine(encoder, len(rows) * options.frames_per_clip)
-        size, resize = encoder.image_size, encoder.config.resize
+        size = encoder.image_size
+        resize: Resize = "center-crop" if encoder.config.resize == "center-crop" else "squash"
         with contextlib.ExitStack() as stack:
             if store is not None:
                 source = stored_clips(store, rows, sampling, size, resize, options.workers or 2)

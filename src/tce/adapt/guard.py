@@ -18,7 +18,7 @@ from tce.errors import TceError
 
 Floats = npt.NDArray[np.float64]
 Frames = npt.NDArray[np.float32]  # [n, F]
-Embed = Callable[[Frames], Floats]  # [n, F] -> [n, D], not normalised
+Embed = Callable[[Frames], npt.NDArray[np.floating]]  # [n, F] -> [n, D], not normalised
 
 SHRINKAGES = (0.9, 0.5, 0.1, 0.02)
 UNCHECKED_SHRINKAGE = 0.5  # where clips are too few to choose by: safe from a handful on

@@ -156,7 +156,7 @@ class FootageStatistics:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays of the file."""
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "seen": np.array(sorted(self._seen), np.uint64),
             "recordings": np.array(sorted(self._fold_of), np.uint64),
             "folds": np.array([self._fold_of[key] for key in sorted(self._fold_of)], np.int8),
