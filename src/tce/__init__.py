@@ -32,6 +32,7 @@ _HOMES = {
 }
 # Commands as functions with flat keywords; `embed` above takes a video and an encoder instead.
 _COMMANDS = {
+    "adapt",
     "check",
     "classify",
     "compare",
@@ -46,7 +47,7 @@ _COMMANDS = {
     "tsne",
 }
 _SUBPACKAGES = {
-    "adapt",
+    "adaptation",
     "contrast",
     "data",
     "embedding",

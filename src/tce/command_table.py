@@ -59,7 +59,7 @@ COMMANDS = {
         ("tce check videos/", "tce check videos/ --deep", "tce check collection --json"),
     ),
     "adapt": Command(
-        "tce.adapt.adapt:adapt",
+        "tce.adaptation.adapt:adapt",
         "tce.options.adapt:AdaptOptions",
         "Adapt a pre-trained network to unlabelled videos, in closed form",
         (

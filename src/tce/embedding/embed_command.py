@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.adapt.grouping import group_names, subtract_group_means
 from tce.data.catalog import Catalog
+from tce.data.grouping import group_names, subtract_group_means
 from tce.embedding.embed import Embedded, decoding_pool, embed_videos
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tce.adapt.grouping import group_names, subtract_group_means
+from tce.data.grouping import group_names, subtract_group_means
 from tce.data.listing import compose
 from tce.data.splits import SplitClips, label_subset
 from tce.device import choose_precision

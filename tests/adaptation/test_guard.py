@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tce.adapt.guard import UNCHECKED_SHRINKAGE, Coherence, coherence_of, cross_validate
-from tce.adapt.linear import Piece, ScatterSums
+from tce.adaptation.guard import UNCHECKED_SHRINKAGE, Coherence, coherence_of, cross_validate
+from tce.adaptation.linear import Piece, ScatterSums
 
 
 def make_folds(clips, folds=3, held=40):

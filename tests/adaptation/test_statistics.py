@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tce.adapt.linear import Piece, ScatterSums
-from tce.adapt.statistics import FOLDS, HELD_OUT, FootageStatistics, require_settings
+from tce.adaptation.linear import Piece, ScatterSums
+from tce.adaptation.statistics import FOLDS, HELD_OUT, FootageStatistics, require_settings
 from tce.data.clip_sketch import clip_sketch
 from tce.errors import TceError
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tce.adapt.linear import NO_GROUP, Piece, ScatterSums
+from tce.adaptation.linear import NO_GROUP, Piece, ScatterSums
 from tce.data.clip_sketch import DIGITS, KEPT
 from tce.errors import TceError
 from tce.io import atomic

@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import load_file
 
 import tce
-from tce.adapt import adapt as command
-from tce.adapt.linear import Piece
+from tce.adaptation import adapt as command
+from tce.adaptation.linear import Piece
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import load_encoder

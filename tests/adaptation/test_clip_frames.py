@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from tce.adapt.clip_frames import LONG_HORIZON, MOST_PIECES, FrameJob, FrameSampling, read_pieces, to_square
+from tce.adaptation.clip_frames import (
+    LONG_HORIZON,
+    MOST_PIECES,
+    FrameJob,
+    FrameSampling,
+    read_pieces,
+    to_square,
+)
 from tce.video.base import VideoError
 from tce.video.open_video import open_video
 from tests.helpers.drifting import write_clip

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tce.adapt.linear import Decomposition, LinearMap, ScatterSums, decompose
+from tce.adaptation.linear import Decomposition, LinearMap, ScatterSums, decompose
 from tce.errors import TceError
 
 Floats = npt.NDArray[np.float64]

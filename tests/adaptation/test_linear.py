@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from tce.adapt.linear import BLOCK_ROWS, Piece, ScatterSums, decompose, shrink
+from tce.adaptation.linear import BLOCK_ROWS, Piece, ScatterSums, decompose, shrink
 from tce.errors import OptionError, TceError
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tce.adapt.grouping import group_names, matched, subtract_group_means
 from tce.data.catalog import Catalog
+from tce.data.grouping import group_names, matched, subtract_group_means
 from tce.errors import OptionError, TceError
 
 

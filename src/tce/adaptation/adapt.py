@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from tce.adapt.clip_frames import FramePiece, FrameSampling, Resize, decode_clips, stored_clips
-from tce.adapt.grouping import group_names
-from tce.adapt.guard import Validation, cross_validate
-from tce.adapt.linear import NO_GROUP, LinearMap, Piece, ScatterSums, decompose
-from tce.adapt.statistics import FILE_NAME, FootageStatistics, require_settings
+from tce.adaptation.clip_frames import FramePiece, FrameSampling, Resize, decode_clips, stored_clips
+from tce.adaptation.guard import Validation, cross_validate
+from tce.adaptation.linear import NO_GROUP, LinearMap, Piece, ScatterSums, decompose
+from tce.adaptation.statistics import FILE_NAME, FootageStatistics, require_settings
 from tce.data.catalog import Catalog
+from tce.data.grouping import group_names
 from tce.device import choose_precision
 from tce.distributed import DistributedContext, init_distributed
 from tce.errors import OptionError, TceError
@@ -35,7 +35,7 @@ from tce.options.adapt import AdaptOptions
 from tce.progress import Progress
 from tce.result import Result, plain
 
-log = logging.getLogger("tce.adapt")
+log = logging.getLogger("tce.adaptation")
 
 SECONDS_BETWEEN_SAVES = 60.0
 FILES = ("options.json", "result.json", "model.safetensors", "config.json", FILE_NAME)
@@ -44,9 +44,9 @@ FILES = ("options.json", "result.json", "model.safetensors", "config.json", FILE
 def adapt(options: AdaptOptions) -> Result:
     """Adapt a pre-trained network to unlabelled footage.
 
-    Frames pass the frozen network once; then a linear map of its features, in closed form, draws frames of
-    one clip together and clips apart (see `tce.adapt.linear`). On clips held out in turn, frames of the first
-    half of a clip look for its second half: where they find it no more often than with the start's own
+    Frames pass the frozen network once; then a linear map of its features, in closed form, moves frames
+    of one clip closer and clips apart (see `tce.adaptation.linear`). On clips held out in turn, frames of the
+    first half of a clip look for its second half: where they find it no more often than with the start's own
     features, the start is kept as it is.
 
     The run folder gets model.safetensors (which every other command reads), result.json, options.json, and

@@ -81,7 +81,7 @@ class FramePiece:
     Attributes:
         frames: uint8 [n, size, size, 3].
         time: [n], seconds.
-        horizon: see `tce.adapt.linear.Piece`.
+        horizon: see `tce.adaptation.linear.Piece`.
     """
 
     frames: Frames
