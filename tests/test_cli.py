@@ -12,7 +12,7 @@ import pytest
 
 from tce import cli
 from tce.errors import TceError, printable
-from tce.result import Result, plain
+from tce.io import Result, plain
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "a\x1b]0;title\x07\x9b31m\u202eb"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tce.version import __version__
+__version__ = "0.1.0"
 
 _HOMES = {
     "TceError": "tce.errors",
@@ -66,9 +66,7 @@ def __getattr__(name: str) -> Any:
         value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
         return value
     if name in _COMMANDS:
-        from tce.api import command_function
-
-        value = globals()[name] = command_function(name)
+        value = globals()[name] = importlib.import_module("tce.api").command_function(name)
         return value
     if name in _SUBPACKAGES:
         return importlib.import_module(f"tce.{name}")

@@ -38,7 +38,7 @@ class OutputOptions:
 
 def overview() -> str:
     """The text of `tce --help`."""
-    from tce.version import __version__
+    from tce import __version__
 
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
@@ -169,8 +169,8 @@ class _Printable(logging.Formatter):
 
 def report(work: Callable[[], Any], output: OutputOptions) -> int:
     """Run `work`, print what it returns, and turn its errors into one line and an exit code."""
+    from tce.io import plain
     from tce.progress import show_bars
-    from tce.result import plain
     from tce.signals import raise_terminations
 
     handler = logging.StreamHandler(sys.stderr)
@@ -221,7 +221,7 @@ def _without_command(arguments: Sequence[str]) -> int:
         print(overview())
         return 0
     if arguments[0] in ("-V", "--version"):
-        from tce.version import __version__
+        from tce import __version__
 
         print(__version__)
         return 0

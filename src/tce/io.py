@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and found unwritable before the work rather than after it."""
+"""Output: files written whole or not at all, checked before the work; JSON; what a command returns."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import contextlib
 import csv
 import hashlib
 import json
+import math
 import os
 import re
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from tce.errors import TceError
-from tce.result import plain
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
@@ -172,3 +173,31 @@ def require_pandas() -> Any:
     except ImportError as error:
         raise TceError("a DataFrame", "pandas", str(error), "pip install pandas") from error
     return pandas
+
+
+@dataclass
+class Result:
+    """A finished command's outcome.
+
+    Attributes:
+        text: what the shell prints without `--json`; may span lines.
+        figures: what `--json` prints; plain Python values, NumPy scalars and arrays allowed.
+    """
+
+    text: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types JSON knows: arrays become lists, NaN and infinity None, anything else a string."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy and torch, without importing either
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)

@@ -3,7 +3,7 @@ import pytest
 
 from tce.adaptation.linear import Piece, ScatterSums
 from tce.adaptation.statistics import FOLDS, HELD_OUT, FootageStatistics, require_settings
-from tce.data.clip_sketch import clip_sketch
+from tce.data.catalog import clip_sketch
 from tce.errors import TceError
 
 SETTINGS = {"start": "abc", "fps": None}

@@ -6,7 +6,7 @@ from PIL import Image
 
 from tce.cli import main
 from tce.commands.info import info, kind_of
-from tce.data.clip_sketch import clip_sketch
+from tce.data.catalog import clip_sketch
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import save_model
@@ -14,7 +14,7 @@ from tce.model.encoder import build_encoder
 from tce.options.info import InfoOptions
 from tce.video.synthetic import draw_clip, make_clips
 from tce.visualize.contact_sheet import CELL, save_sheet
-from tce.visualize.run_plots import save_curves
+from tce.visualize.plots import save_curves
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,7 @@ def test_a_run_that_cannot_be_written_to_is_described_without_its_picture(tmp_pa
 def test_curves_have_chance_lines_whole_steps_and_honest_axes():
     from matplotlib.figure import Figure
 
-    from tce.visualize.run_plots import PANELS, _draw
+    from tce.visualize.plots import PANELS, _draw
 
     axes = Figure().add_subplot()
     rows = [{"step": step, "knn": 0.4 + step / 100} for step in range(4)]

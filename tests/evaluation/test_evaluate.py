@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tce.cli import main
-from tce.data.clip_sketch import clip_sketch
+from tce.data.catalog import clip_sketch
 from tce.data.pack import pack
 from tce.data.splits import open_split
 from tce.errors import OptionError, TceError

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from tce.cli import OutputOptions, report
 from tce.distributed import init_distributed
 from tce.errors import TceError
+from tce.io import Result
 from tce.options.training import OptimOptions, RunOptions
-from tce.result import Result
 from tce.train.run_folder import RunFolder
 from tce.train.trainer import TrainProgress, fit
 

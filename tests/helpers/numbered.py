@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tce.data.pack import pack
+from tce.io import Result
 from tce.options.pack import PackOptions
-from tce.result import Result
 from tests.helpers import hard_footage
 
 CLIPS, FRAMES = 8, 12  # clip i shows the numbers from 100 i on

@@ -15,12 +15,12 @@ from tce.train.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Augmentation,
+    ColorJitter,
     Crops,
     blur,
     crop_boxes,
     quarter_turn,
 )
-from tce.train.color import ColorJitter
 
 CPU = torch.device("cpu")
 ALL = slice(None)

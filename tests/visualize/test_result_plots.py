@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tce.visualize import result_plots
-from tce.visualize.plots import save_map
+from tce.visualize.plots import legend_label, literal, one_line, save_curves, save_map
 from tce.visualize.result_plots import (
     BarPanel,
     comparison_picture,
@@ -16,8 +16,6 @@ from tce.visualize.result_plots import (
     neighbour_picture,
     time_line,
 )
-from tce.visualize.run_plots import save_curves
-from tce.visualize.text import legend_label, literal, one_line
 
 ODD = ["$x_{$", "_hidden", "a\tb\nc", "\x1b[31mred", "bad\udc80byte", "$\\frac$", "50% ^ off"]
 

@@ -27,13 +27,12 @@ from tce.data.grouping import group_names
 from tce.device import choose_precision
 from tce.distributed import DistributedContext, init_distributed
 from tce.errors import OptionError, TceError
-from tce.io import atomic, require_writable
+from tce.io import Result, atomic, plain, require_writable
 from tce.model.checkpoint import load_encoder, save_model, tensors_hash
 from tce.model.encoder import ADAPTED, FrameEncoder
 from tce.model.engine import FeatureEngine, pick_engine
 from tce.options.adapt import AdaptOptions
 from tce.progress import Progress
-from tce.result import Result, plain
 
 log = logging.getLogger("tce.adaptation")
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.adaptation.linear import NO_GROUP, Piece, ScatterSums
-from tce.data.clip_sketch import DIGITS, KEPT
+from tce.data.catalog import HASH_DIGITS, SKETCH_HASHES
 from tce.errors import TceError
 from tce.io import atomic
 
@@ -60,8 +60,8 @@ class FootageStatistics:
         return [[part[key] for key in sorted(part)] for part in self._held]
 
     def sketch(self) -> str:
-        """A sample of the clips' names, as `tce.data.clip_sketch.clip_sketch` makes it."""
-        return "".join(sorted({f"{key >> 32:0{DIGITS}x}" for key in self._seen})[:KEPT])
+        """A sample of the clips' names, as `tce.data.catalog.clip_sketch` makes it."""
+        return "".join(sorted({f"{key >> 32:0{HASH_DIGITS}x}" for key in self._seen})[:SKETCH_HASHES])
 
     def place(self, recordings: Iterable[str]) -> None:
         """Deal new recordings out to the folds; the same ones always go the same way.

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tce.io import require_writable
+from tce.io import Result, require_writable
 from tce.options.demo import DemoOptions
-from tce.result import Result
 
 if TYPE_CHECKING:
     from tce.options.pretrain import PretrainOptions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.commands.words import common, describe, some, spread
 from tce.data.read_catalog import apply_lists, read_catalog
+from tce.io import Result
 from tce.progress import Progress
-from tce.result import Result
 from tce.video.base import Video
 from tce.video.image import decode
 from tce.video.isolated import open_isolated
@@ -23,9 +22,12 @@ from tce.video.pool import DecodePool
 from tce.visualize.contact_sheet import save_sheet
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tce.data.catalog import Clip
     from tce.data.collection import Collection
     from tce.data.read_catalog import Catalog
+
 
 MOST_ON_SHEET = 36
 MOST_CLASSES = 30  # named one by one; more are counted
@@ -292,3 +294,44 @@ def _sheet_rows(catalog: Catalog) -> list[int]:
         rows = np.flatnonzero(catalog.labels == label)
         chosen += rows[_spaced(len(rows), share)].tolist()
     return [chosen[place] for place in _spaced(len(chosen), MOST_ON_SHEET)]
+
+
+def describe(title: str, facts: dict[str, Any]) -> str:
+    """A title and a line for each fact that is known."""
+    known = {name: value for name, value in facts.items() if value not in (None, "", [], {}, ())}
+    width = max(map(len, known), default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in known.items())])
+
+
+def short(value: Any) -> Any:
+    """A value for one line: long lists by their ends, numbers without noise."""
+    if isinstance(value, list | tuple):
+        words = [short(item) for item in value]
+        if len(words) > 8:
+            return f"{len(words)}: {', '.join(map(str, words[:3]))}, … {words[-1]}"
+        return ", ".join(map(str, words))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {short(item)}" for name, item in value.items())
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def some(items: Sequence[str], most: int) -> str:
+    """Items in one line, those beyond `most` counted."""
+    more = f", and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def spread(values: np.ndarray, unit: str = "") -> str:
+    """Least, median and most of some numbers, or the one that they all are."""
+    import numpy as np
+
+    if len(values) == 0:
+        return ""
+    least, middle, most = (f"{value:.4g}" for value in (values.min(), np.median(values), values.max()))
+    text = least if least == most else f"{least} to {most}, median {middle}"
+    return f"{text} {unit}".strip()
+
+
+def common(values: Sequence[str]) -> str:
+    """The most frequent values and how often each occurs."""
+    return some([f"{value} ({count})" for value, count in Counter(values).most_common()], 4)

@@ -27,13 +27,13 @@ from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.metrics import top_k
 from tce.evaluation.protocols import Evaluator, SplitResult, score_clips
 from tce.evaluation.report import EvaluatedSplit
+from tce.io import Result
 from tce.model.classifier import Classifier
 from tce.model.encoder import seeded
 from tce.options.evaluate import EvaluateOptions
 from tce.options.finetune import FinetuneOptions
 from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
-from tce.result import Result
 from tce.train.finetune_start import divide, make_classifier, run_of, starting_encoder, what_is_resumed
 from tce.train.finetune_task import FEWEST_HELD_OUT, ClipAccuracy, Finetuning
 from tce.train.run_folder import RunFolder, describe_run, settle_precision

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tce.commands.words import describe, short, spread
+from tce.commands.describe import describe, short, spread
 from tce.errors import OptionError, TceError
-from tce.io import require_writable
+from tce.io import Result, require_writable
 from tce.options.info import InfoOptions
-from tce.result import Result
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")
 EMBEDDINGS = (".npz", ".npy")
@@ -118,7 +117,7 @@ def _may_be_onnx(file: Path) -> bool:
     with file.open("rb") as opened:
         if opened.read(1) != b"\x08":
             return False
-    from tce.model.onnx_file import is_onnx
+    from tce.model.export import is_onnx
 
     return is_onnx(file)
 
@@ -169,7 +168,7 @@ def describe_onnx_file(path: str) -> Result:
     Raises:
         TceError: it is damaged.
     """
-    from tce.model.onnx_file import describe_onnx
+    from tce.model.export import describe_onnx
 
     found = describe_onnx(path)
     note = found.get("tce")
@@ -188,7 +187,7 @@ def describe_onnx_file(path: str) -> Result:
 
 def _shown_origin(origin: Mapping[str, Any] | None) -> dict[str, Any]:
     """Where weights come from, with the number of clips in place of their hashes."""
-    from tce.data.clip_sketch import describe_sketch
+    from tce.data.catalog import describe_sketch
 
     shown: dict[str, Any] = {}
     for name, value in (origin or {}).items():
@@ -210,7 +209,7 @@ def describe_run(path: str, curves: str | None = None) -> Result:
         TceError: its files cannot be read, or the picture cannot be written.
     """
     from tce.train.run_log import read_log
-    from tce.visualize.run_plots import save_curves
+    from tce.visualize.plots import save_curves
 
     folder = Path(path).parent if Path(path).is_file() else Path(path)
     record, outcome = _json(folder / "options.json"), _json(folder / "result.json")

@@ -11,13 +11,17 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tce.data.clip_table import NUMBERED_NAME, header, is_plain_list, read_kinetics, read_table
 from tce.data.listing import (
+    NUMBERED_NAME,
     Entry,
     Layout,
     Listing,
     class_key,
     compose,
+    header,
+    is_plain_list,
+    read_kinetics,
+    read_table,
     split_in_name,
     split_number,
     ucf_label,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +25,9 @@ PIECE_SUFFIX = r"#\d{4,}$"  # what `Catalog.cut` appends to an id
 _BLOCK = 4096  # clips that are made together when iterating
 # UCF101's names of clips: class, group (the recording and, there, the person), piece of that recording.
 _UCF_NAME = r"(?:^|/)v_[^/]+_g\d+_c\d+$"
+
+SKETCH_HASHES = 128  # of a clip sketch
+HASH_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -314,3 +319,48 @@ def _seconds(values: Iterable[float] | None, n: int) -> NDArray[np.float64]:
     if values is None:
         return np.full(n, np.nan)
     return np.asarray(list(values) if not isinstance(values, np.ndarray) else values, np.float64)
+
+
+def clip_sketch(ids: Iterable[str]) -> str:
+    """A small sample of clips, to find out later whether a network was trained on others.
+
+    The smallest hashes of the clips' names are kept (a bottom-k sketch, Cohen and Kaplan, 2007). Of other
+    clips, those with hashes as small as these must be in the sample if the network was trained on them.
+
+    Returns:
+        Hexadecimal digits, one kilobyte at most.
+    """
+    return "".join(sorted({_hash(name) for name in ids})[:SKETCH_HASHES])
+
+
+def share_seen(ids: Iterable[str], sketch: str) -> float:
+    """Estimated share of clips that are among those of a sketch, exact where it holds all of them.
+
+    Args:
+        ids: the clips' names.
+        sketch: what `clip_sketch` returned for others.
+    """
+    kept = _hashes(sketch)
+    bound = kept[-1] if len(kept) == SKETCH_HASHES else "g"  # above every hash: all of them are known
+    asked = {digest for digest in map(_hash, ids) if digest <= bound}
+    return len(asked & set(kept)) / len(asked) if asked else 0.0
+
+
+def describe_sketch(sketch: str) -> str:
+    """How many clips a sketch is of, "12" or "about 9,500"; "unknown" if it is none."""
+    if not re.fullmatch(rf"(?:[0-9a-f]{{{HASH_DIGITS}}})*", sketch):
+        return "unknown"
+    kept = _hashes(sketch)
+    if len(kept) != SKETCH_HASHES:
+        return f"{len(kept):,}"
+    # The k-th smallest of n uniform numbers in [0, 1) lies near k / n; (k - 1) makes the estimate unbiased.
+    estimate = (SKETCH_HASHES - 1) * 16**HASH_DIGITS / max(int(kept[-1], 16), 1)
+    return f"about {float(f'{estimate:.2g}'):,.0f}"
+
+
+def _hashes(sketch: str) -> list[str]:
+    return [sketch[place : place + HASH_DIGITS] for place in range(0, len(sketch), HASH_DIGITS)]
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:HASH_DIGITS]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tce.errors import TceError
+from tce.io import Result
 from tce.options.check import CheckOptions
 from tce.progress import Progress
-from tce.result import Result
 
 if TYPE_CHECKING:
     import pyarrow as pa

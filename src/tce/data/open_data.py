@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tce.data.collection import holds_clips, is_collection, open_collection, read_options
-from tce.data.folder_store import FolderStore
-from tce.data.frame_store import FrameStore
+from tce.data.frame_store import FolderStore, FrameStore
 from tce.data.read_catalog import apply_lists, read_catalog
 from tce.errors import TceError
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tce.data.listing import compose
 from tce.errors import OptionError, TceError
-from tce.io import write_json
+from tce.io import Result, write_json
 from tce.options.pack import PackOptions
 from tce.progress import Progress
-from tce.result import Result
 
 if TYPE_CHECKING:
     from tce.data.catalog import Catalog
@@ -109,8 +108,8 @@ def _open_manifest(out: Path, options: PackOptions, catalog: Catalog) -> _Manife
     Raises:
         OptionError: the options contradict those that the collection was made with.
     """
+    from tce import __version__
     from tce.data.collection import STORAGE_VERSION, holds_clips, is_collection, read_options
-    from tce.version import __version__
 
     given = {name: getattr(options, name) for name in FIXED}
     addition: dict[str, Any] = {

@@ -13,9 +13,8 @@ import numpy as np
 from tce.data.collection import FAILED, ClipRecord, known_clips
 from tce.data.encode import Encoding, Job, Summary, chosen, encode_clip
 from tce.errors import TceError
-from tce.io import write_json
+from tce.io import Result, write_json
 from tce.options.pack import PackOptions
-from tce.result import Result
 
 if TYPE_CHECKING:
     from tce.data.catalog import Catalog

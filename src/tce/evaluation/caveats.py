@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tce.data.clip_sketch import share_seen
+from tce.data.catalog import share_seen
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.report import EvaluatedSplit, counted
 from tce.model.checkpoint import unfinished

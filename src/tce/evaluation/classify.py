@@ -19,11 +19,10 @@ from tce.embedding.embed_command import find_videos
 from tce.errors import OptionError, TceError
 from tce.evaluation.frozen_network import FrozenNetwork, load_network
 from tce.evaluation.report import html_table
-from tce.io import atomic, require_writable, write_csv
+from tce.io import Result, atomic, require_writable, write_csv
 from tce.model.classifier import Classifier
 from tce.options.classify import ClassifyOptions
 from tce.progress import Progress
-from tce.result import Result
 from tce.video.base import Video
 from tce.video.isolated import open_isolated
 from tce.visualize.plots import require_picture

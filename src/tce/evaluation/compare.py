@@ -26,11 +26,10 @@ from tce.evaluation.report import (
     label,
     number,
 )
-from tce.io import atomic, write_csv
+from tce.io import Result, atomic, write_csv
 from tce.model.checkpoint import UNFINISHED
 from tce.options.compare import CompareOptions
 from tce.options.evaluate import ALL, PROTOCOLS
-from tce.result import Result
 from tce.visualize.plots import require_picture
 from tce.visualize.result_plots import BarPanel, comparison_picture
 

@@ -26,11 +26,10 @@ from tce.evaluation.caveats import caveats
 from tce.evaluation.frozen_network import FrozenNetwork, freeze, load_network, short_name, untrained_like
 from tce.evaluation.protocols import Evaluator
 from tce.evaluation.report import EvaluatedSplit
-from tce.io import require_writable, write_json
+from tce.io import Result, require_writable, write_json
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
 from tce.options.evaluate import ALL, PLACEHOLDER, PROTOCOLS, EvaluateOptions
-from tce.result import Result
 
 log = logging.getLogger("tce.evaluation")
 
@@ -476,6 +475,6 @@ def _tag(data: str) -> str:
 
 
 def _own_version() -> str:
-    from tce.version import __version__
+    from tce import __version__
 
     return __version__

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tce.data.clip_sketch import clip_sketch
+from tce.data.catalog import clip_sketch
 from tce.data.splits import SplitClips, hold_out, label_subset
 from tce.errors import OptionError, TceError
 from tce.model.backbone import is_callable_name, same_architecture

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from tce.data.clip_sketch import clip_sketch
+from tce.data.catalog import clip_sketch
 from tce.data.frame_store import FrameStore
 from tce.data.open_data import find_data
 from tce.data.splits import require_split
 from tce.distributed import DistributedContext, deterministic, init_distributed
 from tce.errors import OptionError, TceError
+from tce.io import Result
 from tce.model.backbone import is_callable_name, same_architecture
 from tce.model.checkpoint import checkpoint_hash, describe_weights, load_encoder, weights_provenance
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
@@ -26,7 +27,6 @@ from tce.options.checks import split_names
 from tce.options.pretrain import DataOptions, PretrainOptions, PretrainRunOptions
 from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
-from tce.result import Result
 from tce.train.earlier_runs import current_options
 from tce.train.monitor import FEWEST_CLIPS, FRAMES_PER_CLIP, NEIGHBOURS, learned_nothing
 from tce.train.pretrain_task import Pretraining

@@ -28,9 +28,8 @@ from filelock import FileLock, Timeout
 import tce.device
 from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
-from tce.io import atomic, require_writable, write_json
+from tce.io import atomic, plain, require_writable, write_json
 from tce.options.training import RunOptions
-from tce.result import plain
 from tce.train.run_log import RunLog, read_log
 from tce.train.training_state import load_training_state, save_training_state
 

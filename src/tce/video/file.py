@@ -26,8 +26,7 @@ from tce.video.base import (
     require_regular_file,
 )
 from tce.video.decoder import Decoder
-from tce.video.index import FrameCounter, FrameIndex
-from tce.video.seeker import Seeker
+from tce.video.index import FrameCounter, FrameIndex, Seeker
 
 log = logging.getLogger("tce.video")
 

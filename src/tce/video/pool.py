@@ -21,8 +21,7 @@ from typing import Any, Self, TypeVar
 
 from tce.errors import TceError
 from tce.video.base import DecoderCrashed, VideoTimeout
-from tce.video.pool_worker import DONE, ERROR, HEARTBEAT, PART, READY, SHARED
-from tce.video.shared_buffer import SharedBuffer
+from tce.video.pool_worker import DONE, ERROR, HEARTBEAT, PART, READY, SHARED, SharedBuffer
 
 __all__ = ["DecodePool"]
 

@@ -1,26 +1,38 @@
-"""The child's side of `DecodePool`: receives items from its parent, runs the function, sends results back."""
+"""The child's side of `DecodePool`: receives items from its parent, runs the function, sends results back.
+
+Frames pass through memory that both processes share, not through a pipe.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pickle
+import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tce.errors import TceError
 from tce.video.base import VideoError
-from tce.video.shared_buffer import SLOT_BYTES, SLOTS, SMALLEST, SharedBuffer
 
 READY, HEARTBEAT, PART, SHARED, DONE, ERROR = range(6)  # kinds of messages to the parent
 
 _to_parent: Connection | None = None
 _HEARTBEAT_SECONDS = 0.5
 _last_heartbeat = 0.0
+
+SLOTS = 2  # one is written while the other is read
+SLOT_BYTES = 32 << 20
+SMALLEST = 64 << 10  # bytes; what is smaller goes through the pipe
 
 
 def heartbeat() -> None:
@@ -132,3 +144,48 @@ def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(2)
     os._exit(1)
+
+
+class SharedBuffer:
+    """Two slots of memory that both processes map; it is freed when both have ended, however they end.
+
+    Args:
+        handle: file descriptor of the memory, see `create`.
+    """
+
+    def __init__(self, handle: int):
+        self.handle = handle
+        self._memory = mmap.mmap(handle, SLOTS * SLOT_BYTES)
+
+    @classmethod
+    def create(cls) -> SharedBuffer | None:
+        """A new buffer; None where child processes cannot inherit a file descriptor (Windows)."""
+        if sys.platform == "win32":
+            return None
+        if hasattr(os, "memfd_create"):
+            handle = os.memfd_create("tce-frames")
+        else:
+            with tempfile.TemporaryFile() as file:  # has no name: it ends with its last user
+                handle = os.dup(file.fileno())
+        os.ftruncate(handle, SLOTS * SLOT_BYTES)  # takes no memory before it is written to
+        return cls(handle)
+
+    def write(self, slot: int, parts: Sequence[memoryview]) -> list[int]:
+        """Copy the parts one behind the other into a slot; their sizes in bytes."""
+        place = slot * SLOT_BYTES
+        for part in parts:
+            view = np.frombuffer(self._memory, np.uint8, part.nbytes, place)
+            np.copyto(view, np.frombuffer(part, np.uint8))
+            place += part.nbytes
+        return [part.nbytes for part in parts]
+
+    def read(self, slot: int, sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """A copy of what `write` put into a slot, uint8 [size] each; releases Python's global lock."""
+        copy = np.empty(sum(sizes), np.uint8)
+        np.copyto(copy, np.frombuffer(self._memory, np.uint8, len(copy), slot * SLOT_BYTES))
+        return np.split(copy, np.cumsum(sizes[:-1])) if sizes else []
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._memory.close()
+        os.close(self.handle)

@@ -1,6 +1,6 @@
 """Pictures of results: confusion matrix, bars with intervals, nearest neighbours, classes along time.
 
-All text goes through `tce.visualize.text`: names come from files and may hold anything.
+All text goes through `tce.visualize.plots`: names come from files and may hold anything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.io import atomic
-from tce.visualize.text import legend_label, literal, one_line
+from tce.visualize.plots import legend_label, literal, one_line
 
 Pixels = npt.NDArray[np.uint8]
 Interval = tuple[float, float]

@@ -13,10 +13,9 @@ from tce.data.find_clips import VIDEO_SUFFIXES
 from tce.embedding.embed_command import counted, find_videos, gather, open_encoder, told_skipped
 from tce.embedding.embedding_file import Embeddings, load_embeddings, save_embeddings
 from tce.errors import OptionError, TceError
-from tce.io import require_writable
+from tce.io import Result, require_writable
 from tce.options.tsne import TsneOptions
 from tce.progress import Progress
-from tce.result import Result
 from tce.video.isolated import open_isolated
 from tce.visualize.film import FILMS, FRAMES_PER_SECOND, save_film
 from tce.visualize.plots import PICTURES, require_picture, save_map
