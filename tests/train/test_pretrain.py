@@ -407,15 +407,15 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: MoCoOptions(momentum_encoder=1.0),
-        "--momentum-encoder; expected between 0 and 0.999999; found 1",
+        "--momentum-encoder; expected from 0 to 0.999999; found 1",
     ),
     (
         lambda: TCEOptions(threshold_by="quantile", threshold_low=-1),
-        "threshold_low; expected between 0 and 1; found -1",
+        "threshold_low; expected from 0 to 1 with --threshold-by quantile; found -1",
     ),
     (
         lambda: ContrastOptions(method="tce", temperature=1e-3),
-        "--temperature; expected between 0.002 and 100",
+        "--temperature; expected at least 0.002 with --method tce",
     ),
     (lambda: ContrastOptions(window=float("inf")), "--window; expected a number; found inf"),
     (lambda: TCEOptions(rotation=float("nan")), "--rotation; expected at least 0; found nan"),

@@ -8,17 +8,15 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from tce.errors import OptionError
-from tce.options.checks import AboveZero, Pixels, Positive, Range, check_fields
-
-TwoOrMore = Annotated[int, Range(2)]
+from tce.options.checks import AboveZero, Pixels, Positive, TwoOrMore, check_fields
 
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """A pre-trained network, adapted to unlabelled footage."""
+    """Network, videos and run folder."""
 
     footage: Annotated[Positional[str], arg(metavar="FOOTAGE")] = ""
-    """A folder of videos or frame folders (any depth), one video, or a collection made by `tce pack`."""
+    """Folder of videos or frame folders (any depth), one video, or a collection made by `tce pack`."""
     out: str = ""
     """Run folder to write: the adapted network (model.safetensors), result.json, and the sums for --add."""
     start: str = "lite2"
@@ -28,43 +26,44 @@ class AdaptOptions:
     lists: str | None = None
     """Folder of the dataset's lists; with it, only the train clips of --split are used, without labels."""
     split: str | None = None
-    """Number of the split whose train clips are used, e.g. 01; unset: 01 with --lists, else every clip."""
+    """Number of the split whose train clips are used, e.g. 01; by default 01 with
+    --lists, else every clip."""
     group: str | None = None
-    """What says whose clip it is (a person, a camera): "group" (the lists' or table's column), "recording",
-    "folder" (the clip's folder), or a pattern such as _(p[0-9]+)_ for the clip's id. Each group's mean is
-    subtracted, so never name classes."""
+    """Subtract the mean of each group's clips (a person's, a camera's): "group" (the lists' or table's
+    column), "recording", "folder" (the clip's folder), or a pattern such as _(p[0-9]+)_ for the clip's id.
+    Groups must not be classes."""
     add: bool = False
-    """Add footage to the run in --out: its own footage is not read again."""
+    """Add videos to the run in --out; those that it was adapted to are not read again."""
     resume: bool = False
     """Continue an interrupted run in --out."""
     force: bool = False
     """Replace the run in --out."""
     frames_per_clip: TwoOrMore = 8
-    """Frames of a clip, spread evenly; of a long recording, frames of each piece at --fps."""
+    """Frames of a clip, evenly spaced; of a long recording, frames of each piece at --fps."""
     fps: AboveZero | None = None
-    """Frames a second taken from long recordings, or from all footage if given; unset: 2 in a --horizon."""
+    """Frames a second to take from all videos; by default 2 in a --horizon, from long recordings only."""
     horizon: AboveZero | None = None
-    """Farthest in seconds that two frames may be apart to count as the same thing; unset: the whole clip up
-    to 10 s, 1 s in longer recordings."""
+    """Farthest in seconds that two frames may be apart to count as the same thing; by default the whole
+    clip up to 10 s, 1 s in longer recordings."""
     image_size: Pixels | None = None
-    """Side of the network's input in pixels; unset: the size the start was trained for."""
+    """Side of the network's input in pixels; by default the size that --start was trained with."""
     crop: Literal["squash", "center-crop"] | None = None
-    """How frames become squares; unset: as the start says."""
+    """How frames become square; by default as --start was trained."""
     embedding_size: TwoOrMore | None = None
-    """Numbers in an embedding; unset: all of the features', or fewer where clips are many and nothing is
-    lost on held-out ones."""
+    """Numbers in an embedding; by default as many as the features have, or fewer where clips are many and
+    held-out ones lose nothing."""
     batch_size: Positive = 32
     """Frames a forward pass."""
     workers: Positive | None = None
-    """Decoding processes; unset: one a core."""
+    """Decoding processes; by default one a core."""
     timeout: AboveZero = 60.0
-    """Seconds without a decoded frame after which a file counts as hanging."""
+    """Seconds without a decoded frame after which a file is given up."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     engine: Literal["auto", "torch", "onnxruntime"] = "auto"
     """What runs the frozen network; auto measures PyTorch and ONNX Runtime and takes the faster one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Precision of PyTorch's passes; auto measures both for a moment and takes the faster one."""
+    """Precision of PyTorch's passes; auto measures both and takes the faster one."""
 
     def __post_init__(self) -> None:
         check_fields(self)

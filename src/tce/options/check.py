@@ -15,17 +15,17 @@ class CheckOptions:
     """What to check."""
 
     footage: Annotated[Positional[str], arg(metavar="FOOTAGE_OR_COLLECTION")]
-    """A video, a folder of videos or frame folders at any depth, or a collection."""
+    """Video, folder of videos or frame folders (any depth), or collection."""
     deep: bool = False
-    """Decode every frame; otherwise the first, middle and last of each clip."""
+    """Decode every frame; by default the first, middle and last of each clip."""
     lists: str | None = None
-    """The dataset's lists: clips that they name and the footage lacks are reported too."""
+    """Folder of the dataset's lists; report listed clips without a video too."""
     split: str = "01"
-    """Which of the lists' splits."""
+    """Split of the lists."""
     workers: Positive | None = None
     """Decoding processes; by default one a core."""
     timeout: AboveZero = 60.0
-    """Seconds without an answer after which a file counts as hanging."""
+    """Seconds without a decoded frame after which a file is given up."""
 
     def __post_init__(self) -> None:
         check_fields(self)

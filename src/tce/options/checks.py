@@ -47,12 +47,14 @@ class Range:
 
 
 Positive = Annotated[int, Range(1)]
+TwoOrMore = Annotated[int, Range(2)]
 NotNegative = Annotated[int, Range(0)]
 Seed = Annotated[int, Range(0, HIGHEST_SEED)]
 Pixels = Annotated[int, Range(8, 4096)]  # side of a network's input
 AboveZero = Annotated[float, Range(above=0)]
 FromZero = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Momentum = Annotated[float, Range(0, 0.999999)]
 
 
 @functools.cache
@@ -106,16 +108,6 @@ def split_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def check_seed(seed: int) -> None:
-    """Check `--seed`.
-
-    Raises:
-        OptionError: below 0, or beyond 63 bits.
-    """
-    if not 0 <= seed <= HIGHEST_SEED:
-        raise OptionError("--seed", expected=f"a whole number from 0 to {HIGHEST_SEED}", found=str(seed))
-
-
 def labels_amount(text: str) -> tuple[float, int]:
     """Share and count of `10%` or `5/class`; the one that is not given is 0.
 
@@ -133,41 +125,6 @@ def labels_amount(text: str) -> tuple[float, int]:
             "--labels", expected="a share such as 10% or a number such as 5/class", found=repr(text)
         )
     return (value / 100, 0) if sign == "%" else (0.0, int(value))
-
-
-def check_choices(options: Any) -> None:
-    """Check every field that has a closed list of values, for callers that tyro did not check.
-
-    Raises:
-        OptionError: a value outside its list, naming the flag.
-    """
-    for name, hint in get_type_hints(type(options)).items():
-        value = getattr(options, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            flag = "--" + name.replace("_", "-")
-            raise OptionError(
-                flag, expected="one of " + ", ".join(map(str, get_args(hint))), found=repr(value)
-            )
-
-
-def at_least(flag: str, value: float | None, low: float) -> None:
-    """Check a number's lower end; None passes.
-
-    Raises:
-        OptionError: `value` is below `low`.
-    """
-    if value is not None and not value >= low:  # which NaN is not either
-        raise OptionError(flag, expected=f"at least {low:g}", found=f"{value:g}")
-
-
-def within(flag: str, value: float, low: float, high: float) -> None:
-    """Check a number's range.
-
-    Raises:
-        OptionError: `value` is outside [low, high].
-    """
-    if not low <= value <= high:
-        raise OptionError(flag, expected=f"between {low:g} and {high:g}", found=f"{value:g}")
 
 
 def check_crops(scale: tuple[float, float], ratio: tuple[float, float]) -> None:

@@ -12,18 +12,18 @@ from tce.options.checks import Seed, check_fields
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Which results are set side by side."""
+    """Results to compare."""
 
     runs: Positional[tuple[str, ...]]
     """Folders of `tce evaluate` or `tce finetune`, or result.json files; differences are to the first."""
     names: tuple[str, ...] = ()
-    """A name for each, in the table and chart; unset: the folders' names."""
+    """A name for each, in the table and chart; by default the folders' names."""
     output: str = "compare.png"
     """Bar chart to write; the table is written beside it as .csv."""
     metric: str | None = None
-    """Which figure the bars show, such as top1 or recall@5; unset: each protocol's first."""
+    """Metric that the bars show, such as top1 or recall@5; by default each protocol's main one."""
     seed: Seed = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         if len(self.runs) < 1:

@@ -14,16 +14,16 @@ FILES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl", ".onnx", ".npz", ".npy"
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Convert a checkpoint of any known format to model.safetensors."""
+    """Checkpoint to convert, and file to write."""
 
     input: tyro.conf.Positional[str]
-    """The checkpoint: a file, a folder with model.safetensors in it, or hf:NAME."""
+    """Checkpoint: a file, a folder that holds model.safetensors, or hf:NAME."""
     output: str
-    """The file to write, ending in .safetensors, or a folder for model.safetensors and config.json."""
+    """File to write, ending in .safetensors, or folder for model.safetensors and config.json."""
     model: str | None = None
-    """The network, checked against the file; needed where its tensors are another network's."""
+    """Network's name: checked against the file, needed for foreign networks."""
     kind: Literal["auto", "encoder", "classifier"] = "auto"
-    """What to make of it; an ImageNet file can be either, and is an encoder by default."""
+    """What to write; an ImageNet file can be either, and becomes an encoder by default."""
 
     def __post_init__(self) -> None:
         if self.output.lower().endswith(FILES):

@@ -10,16 +10,16 @@ from tce.options.checks import Positive, Range, Seed, check_fields
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Where the demo writes and how long it learns."""
+    """Output and training time."""
 
     out: str = "demo"
-    """Folder for everything the demo makes; what an earlier demo left there is replaced."""
+    """Folder to write to; an earlier demo's files there are replaced."""
     seconds: Annotated[float, Range(1)] = 90.0
-    """Wall-clock seconds of pre-training, whatever number of steps that is on this machine."""
+    """Seconds of pre-training; the number of steps depends on the machine."""
     epochs: Positive | None = None
     """Passes over the training clips; by default as many as fit into --seconds."""
     seed: Seed = 0
-    """Decides clips, weights and training."""
+    """Seed of clips, weights and training."""
     workers: Positive = 2
     """Decoding threads."""
     device: str = "auto"

@@ -11,10 +11,10 @@ from tce.options.network import NetworkOptions
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """Videos to embeddings."""
+    """Videos, and file of embeddings."""
 
     input: tuple[str, ...]
-    """Video files, folders of frames, and folders of such at any depth."""
+    """Video files, folders of frames, and folders of these (any depth)."""
     output: str
     """File to write, .npz or .parquet: embeddings [N, D]; video, frame and time in seconds, [N] each."""
     network: NetworkOptions = field(default_factory=NetworkOptions)

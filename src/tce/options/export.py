@@ -11,20 +11,20 @@ from tce.options.checks import Pixels, Range, check_fields
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write an encoder or a classifier as ONNX, and check it against ONNX Runtime."""
+    """Checkpoint to export, and file to write."""
 
     ckpt: str
-    """The checkpoint, of any known format."""
+    """Checkpoint in any known format."""
     output: str
-    """The file to write, ending in .onnx."""
+    """File to write, ending in .onnx."""
     model: str | None = None
-    """The network, checked against the file; needed where its tensors are another network's."""
+    """Network's name: checked against the file, needed for foreign networks."""
     image_size: Pixels | None = None
-    """Side of the square input in pixels; unset: the checkpoint's own."""
+    """Side of the square input in pixels; by default the size that the checkpoint was trained with."""
     raw: bool = False
-    """Take bytes 0-255 as decoded, [batch, size, size, 3], and normalise them inside the graph."""
+    """Export a graph that takes bytes 0-255, [batch, size, size, 3], and normalises them."""
     opset: Annotated[int, Range(14, 20)] = 17
-    """Version of ONNX' operators; 17 is read by every runtime since 2022."""
+    """Version of ONNX's operators; runtimes since 2022 read 17."""
 
     def __post_init__(self) -> None:
         if not self.output.endswith(".onnx"):

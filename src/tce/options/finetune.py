@@ -11,7 +11,18 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
-from tce.options.checks import at_least, check_choices, check_crops, labels_amount, within
+from tce.options.checks import (
+    FromZero,
+    Pixels,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    TwoOrMore,
+    check_crops,
+    check_fields,
+    labels_amount,
+)
 from tce.options.training import OptimOptions, RunOptions
 
 LISTS_FOLDER = "UCF_list"  # the 2020 release's place for the lists
@@ -34,29 +45,27 @@ class FinetuneDataOptions:
     """Clips and their division into training, validation and test clips."""
 
     data: str | None = None
-    """Folder of videos or frame folders (any depth), or a collection; unset: environment variable
+    """Folder of videos or frame folders (any depth), or a collection; by default the environment variable
     TCE_UCF101 (TCE_ and the name of --dataset)."""
     lists: str | None = None
-    """Folder of the dataset's lists; unset: variable TCE_UCF101_LISTS, else the folder UCF_list if it holds
-    any, else classes are folders and 30% of each class's clips, whole groups, are the test clips."""
+    """Folder of the dataset's lists; by default the variable TCE_UCF101_LISTS, else the folder UCF_list.
+    Without lists, classes are folders, and 30% of each class's clips, whole groups, are the test clips."""
     split: str = "01"
     """Split of the lists; several as 01,02,03, or `all`: a run each in --savedir/splitNN, and the mean."""
     dataset: str = "ucf101"
     """Dataset whose environment variables are read."""
     labels: str | None = None
-    """Labels to train with: a share of each class as 10%, or a number as 5/class; unset: all."""
-    held_out: float = 0.1
+    """Labels to train with: a share of each class as 10%, or a number as 5/class; by default all."""
+    held_out: Annotated[float, Range(0, 0.5)] = 0.1
     """Share of the training clips to hold out for validation, in whole groups. The network that does best on
     them is kept if they are 100 or more, else the last epoch's. 0: train on all clips."""
     balanced: bool = False
     """Draw every class equally often instead of every clip once an epoch."""
-    max_missing: float = 0.05
+    max_missing: Share = 0.05
     """Largest share of the listed clips that may be missing from the footage."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out <= 0.5:
-            raise OptionError("--held-out", expected="a share from 0 to 0.5", found=f"{self.held_out:g}")
-        within("--max-missing", self.max_missing, 0, 1)
+        check_fields(self)
         if self.labels is not None:
             labels_amount(self.labels)
 
@@ -87,28 +96,25 @@ class FinetuneModelOptions:
     """The classifier."""
 
     model: str | None = None
-    """resnet18, 34, 50, 101 or 152; hf:FOLDER_OR_NAME; package.module:callable. Unset: as --weights, or
-    resnet18."""
+    """resnet18, 34, 50, 101 or 152; hf:FOLDER_OR_NAME; package.module:callable; by default that of
+    --weights, or resnet18."""
     weights: str | None = None
-    """Checkpoint to start from, in any known format; unset: random weights."""
+    """Checkpoint to start from, in any known format; by default random weights."""
     input: Literal["differences", "rgb"] = "differences"
     """Stacks of five frame differences (paper), or RGB frames."""
-    segments: int = 1
+    segments: Positive = 1
     """Samples of a clip in a training step, one from each of as many parts; their scores are summed."""
-    image_size: int | None = None
-    """Side of the network's input in pixels; unset: that of --weights, or 224 (paper)."""
+    image_size: Pixels | None = None
+    """Side of the network's input in pixels; by default that of --weights, or 224 (paper)."""
     resize: Literal["squash", "center-crop"] = "squash"
     """How frames become square: squash the whole frame (paper), or crop its centre."""
     freeze: str | None = None
     """Freeze the backbone up to and including this layer, such as layer2; all: train the classifier only."""
-    dropout: float = 0.0
-    """Share of the features to drop before the classifier in training."""
+    dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    """Probability of dropping a feature before the classifier in training."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        at_least("--segments", self.segments, 1)
-        at_least("--image-size", self.image_size, 8)
-        within("--dropout", self.dropout, 0, 0.99)
+        check_fields(self)
 
     @property
     def differences(self) -> int:
@@ -124,14 +130,13 @@ class FinetuneAugmentOptions:
     """Smallest and largest share of the frame's area in a crop; 1 1 takes the whole frame (paper)."""
     crop_ratio: tuple[float, float] = (0.75, 1.333)
     """Narrowest and widest crop, width over height."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of mirroring; use 0 if classes differ in left and right."""
-    color: float = 0.0
+    color: Share = 0.0
     """Largest relative change of brightness, contrast and saturation; the hue shifts by half of it."""
 
     def __post_init__(self) -> None:
-        within("--flip", self.flip, 0, 1)
-        within("--color", self.color, 0, 1)
+        check_fields(self)
         check_crops(self.crop_scale, self.crop_ratio)
 
     @property
@@ -149,25 +154,19 @@ class FinetuneAugmentOptions:
 class FinetuneOptimOptions(OptimOptions):
     """Optimizer and learning rate."""
 
-    epochs: int = 60
+    epochs: Positive = 60
     """Passes over the training clips."""
-    batch_size: int = 32
+    batch_size: TwoOrMore = 32
     """Clips per batch; an epoch's last batch may be smaller."""
-    lr: float = 0.05
+    lr: FromZero = 0.05
     """Highest learning rate; not scaled with the batch size."""
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, Range(1e-3, 1)] = 1.0
     """Factor of the learning rate from each stage of the backbone to the one before it; below 1 preserves
     what was pre-trained."""
-    head_lr: float = 1.0
+    head_lr: FromZero = 1.0
     """Factor of the classifier's learning rate; its weights start at random and may need a larger one."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
     """Share of the target that is spread over all classes, against overconfidence."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        within("--layer-decay", self.layer_decay, 1e-3, 1)
-        at_least("--head-lr", self.head_lr, 0)
-        within("--label-smoothing", self.label_smoothing, 0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -184,21 +183,20 @@ class FinetuneRunOptions(RunOptions):
     resume: Resume = None
     """Without a path, resume the run in --savedir; with a path, that run's folder or training state, or a
     fine-tuning file of 2020."""
-    validate_epochs: int | None = None
-    """Epochs between validations; unset: 20 validations a run."""
+    validate_epochs: Positive | None = None
+    """Epochs between validations; by default 20 validations a run."""
     test_looks: bool = False
     """Test at every validation too, and report the best epoch on the test clips (as the paper does), which is
     optimistic."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of frame choice, augmentation, held-out clips and initial weights."""
-    workers: int = 2
+    workers: Positive = 2
     """Threads that decode frames; the results do not depend on their number."""
     progress: bool = False
     """Accepted for 2020 command lines; progress is always shown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("--validate-epochs", self.validate_epochs, 1)
         if self.resume is not None and self.force:
             raise OptionError("--resume and --force", expected="one of them", found="both")
 

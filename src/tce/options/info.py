@@ -13,22 +13,22 @@ from tce.options.checks import NotNegative, Positive, check_fields
 
 @dataclass(frozen=True)
 class InfoOptions:
-    """What to describe, and which pictures to draw of it."""
+    """Paths to describe, and pictures to draw."""
 
     path: Annotated[Positional[tuple[str, ...]], arg(metavar="PATH...")]
     """Checkpoints, run folders, results, collections, folders of videos, embeddings, or videos."""
     sheet: str | None = None
     """Contact sheet to write (.png, .jpg, .webp) of a dataset, a collection or a video."""
     curves: str | None = None
-    """Where to draw a run's curves, a .png; by default curves.png in its folder."""
+    """Picture of a run's curves to write, a .png; by default curves.png in the run folder."""
     lists: str | None = None
-    """Folder of the dataset's lists, for labels, splits and what is missing."""
+    """Folder of the dataset's lists: shows labels, splits and missing clips."""
     split: str = "01"
-    """Which split of the lists."""
+    """Split of the lists."""
     probe: NotNegative = 200
-    """Most clips of a dataset to open for their lengths, rates and sizes; 0 opens none."""
+    """Most clips of a dataset to open for their lengths, frame rates and sizes; 0 opens none."""
     workers: Positive = 2
-    """Processes that open them."""
+    """Decoding processes."""
 
     def __post_init__(self) -> None:
         if isinstance(self.path, str):  # as from Python

@@ -13,31 +13,34 @@ RANDOM_MODEL = "resnet50"  # the 2020 release's default network
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Which network embeds the frames, and how it runs."""
+    """Network, and how it runs."""
 
     ckpt: str | None = None
-    """Checkpoint in any known format, a run folder, lite2, lite0 or hf:NAME; unset or `random`: untrained."""
+    """Checkpoint in any known format, a run folder, lite2, lite0 or hf:NAME; by default an untrained
+    network, as with `random`."""
     model: str | None = None
-    """resnet18, 34, 50, 101, 152, hf:FOLDER_OR_NAME or package.module:callable; unset: what --ckpt says."""
+    """resnet18, 34, 50, 101, 152, hf:FOLDER_OR_NAME or package.module:callable; by default
+    that of --ckpt."""
     output_size: Positive | None = None
-    """Numbers of a random head on a network with random weights; unset: the backbone's features, no head."""
+    """Numbers in an embedding of a network with random weights; by default its features, without a head."""
     image_size: Positive | None = None
-    """Side of the network's input in pixels; unset: the size it was trained for."""
+    """Side of the network's input in pixels; by default the size that it was trained with."""
     batch_size: Positive = 64
-    """Frames a forward pass; bounds the memory, hardly changes the speed."""
+    """Frames a forward pass: limits the memory, hardly changes the speed."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
+    """Precision of the network's passes; auto measures both and takes the faster one."""
     engine: Literal["auto", "torch", "onnxruntime"] = "auto"
     """What runs the backbone; auto measures PyTorch and ONNX Runtime and takes the faster one."""
     layer: Literal["features", "embedding"] | None = None
-    """Which vectors: the embedding or the backbone's features; unset: the embedding where it was trained."""
+    """Vectors to write: embedding or backbone features; by default the embedding if it was trained."""
     center: str | None = None
     """Subtract the mean of each group's frames: "recording" (each video), "folder" (the video's folder),
-    "group" (as in v_NAME_g01_c01), or a pattern such as _(p[0-9]+)_ for its path. Never name classes."""
+    "group" (as in v_NAME_g01_c01), or a pattern such as _(p[0-9]+)_ for its path. Groups must not
+    be classes."""
     seed: Seed = 0
-    """Decides random weights, and the map of `tce tsne`."""
+    """Seed of random weights, and of the map of `tce tsne`."""
 
     def __post_init__(self) -> None:
         check_fields(self)

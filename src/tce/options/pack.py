@@ -13,45 +13,45 @@ from tce.options.checks import AboveZero, NotNegative, Positive, Range, check_fi
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What goes into a collection, and how."""
+    """Videos to pack, and how."""
 
     footage: Annotated[Positional[tuple[str, ...]], arg(metavar="FOOTAGE...")]
-    """Video files, or folders of videos or of frame folders, at any depth."""
+    """Video files, or folders of videos or frame folders (any depth)."""
     out: str
-    """Folder of the collection; repeating an interrupted command resumes it."""
+    """Folder of the collection to write; repeat an interrupted command to resume it."""
     lists: str | None = None
-    """The dataset's lists (UCF101, HMDB51, Kinetics, SSv2, CSV or Parquet): labels and splits."""
+    """Folder of the dataset's lists (UCF101, HMDB51, Kinetics, SSv2, CSV, Parquet), for labels and splits."""
     split: str = "01"
-    """Which of the lists' splits fills the column `split`."""
+    """Split of the lists that fills the column `split`."""
     short_side: NotNegative | None = None
-    """Shorter side of the frames in pixels: larger ones are reduced, smaller ones never enlarged; 0 keeps all
-    as they are. By default videos are reduced to 256, which serves crops of 224; JPEG files are copied."""
+    """Shorter side of the frames in pixels: larger frames are reduced, smaller ones never enlarged; 0 keeps
+    all sizes. By default videos are reduced to 256, enough for crops of 224, and JPEG files are copied."""
     quality: Annotated[int, Range(1, 100)] = 90
-    """JPEG quality, 1 to 100; 90 looks like the original at about 8 KB a frame of 340x256."""
+    """JPEG quality, 1 to 100; at 90 a frame of 340x256 takes about 8 KB."""
     every: Positive | None = None
     """Keep every n-th frame."""
     fps: AboveZero | None = None
-    """Keep this many frames a second (the nearest in time, none twice): clips of any rate become alike."""
+    """Keep this many frames a second, the nearest in time, so that all clips have the same frame rate."""
     clip_seconds: AboveZero | None = None
-    """Cut footage into clips of this many seconds; long recordings would otherwise be one clip each."""
+    """Cut videos into clips of this many seconds; by default each video is one clip."""
     split_scenes: bool = False
-    """Cut footage where the scene changes (needs the extra `tce-video[scenes]`); before --clip-seconds."""
+    """Cut videos where the scene changes, before --clip-seconds (needs the extra `tce-video[scenes]`)."""
     keep_damaged: bool = False
-    """Keep the frames that decode of damaged footage, rather than leave the clip out."""
+    """Keep the frames of a damaged video that can be decoded; by default the clip is left out."""
     keep_going: bool = False
-    """Pack what decodes even if none of the first 20 clips does; packing would stop there."""
+    """Continue even if none of the first 20 clips can be decoded; by default packing stops."""
     add: bool = False
-    """Add footage to a collection that was made from other footage."""
+    """Add videos to a collection that was made from others."""
     replace: bool = False
-    """Pack again what failed, is damaged in the collection, or has changed since it was packed."""
+    """Pack clips again that failed, are damaged in the collection, or have changed since."""
     only: tuple[str, ...] = ()
-    """Only these clips, by their ids; with --replace they are packed again whatever their state."""
+    """Pack only the clips with these ids; with --replace, pack them again in any case."""
     workers: Positive | None = None
     """Decoding processes; by default one a core."""
     timeout: AboveZero = 60.0
-    """Seconds without a decoded frame after which a file counts as hanging."""
+    """Seconds without a decoded frame after which a file is given up."""
     dry_run: bool = False
-    """Write nothing; print how many clips there are, and the size and time they would take."""
+    """Write nothing; print the number of clips, and the size and time that they would take."""
 
     def __post_init__(self) -> None:
         check_fields(self)

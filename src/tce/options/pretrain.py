@@ -13,28 +13,44 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, Suppress, arg
 
 from tce.errors import OptionError
-from tce.options.checks import at_least, check_choices, check_crops, within
+from tce.options.checks import (
+    AboveZero,
+    FromZero,
+    Momentum,
+    NotNegative,
+    Pixels,
+    Positive,
+    Range,
+    Share,
+    TwoOrMore,
+    check_crops,
+    check_fields,
+)
 from tce.options.training import OptimOptions, RunOptions
+
+LEAST_TEMPERATURE = 1e-4
+LEAST_TCE_TEMPERATURE = 0.002  # exp(1 / 0.002) is near the largest number
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which clips are learned from."""
+    """Training clips."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")] = ""
-    """A folder of videos or frame folders (any depth), or a collection made by `tce pack`."""
+    """Folder of videos or frame folders (any depth), or a collection made by `tce pack`."""
     lists: str | None = None
     """Folder of UCF101-style lists; with it, only the train clips of --split are used."""
     split: str | None = None
-    """Number of the split whose train clips are used, e.g. 01; unset: 01 with --lists, else every clip."""
-    frame_size: int | None = None
-    """Side of the loaded frames before augmentation, pixels; unset: 8/7 of --image-size, room for crops."""
+    """Number of the split whose train clips are used, e.g. 01; by default 01 with
+    --lists, else every clip."""
+    frame_size: Pixels | None = None
+    """Side of the loaded frames in pixels before augmentation; by default 8/7 of --image-size,
+    which leaves room for crops."""
     resize: Literal["squash", "center-crop", "squash-nearest"] = "squash"
-    """How frames become square: squashed, which wastes no pixels, or their centre; nearest: as released."""
+    """How frames become square: squash the whole frame, or crop its centre; squash-nearest: as released."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        at_least("--frame-size", self.frame_size, 8)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -44,85 +60,81 @@ class ModelOptions:
     model: str = "resnet18"
     """resnet18, 34, 50, 101 or 152; hf:FOLDER_OR_NAME for a transformers model; package.module:callable."""
     weights: str | None = None
-    """Checkpoint to start from; unset: random weights."""
-    embedding_size: int = 128
+    """Checkpoint to start from; by default random weights."""
+    embedding_size: TwoOrMore = 128
     """Numbers in an embedding; 128 as in the paper."""
     head: Literal["linear", "mlp"] = "linear"
     """Projection from features to embedding: one layer (paper) or two (SimCLR)."""
-    image_size: int = 112
+    image_size: Pixels = 112
     """Side of the network's input in pixels; 224 in the paper, 112 for a quarter of the work."""
     freeze: str | None = None
-    """Parameters up to and including this layer stay as they are, e.g. layer2; unset: all are trained."""
+    """Freeze the network up to and including this layer, e.g. layer2; by default all is trained."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        at_least("--embedding-size", self.embedding_size, 2)
-        at_least("--image-size", self.image_size, 8)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class ContrastOptions:
-    """Which frames are pulled together, and against what they are contrasted."""
+    """Positives and negatives."""
 
     method: Literal["tce", "simclr", "moco"] = "simclr"
-    """Where negatives come from: a mined memory bank (tce, the paper), the batch (simclr), a queue (moco)."""
+    """Source of the negatives: a mined memory bank (tce, the paper), the batch (simclr), a queue (moco)."""
     positives: Literal["neighbour", "same"] = "neighbour"
     """An anchor's positive: a neighbouring frame of its clip (paper), or the same frame (SimCLR, MoCo)."""
     window: float = 16
     """Largest distance of a neighbour from the anchor, in --window-unit; half a second of most videos."""
-    window_from: float = 1
+    window_from: AboveZero = 1
     """Smallest distance of a neighbour, in --window-unit; at least one frame."""
     window_unit: Literal["frames", "seconds"] = "frames"
     """Unit of --window; use seconds where clips differ in frame rate."""
-    temperature: float = 0.07
-    """T, divides every cosine similarity; 0.07 in the paper."""
+    temperature: Annotated[float, Range(LEAST_TEMPERATURE, 100)] = 0.07
+    """Temperature T, by which cosine similarities are divided; 0.07 in the paper."""
     exclude_same_source: bool = False
     """Never take another piece of the same recording as a negative."""
     views: Literal["separate", "joint"] = "joint"
     """Pass anchors, positives and rotated frames each on their own (paper), or jointly."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        within("--temperature", self.temperature, 1e-4, 100)
-        if not self.window_from > 0:
-            raise OptionError("--window-from", expected="more than 0", found=f"{self.window_from:g}")
+        check_fields(self)
         if not math.isfinite(self.window):
             raise OptionError("--window", expected="a number", found=f"{self.window:g}")
         if not self.window >= self.window_from:
             raise OptionError(
                 "--window", expected=f"at least --window-from {self.window_from:g}", found=f"{self.window:g}"
             )
-        if self.method == "tce":
-            within("--temperature", self.temperature, 0.002, 100)  # exp(1 / 0.002) is near the largest number
+        if self.method == "tce" and self.temperature < LEAST_TCE_TEMPERATURE:
+            raise OptionError(
+                "--temperature",
+                expected=f"at least {LEAST_TCE_TEMPERATURE:g} with --method tce",
+                found=f"{self.temperature:g}",
+            )
 
 
 @dataclass(frozen=True)
 class TCEOptions:
     """The paper's method: memory bank, mining curriculum, NCE loss, rotation task (--method tce)."""
 
-    negatives: int | None = None
-    """K, negatives per anchor; unset: an eighth of the clips, at most 8192 (paper). Never more than N - 1."""
+    negatives: Positive | None = None
+    """K, negatives of an anchor; by default an eighth of the clips, at most 8192 (paper)."""
     threshold_by: Literal["similarity", "quantile"] = "similarity"
     """Mine below a rising cosine (paper), or below a rising quantile of each anchor's cosines."""
     threshold_low: Suppress[float | None] = None
     """Threshold at the first step; None: the scale's end (-1, quantile 0), where negatives are random."""
     threshold_high: Suppress[float] = 1.0
     """Threshold the curriculum rises towards: 1 lets every row pass."""
-    threshold_rate: Suppress[float] = 5.0
+    threshold_rate: Suppress[FromZero] = 5.0
     """Speed of the rise: threshold = low + (high - low)(1 - exp(-rate t)), t the share of training done."""
     constant_z: Literal["estimated", "first-step"] = "estimated"
     """NCE's constant Z: fill the bank, then estimate Z on its rows; or start random and set Z in the first
     step, as the released code did."""
     own_row_positive: Literal["no", "also"] = "no"
-    """Take the clip's own old row as a positive beside the neighbour: holds drift back."""
-    rotation: float = 0.0
+    """Use the clip's own row in the bank as a positive too, which slows drift."""
+    rotation: FromZero = 0.0
     """Weight of the rotation task's loss; 1 in the paper, 0: no rotated view."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        at_least("--negatives", self.negatives, 1)
-        at_least("--rotation", self.rotation, 0)
-        at_least("threshold_rate", self.threshold_rate, 0)
+        check_fields(self)
         if self.lowest_threshold > self.threshold_high:
             raise OptionError(
                 "threshold_low",
@@ -130,8 +142,13 @@ class TCEOptions:
                 found=f"{self.lowest_threshold:g}",
             )
         if self.threshold_by == "quantile":
-            within("threshold_low", self.lowest_threshold, 0, 1)
-            within("threshold_high", self.threshold_high, 0, 1)
+            self._require_quantiles()
+
+    def _require_quantiles(self) -> None:
+        for name, value in (("low", self.lowest_threshold), ("high", self.threshold_high)):
+            if not 0 <= value <= 1:
+                expected = "from 0 to 1 with --threshold-by quantile"
+                raise OptionError(f"threshold_{name}", expected, f"{value:g}")
 
     @property
     def lowest_threshold(self) -> float:
@@ -150,87 +167,79 @@ class TCEOptions:
 class MoCoOptions:
     """Momentum contrast (--method moco)."""
 
-    momentum_encoder: float = 0.99
+    momentum_encoder: Momentum = 0.99
     """Share of the momentum encoder's old weights that each step keeps."""
-    queue: int | None = None
-    """Keys in the queue; unset: one for each clip, at most 65536."""
+    queue: TwoOrMore | None = None
+    """Keys in the queue; by default one for each clip, at most 65536."""
 
     def __post_init__(self) -> None:
-        within("--momentum-encoder", self.momentum_encoder, 0, 0.999999)
-        at_least("--queue", self.queue, 2)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How the two frames of a pair are made to differ in what does not matter."""
+    """Augmentation of a pair's two frames."""
 
     crops: Literal["shared", "independent"] = "independent"
-    """One random crop for the pair (paper), or one for each frame, which keeps place from naming the clip."""
+    """One random crop for the pair (paper), or one for each frame, so that places do not identify clips."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest share of the frame's area in a crop; 1 1 takes the whole frame (as released)."""
     crop_ratio: Suppress[tuple[float, float]] = (0.75, 1.333)
     """Narrowest and widest crop, width over height."""
-    flip: float = 0.5
-    """Probability of mirroring; one draw for the pair, since a mirrored motion is another motion."""
-    grey: float = 0.5
+    flip: Share = 0.5
+    """Probability of mirroring the pair; both frames, since a mirrored motion is another motion."""
+    grey: Share = 0.5
     """Probability, per frame, of replacing all channels by one random channel (paper: channel-split grey)."""
-    brightness: float = 0.5
+    brightness: Share = 0.5
     """Largest relative change of brightness, drawn per frame."""
-    color_contrast: float = 0.5
+    color_contrast: Share = 0.5
     """Largest relative change of contrast, drawn per frame."""
-    saturation: float = 0.5
+    saturation: Share = 0.5
     """Largest relative change of saturation, drawn per frame."""
-    hue: float = 0.25
+    hue: Annotated[float, Range(0, 0.5)] = 0.25
     """Largest shift of hue as a share of the colour circle, drawn per frame."""
-    blur: float = 0.0
+    blur: Share = 0.0
     """Probability, per frame, of Gaussian blur; 0.5 in SimCLR."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for flag, value in (("--flip", self.flip), ("--grey", self.grey), ("--blur", self.blur)):
-            within(flag, value, 0, 1)
-        for flag in ("brightness", "color_contrast", "saturation"):
-            within("--" + flag.replace("_", "-"), getattr(self, flag), 0, 1)
-        within("--hue", self.hue, 0, 0.5)
+        check_fields(self)
         check_crops(self.crop_scale, self.crop_ratio)
 
 
 @dataclass(frozen=True)
 class PretrainOptimOptions(OptimOptions):
-    """How the weights are moved."""
+    """Optimizer and learning rate."""
 
-    epochs: int = 100
+    epochs: Positive = 100
     """Passes over the clips, one anchor of each. May be raised with --resume: one-cycle and cosine schedules
-    and the mining threshold then jump to the longer run's curve."""
-    batch_size: int = 64
+    and the mining threshold then follow the longer run's curve."""
+    batch_size: TwoOrMore = 64
     """Clips per batch over all processes; the last incomplete batch of an epoch is dropped."""
 
 
 @dataclass(frozen=True)
 class PretrainRunOptions(RunOptions):
-    """Where and how it runs; none of these changes what is learned, except --seed."""
+    """Run folder, checkpoints and hardware; of these, only --seed changes what is learned."""
 
     out: str = ""
-    """The run folder: options, logs, checkpoints, model.safetensors and result.json."""
+    """Run folder to write: options, logs, checkpoints, model.safetensors and result.json."""
     recipe: str = "default"
     """Named defaults that flags override: default, quick or paper-kinetics400."""
     resume: bool = False
     """Resume the run in --out from its latest checkpoint, or start it where there is none."""
     channels_last: Suppress[bool] = True
-    """Whether images lie in the memory order in which convolutions are fastest."""
+    """Whether images have the memory layout with which convolutions are fastest."""
     sync_bn: bool = False
-    """With several GPUs: batch statistics over all of them."""
-    monitor_epochs: int | None = None
-    """Epochs between validations of the embeddings (kNN, rank); unset: ten in a run, 0: none."""
-    monitor_clips: int = 1000
-    """Most clips in a validation, to bound its time."""
+    """Compute batch statistics over all GPUs."""
+    monitor_epochs: NotNegative | None = None
+    """Epochs between validations of the embeddings (kNN, rank); by default ten in a run, 0: none."""
+    monitor_clips: TwoOrMore = 1000
+    """Most clips in a validation, which limits its time."""
     stop_on_collapse: bool = False
     """Stop when the embeddings' effective rank collapses, instead of only warning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("--monitor-epochs", self.monitor_epochs, 0)
-        at_least("--monitor-clips", self.monitor_clips, 2)
         if self.resume and self.force:
             raise OptionError("--resume and --force", expected="one of them", found="both")
 
@@ -240,13 +249,13 @@ class PretrainRunOptions(RunOptions):
         return self.stop_on_collapse
 
     def validation_interval(self, epochs: int) -> int:
-        """Epochs between looks at the embeddings in a run of `epochs`; 0: none."""
+        """Epochs between validations in a run of `epochs`; 0: none."""
         return super().validation_interval(epochs) if self.monitor_epochs is None else self.monitor_epochs
 
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """Everything `tce pretrain` can be told."""
+    """All options of `tce pretrain`."""
 
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)

@@ -1,4 +1,4 @@
-"""The options that all training shares: optimiser and schedule, where and how a run goes, and their checks.
+"""The options that all training shares: optimiser, schedule, run folder, hardware.
 
 Flags, `--help`, recipes and `options.json` all come from the dataclasses here and in `pretrain` and
 `finetune`, which extend them. Importing them costs no torch.
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tce.errors import OptionError
-from tce.options.checks import at_least, check_choices, check_seed, within
+from tce.options.checks import FromZero, Momentum, Positive, Seed, TwoOrMore, check_fields
 from tce.recipes import recipe_text
 
 # Several epochs as words, or as the 2020 release wrote them: 350,400.
@@ -33,39 +33,32 @@ Epochs = Annotated[
 class OptimOptions:
     """Optimizer and learning rate."""
 
-    epochs: int = 100
+    epochs: Positive = 100
     """Passes over the clips."""
-    batch_size: int = 64
+    batch_size: TwoOrMore = 64
     """Clips per batch."""
-    accumulate: int = 1
+    accumulate: Positive = 1
     """Batches whose gradients are averaged for one step: a larger batch in the same memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd with momentum (paper), or adamw, for transformers."""
-    lr: float = 0.06
+    lr: FromZero = 0.06
     """Highest learning rate; not scaled with the batch size."""
     schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
     """Learning rate: rises and falls (one-cycle), falls (cosine), drops at --lr-decay-epochs (step), or stays
     (constant)."""
-    warm_up: float = 0.0
+    warm_up: FromZero = 0.0
     """Epochs in which the rate rises from 0 before a cosine, step or constant schedule."""
     lr_decay_epochs: Epochs = ()
     """Epochs at which --schedule step lowers the rate."""
     lr_decay_rate: float = 0.1
     """Factor of the rate at each of --lr-decay-epochs."""
-    momentum: float = 0.9
+    momentum: Momentum = 0.9
     """Momentum of SGD."""
-    weight_decay: float = 1e-4
-    """Weight decay."""
+    weight_decay: FromZero = 1e-4
+    """Factor of the weights that is added to their gradient, or with adamw subtracted from them."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        at_least("--epochs", self.epochs, 1)
-        at_least("--batch-size", self.batch_size, 2)
-        at_least("--accumulate", self.accumulate, 1)
-        at_least("--lr", self.lr, 0)
-        at_least("--warm-up", self.warm_up, 0)
-        at_least("--weight-decay", self.weight_decay, 0)
-        within("--momentum", self.momentum, 0, 0.999999)
+        check_fields(self)
         if self.schedule == "step" and not self.lr_decay_epochs:
             raise OptionError(
                 "--lr-decay-epochs", expected="one epoch or more for --schedule step", found="none"
@@ -92,35 +85,29 @@ class RunOptions:
     """Print the recipe with a reason for every value, and exit."""
     force: bool = False
     """Replace the run in the run folder."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of frame choice, augmentation, negatives and initial weights."""
-    workers: int = 1
+    workers: Positive = 1
     """Threads that decode frames; the results do not depend on their number."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto: a GPU if there is one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
+    """Precision of the network's passes; auto measures both and takes the faster one."""
     compile: bool = False
     """Use torch.compile: a slower start, faster steps on GPUs."""
     deterministic: bool = False
-    """Use only GPU kernels that repeat bit for bit, which are slower; those of the CPU always do."""
-    checkpoint_minutes: float = 10.0
-    """Minutes between checkpoints, the most that a crash can lose; 0: after every step."""
-    keep: int = 1
+    """Use only GPU kernels whose results repeat bit for bit, which are slower."""
+    checkpoint_minutes: FromZero = 10.0
+    """Minutes between checkpoints, the most that a crash loses; 0: after every step."""
+    keep: Positive = 1
     """Checkpoints to keep, the latest included."""
-    max_steps: int | None = None
+    max_steps: Positive | None = None
     """Stop at this step of the run, with a checkpoint to resume from; schedules still extend to --epochs."""
-    log_steps: int = 10
+    log_steps: Positive = 10
     """Steps between rows of log.csv, which hold means since the previous row."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_seed(self.seed)
-        at_least("--workers", self.workers, 1)
-        at_least("--checkpoint-minutes", self.checkpoint_minutes, 0)
-        at_least("--keep", self.keep, 1)
-        at_least("--max-steps", self.max_steps, 1)
-        at_least("--log-steps", self.log_steps, 1)
+        check_fields(self)
 
     @property
     def stops_on_warning(self) -> bool:

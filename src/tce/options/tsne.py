@@ -12,28 +12,28 @@ from tce.options.network import NetworkOptions
 
 @dataclass(frozen=True)
 class TsneOptions:
-    """Videos, or embeddings, to a t-SNE picture or film."""
+    """Videos or embeddings, and picture or film."""
 
     output: str
-    """Picture (.png, .jpg, .pdf, .svg, .webp) or, with --vid, film (.mp4, .mov, .mkv); replaced if there."""
+    """Picture (.png, .jpg, .pdf, .svg, .webp) or, with --vid, film (.mp4, .mov, .mkv) to write."""
     input: tuple[str, ...] = ()
-    """Video files, folders of frames, and folders of such at any depth."""
+    """Video files, folders of frames, and folders of these (any depth)."""
     embeddings: str | None = None
-    """Embeddings instead of --input: .npz of tce embed, .npy or a pickled array; [N, D] in order of time."""
+    """Embeddings instead of --input: .npz of tce embed, .npy or a pickled array; [N, D] in time order."""
     vid: bool = False
     """Write a film: the map on the left with the current frame in red, the one input video on the right."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    """The network and how it runs."""
+    """Network, and how it runs."""
     every: Positive = 1
     """Take every n-th frame; neighbouring frames hardly differ."""
     perplexity: Annotated[float, Range(1)] | None = None
-    """How many neighbours each frame tries to keep; unset: 30, fewer for less than 91 frames."""
+    """Neighbours of a frame that t-SNE preserves; by default 30, fewer for less than 91 frames."""
     iterations: Positive = 500
-    """Gradient steps of t-SNE; a map that still looks like a ball of wool wants more."""
+    """Gradient steps of t-SNE; more if the map shows no structure yet."""
     pca_threshold: Annotated[float, Range(above=0, high=1)] = 0.85
     """Share of the variance that PCA keeps before t-SNE."""
     save_embeddings: str | None = None
-    """Also keep the embeddings, in a file ending in .npz."""
+    """File for the embeddings too, ending in .npz."""
 
     def __post_init__(self) -> None:
         if self.embeddings is None:
