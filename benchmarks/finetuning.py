@@ -245,7 +245,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("evaluation", "training", "search"))
     options = parser.parse_args()
     if options.quick:
-        options.clips, options.steps, options.rounds = 6, 2, 2
+        options.clips = 6
+        options.steps = 2
+        options.rounds = 2
 
     logging.getLogger("tce").setLevel(logging.WARNING)
     print(

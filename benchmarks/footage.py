@@ -76,7 +76,10 @@ def write_videos(folder: Path, scale: Scale) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(path), "w") as output:
             stream = output.add_stream("libx264", rate=25, options={"preset": "veryfast"})
-            stream.width, stream.height, stream.pix_fmt, stream.gop_size = 320, 240, "yuv420p", 50
+            stream.width = 320
+            stream.height = 240
+            stream.pix_fmt = "yuv420p"
+            stream.gop_size = 50
             for image in moving_scene(np.random.default_rng([SEED, clip]), scale.frames, 240, 320):
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
             output.mux(stream.encode())

@@ -40,7 +40,9 @@ class DistributedContext:
     """
 
     def __init__(self, device: torch.device, rank: int = 0, world_size: int = 1, control: Any = None):
-        self.device, self.rank, self.world_size = device, rank, world_size
+        self.device = device
+        self.rank = rank
+        self.world_size = world_size
         self._control = control
 
     @property

@@ -40,7 +40,10 @@ class TceError(Exception):
 
     def __init__(self, what: str, expected: str = "", found: str = "", fix: str = ""):
         super().__init__(what, expected, found, fix)
-        self.what, self.expected, self.found, self.fix = what, expected, found, fix
+        self.what = what
+        self.expected = expected
+        self.found = found
+        self.fix = fix
 
     def __str__(self) -> str:
         parts = [self.what]

@@ -44,7 +44,9 @@ class Progress:
     """
 
     def __init__(self, total: int | None, what: str, unit: str, done: int = 0):
-        self.total, self.what, self.unit = total, what, unit
+        self.total = total
+        self.what = what
+        self.unit = unit
         self.done = self._first = done
         self._started = self._last_line = time.monotonic()
         self._bar: Any = None

@@ -2,7 +2,7 @@
 
 They depend neither on what was drawn before nor on which thread asks, so samples are the same for any
 number of loader threads and after a resume. The bits are those of SplitMix64 (Steele, Lea and Flood, 2014):
-one round for each argument and one for the output. `tce.contrast.random_fill` has its own form for tensors.
+one round for each argument and one for the output. `tce.contrast.mining` has its own form for tensors.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from tce.contrast import (
     mine,
     quantile_threshold,
 )
-from tce.contrast import random_fill as draw_module
+from tce.contrast import mining as mining_module
 from tce.contrast import topk as select_module
-from tce.contrast.random_fill import nth_free, random_bits
+from tce.contrast.mining import nth_free, random_bits
 from tce.contrast.topk import Product
 from tce.errors import OptionError
 
@@ -77,8 +77,8 @@ def test_against_the_oracle(case: dict, way: str) -> None:
         if way == "top-k":  # the way of a GPU
             patch.setattr(select_module, "best_by_pool", select_module.best_by_topk)
         if way == "small lists":
-            patch.setattr(draw_module, "LIST_RATIO", 0)
-            patch.setattr(draw_module, "SLOTS", 1)
+            patch.setattr(mining_module, "LIST_RATIO", 0)
+            patch.setattr(mining_module, "SLOTS", 1)
         mined = mine(
             case["similarity"],
             case["own"],
@@ -193,7 +193,7 @@ def test_random_rows_are_uniform_over_what_is_free() -> None:
     own = torch.full((b,), 20)
     for ratio in (0, 100):  # by binary search and by list
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(draw_module, "LIST_RATIO", ratio)
+            patch.setattr(mining_module, "LIST_RATIO", ratio)
             mined = mine(similarity, own, 0.25, k, torch.Generator().manual_seed(0))
         assert bool((mined.hard == 10).all())
         counts = Counter(mined.ids[:, 10:].flatten().tolist())
@@ -234,7 +234,7 @@ def test_nth_free_against_counting(size: int, data: st.DataObject) -> None:
     wanted = data.draw(st.lists(st.integers(0, len(free) - 1), min_size=1, max_size=9))
     for ratio in (0, 100):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(draw_module, "LIST_RATIO", ratio)
+            patch.setattr(mining_module, "LIST_RATIO", ratio)
             found = nth_free(torch.tensor([padded]), torch.tensor([wanted]), size)
         assert found[0].tolist() == [free[n] for n in wanted]
 

@@ -550,7 +550,9 @@ def test_split_at_scenes(tmp_path: Path) -> None:
 
     with av.open(str(tmp_path / "film.mp4"), "w") as output:
         stream: Any = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.width = 96
+        stream.height = 64
+        stream.pix_fmt = "yuv420p"
         for number in range(150):
             image = np.full(
                 (64, 96, 3), [(200, 30, 30), (20, 180, 40), (30, 40, 220)][number // 50], np.uint8

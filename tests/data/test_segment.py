@@ -23,7 +23,9 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = rng.integers(0, 255, (3, 6, 8, 3)).repeat(8, 1).repeat(8, 2)
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width = 64
+        stream.height = 48
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 100)
         stamp = 0
         for scene, length in enumerate((40, 60, 50)):

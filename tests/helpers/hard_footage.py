@@ -227,11 +227,15 @@ def sizes_change(path: Path) -> Path:
     """MJPEG whose frames become larger half way."""
     with av.open(str(path), "w") as output:
         stream: Any = output.add_stream("mjpeg", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        stream.width = WIDTH
+        stream.height = HEIGHT
+        stream.pix_fmt = "yuvj420p"
         for i in range(FRAMES):
             scale = 1 if i < FRAMES // 2 else 2
             packet = av.Packet(jpeg(picture(i, WIDTH * scale, HEIGHT * scale)))
-            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, RATE), True
+            packet.stream = stream
+            packet.time_base = Fraction(1, RATE)
+            packet.is_keyframe = True
             packet.pts = packet.dts = i
             output.mux(packet)
     return path
@@ -265,10 +269,15 @@ def cover_picture(path: Path) -> Path:
         sound: Any = output.add_stream("aac", rate=8000)
         sound.layout = "mono"
         cover: Any = output.add_stream("mjpeg", rate=RATE)
-        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        cover.width = WIDTH
+        cover.height = HEIGHT
+        cover.pix_fmt = "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
         packet = av.Packet(jpeg(picture(0)))
-        packet.stream, packet.pts, packet.dts, packet.time_base = cover, 0, 0, Fraction(1, RATE)
+        packet.stream = cover
+        packet.pts = 0
+        packet.dts = 0
+        packet.time_base = Fraction(1, RATE)
         packet.is_keyframe = True
         output.mux(packet)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")

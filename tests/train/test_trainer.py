@@ -34,7 +34,10 @@ class Line:
     def __init__(self, poison: int = -1, on_step: Any = None):
         torch.manual_seed(1)
         self.net = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.2), nn.Linear(5, 1))
-        self.poison, self.on_step, self.steps, self.alarm = poison, on_step, 0, ""
+        self.poison = poison
+        self.on_step = on_step
+        self.steps = 0
+        self.alarm = ""
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.net.parameters())

@@ -26,7 +26,9 @@ def test_phone_held_upright(tmp_path: Path) -> None:
     ]:
         with av.open(str(path), "w") as output:
             stream = output.add_stream("libx264", rate=RATE)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            stream.width = WIDTH
+            stream.height = HEIGHT
+            stream.pix_fmt = "yuv420p"
             stream.set_display_matrix(matrix)
             output.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
             output.mux(stream.encode())
@@ -75,7 +77,9 @@ def test_colours_are_right_whatever_the_format(
     with av.open(str(path), "w") as output:
         options = {"qp": "0", "x264-params": "tff=1"} if interlaced else {}
         stream: Any = output.add_stream("libx264" if interlaced else "ffv1", rate=RATE, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        stream.width = width
+        stream.height = height
+        stream.pix_fmt = pixels
         if matrix != 5:
             stream.codec_context.colorspace = matrix
         exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP

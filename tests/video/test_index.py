@@ -149,7 +149,9 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for turn in range(LONG // piece):
             for data, pts, dts, is_key in contents:
                 packet = av.Packet(data)
-                packet.stream, packet.time_base, packet.is_keyframe = copy, taken[0].time_base, is_key
+                packet.stream = copy
+                packet.time_base = taken[0].time_base
+                packet.is_keyframe = is_key
                 packet.pts, packet.dts = pts + turn * step, dts + turn * step
                 output.mux(packet)
     return path

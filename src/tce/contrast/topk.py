@@ -72,7 +72,9 @@ class Product:
     """
 
     def __init__(self, vectors: Tensor, rows: Tensor, workspace: Tensor | None = None):
-        self.vectors, self.rows, self.size = vectors, rows, len(rows)
+        self.vectors = vectors
+        self.rows = rows
+        self.size = len(rows)
         self.dtype, self.device = rows.dtype, rows.device
         self.whole = len(vectors) * len(rows) <= WHOLE
         self.workspace = vectors.new_empty(0) if workspace is None else workspace

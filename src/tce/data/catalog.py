@@ -96,7 +96,9 @@ class Catalog:
         self._ids = _strings(ids)
         self._paths = _strings(paths)
         self.root = root
-        self.missing, self.skipped, self.listed = list(missing), list(skipped), listed
+        self.missing = list(missing)
+        self.skipped = list(skipped)
+        self.listed = listed
         labels = _nothing(len(self._ids)) if labels is None else _strings(labels)
         self.classes: list[str] = class_order(_known(labels)) if classes is None else list(classes)
         self.labels: NDArray[np.int64] = _numbers(labels, self.classes)
@@ -195,11 +197,15 @@ class Catalog:
         take = pa.array(rows)
         part = object.__new__(Catalog)
         part.root, part.classes = self.root, self.classes
-        part.missing, part.skipped, part.listed = self.missing, self.skipped, self.listed
+        part.missing = self.missing
+        part.skipped = self.skipped
+        part.listed = self.listed
         for name in ("_ids", "_paths", "_splits", "_given_sources", "_given_groups"):
             column = getattr(self, name)
             setattr(part, name, None if column is None else column.take(take))
-        part.labels, part.starts, part.ends = self.labels[rows], self.starts[rows], self.ends[rows]
+        part.labels = self.labels[rows]
+        part.starts = self.starts[rows]
+        part.ends = self.ends[rows]
         return part
 
     def where(self, split: str) -> Catalog:

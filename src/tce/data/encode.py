@@ -332,7 +332,9 @@ class FrameBuffer:
             times - self._first,
         )
         self._bytes += self.pending
-        self._indices, self._images, self.pending = [], [], 0
+        self._indices = []
+        self._images = []
+        self.pending = 0
         return chunk
 
     def summary(self, footage_fps: float, encoding: Encoding, content_hash: str, modified: int) -> Summary:

@@ -126,8 +126,13 @@ class Loader:
         for name, value in (("size", min(size)), ("--workers", threads), ("prefetch", prefetch)):
             if value < 1:
                 raise OptionError(name, expected="1 or more", found=str(value))
-        self.store, self.plan, self.size, self.resize = store, plan, size, resize
-        self.threads, self.prefetch, self.pin = threads, prefetch, pin and _has_gpu()
+        self.store = store
+        self.plan = plan
+        self.size = size
+        self.resize = resize
+        self.threads = threads
+        self.prefetch = prefetch
+        self.pin = pin and _has_gpu()
         self._arrays = _Arrays(prefetch + threads + 2, self.pin)
         self.seconds_waiting = 0.0
         """Seconds that the consumer has waited for batches, over all iterations."""

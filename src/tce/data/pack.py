@@ -89,7 +89,9 @@ class _Manifest:
     """
 
     def __init__(self, path: Path, content: dict[str, Any], complete: bool, starts_over: bool = False):
-        self._path, self._content, self.complete = path, content, complete
+        self._path = path
+        self._content = content
+        self.complete = complete
         self.was_complete = bool(content.get("was_complete"))
         self.starts_over = starts_over
 

@@ -185,7 +185,9 @@ class CollectionWriter:
         self._drop_replaced()
         if self._batches:
             self._append(FRAMES, self._batches, frames_schema())
-            self._batches, self._bytes, self._open_batches = [], 0, 0
+            self._batches = []
+            self._bytes = 0
+            self._open_batches = 0
         if self._rows:
             self._append(CLIPS, pa.Table.from_pylist(self._rows, clips_schema()).to_batches(), clips_schema())
             self._rows = []
@@ -197,7 +199,9 @@ class CollectionWriter:
         self.abandon()
         for row in self._rows:
             del self.known[row["id"]]
-        self._rows, self._batches, self._bytes = [], [], 0
+        self._rows = []
+        self._batches = []
+        self._bytes = 0
 
     def clear_failed(self) -> None:
         """Delete the rows of all clips that failed, so that they are tried again."""
@@ -261,7 +265,9 @@ class CollectionWriter:
             self._delete(name, column, ids)
 
     def _close_clip(self) -> None:
-        self._open_clip, self._open_frames, self._open_batches = "", 0, 0
+        self._open_clip = ""
+        self._open_frames = 0
+        self._open_batches = 0
 
     def _open(self) -> None:
         for name, schema in ((FRAMES, frames_schema()), (CLIPS, clips_schema())):

@@ -83,7 +83,10 @@ class Augmentation:
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.channels_last,
     ):
-        self.options, self.size, self.dtype, self.memory_format = options, size, dtype, memory_format
+        self.options = options
+        self.size = size
+        self.dtype = dtype
+        self.memory_format = memory_format
         self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, frames: Tensor, samples: NDArray[np.int64], epoch: int, seed: int) -> Tensor:

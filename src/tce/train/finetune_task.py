@@ -74,7 +74,9 @@ class Best:
             weights = {
                 name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()
             }
-            self.top1, self.epoch, self.weights = top1, epoch, weights
+            self.top1 = top1
+            self.epoch = epoch
+            self.weights = weights
 
 
 class Finetuning:
@@ -108,8 +110,13 @@ class Finetuning:
         context: DistributedContext,
         clip_accuracy: ClipAccuracy,
     ):
-        self.options, self.clips, self.classifier, self.context = options, clips, classifier, context
-        self.train, self.held_out, self.clip_accuracy = train, held_out, clip_accuracy
+        self.options = options
+        self.clips = clips
+        self.classifier = classifier
+        self.context = context
+        self.train = train
+        self.held_out = held_out
+        self.clip_accuracy = clip_accuracy
         self.keeps_best = len(held_out) >= FEWEST_HELD_OUT
         optim, run, config = options.optim, options.run, classifier.config
         self.plan = StackPlan(

@@ -201,4 +201,6 @@ class CollapseWatch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put that back."""
-        self.smooth, self.highest, self.warned = state["smooth"], state["highest"], state["warned"]
+        self.smooth = state["smooth"]
+        self.highest = state["highest"]
+        self.warned = state["warned"]

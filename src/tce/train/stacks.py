@@ -62,8 +62,13 @@ class StackPlan:
     ):
         if len(rows) < 2:
             raise TceError("the training clips", expected="at least 2", found=str(len(rows)))
-        self.rows, self.labels, self.lengths = rows, labels, lengths
-        self.batch_size, self.epochs, self.span, self.parts = batch_size, epochs, span, parts
+        self.rows = rows
+        self.labels = labels
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.span = span
+        self.parts = parts
         self.balanced, self.seed = balanced, seed
         whole, rest = divmod(len(rows), batch_size)
         batches = whole + (rest > 1)
@@ -164,7 +169,9 @@ class StackAugmentation:
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ):
-        self.options, self.mean, self.std = options, mean, std
+        self.options = options
+        self.mean = mean
+        self.std = std
         planar = torch.contiguous_format  # the layout that differences are computed in
         self._augment = Augmentation(AugmentOptions(), size, mean, std, memory_format=planar)
 

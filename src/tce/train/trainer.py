@@ -191,7 +191,11 @@ class Trainer:
         context: DistributedContext,
         folder: RunFolder | None,
     ):
-        self.task, self.optim, self.run, self.context, self.folder = task, optim, run, context, folder
+        self.task = task
+        self.optim = optim
+        self.run = run
+        self.context = context
+        self.folder = folder
         self.optimizer = make_optimizer(task.parameters(), optim)
         self.step = 0
         self.means = RunningMeans()
@@ -304,7 +308,9 @@ class Trainer:
             assert self.folder.log is not None
             with self._disk():
                 self.folder.log.write(self.step, figures)
-        self._row_started, self._row_step, self._waited = time.monotonic(), self.step, waited
+        self._row_started = time.monotonic()
+        self._row_step = self.step
+        self._waited = waited
 
     def save(self) -> None:
         """Write training state and network; every process takes part, the main one writes.

@@ -40,7 +40,9 @@ class ViewEncoder(nn.Module):
 
     def __init__(self, encoder: FrameEncoder, joint: bool, precision: str = "float32"):
         super().__init__()
-        self.encoder, self.joint, self.precision = encoder, joint, precision
+        self.encoder = encoder
+        self.joint = joint
+        self.precision = precision
 
     def forward(self, images: Tensor, rotated: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Unit embeddings [b, V, D] of images [b, V, 3, h, w], and rotation scores [b, 4] of `rotated`."""

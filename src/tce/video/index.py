@@ -258,7 +258,9 @@ class Seeker:
     """
 
     def __init__(self, path: Path, index: FrameIndex, threads: int = 0):
-        self._path, self._index, self._threads = path, index, threads
+        self._path = path
+        self._index = index
+        self._threads = threads
         self._keys = np.searchsorted(index.stamps, index.keys)  # frame numbers of the key frames
         self._decoder: Decoder | None = None
         self._ahead: Iterator[tuple[int, VideoFrame]] = iter(())
@@ -309,7 +311,9 @@ class Seeker:
         """Close the file."""
         if self._decoder is not None:
             self._decoder.close()
-        self._decoder, self._last, self._ahead = None, None, iter(())
+        self._decoder = None
+        self._last = None
+        self._ahead = iter(())
         self._next = len(self._index) + 1
 
     def _key_before(self, number: int) -> int:

@@ -239,7 +239,10 @@ class Panel:
     """
 
     def __init__(self, title: str, names: Sequence[str], share: bool = False, from_zero: bool = True):
-        self.title, self.names, self.share, self.from_zero = title, list(names), share, from_zero
+        self.title = title
+        self.names = list(names)
+        self.share = share
+        self.from_zero = from_zero
 
 
 # Names that stand nowhere here get a panel each.

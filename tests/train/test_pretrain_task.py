@@ -5,7 +5,7 @@ import pytest
 
 from tce.errors import OptionError, TceError
 from tce.options.pretrain import ContrastOptions, PretrainOptimOptions
-from tce.train.pair_plan import FillPlan, PairPlan
+from tce.train.pretrain_task import FillPlan, PairPlan
 
 LENGTHS = np.arange(3, 26)  # 23 clips
 
