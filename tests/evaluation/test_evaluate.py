@@ -398,7 +398,9 @@ def test_all_protocols_stand_beside_the_untrained_network(data, networks, tmp_pa
     assert content["protocol"] == "all" and [str(path.name) for path in out.rglob("result.json")] == [
         "result.json"
     ]
-    assert list(done.results) == list(done.untrained) == ["linear", "knn", "retrieval", "coherence"]
+    assert (
+        list(done.results) == list(done.untrained) == ["linear", "knn", "fewshot", "retrieval", "coherence"]
+    )
     assert any("frames was skipped" in note for note in content["notes"])
     alone = evaluate(options(data, networks.encoder, split="01,02", out=str(tmp_path / "knn")))
     assert done.results["knn"].top1 == alone.top1 and alone.metrics["top1"] == alone.top1
@@ -415,7 +417,7 @@ def test_all_protocols_stand_beside_the_untrained_network(data, networks, tmp_pa
 
 def test_a_classifier_and_unlabelled_clips_have_the_protocols_that_fit(data, networks, tmp_path):
     done = evaluate(options(data, networks.stacks, protocol="all", out=str(tmp_path / "a")))
-    assert list(done.results) == ["frames", "linear", "knn", "retrieval", "coherence"]
+    assert list(done.results) == ["frames", "linear", "knn", "fewshot", "retrieval", "coherence"]
     assert "frames" not in done.untrained, "an untrained classifier guesses: that is chance"
     for name in ("v_Up_g04_c01", "v_Up_g04_c02"):
         shutil.copytree(data.footage / name, tmp_path / "footage" / name.replace("v_Up_", "holiday"))

@@ -11,8 +11,10 @@ from tce.visualize import result_plots
 from tce.visualize.plots import legend_label, literal, one_line, save_curves, save_map
 from tce.visualize.result_plots import (
     BarPanel,
+    LearningCurve,
     comparison_picture,
     confusion_picture,
+    learning_picture,
     neighbour_picture,
     time_line,
 )
@@ -111,3 +113,20 @@ def test_stills_stand_over_their_times(figures, tmp_path):
         middle = axes.transData.inverted().transform(((box.x0 + box.x1) / 2, 0))[0]
         assert middle == pytest.approx(second, abs=0.05)
     assert any(line.get_label() == "chance (50.0%)" for line in axes.lines)
+
+
+def test_accuracy_along_the_number_of_labels_has_its_chance_line(figures, tmp_path):
+    lines = [
+        LearningCurve("a", [1, 5, 20], [0.3, 0.5, 0.6], [(0.2, 0.4), (0.4, 0.6), None]),
+        LearningCurve("b", [1, 5, 20], [0.2, 0.4, 0.61], [None, None, None]),
+    ]
+    learning_picture(tmp_path / "l.png", lines, 0.25, "title", 7)
+    (figure,) = figures
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5", "20"]
+    assert any(line.get_ydata()[0] == line.get_ydata()[-1] == 25 for line in axes.lines)
+    texts = {text.get_text(): text for text in axes.texts}
+    assert set(texts) == {"a 60%", "b 61%", "chance 25.0%"}
+    figure.draw_without_rendering()
+    below, above = texts["a 60%"].get_window_extent(), texts["b 61%"].get_window_extent()
+    assert below.y1 <= above.y0, "names at the lines' ends do not overlap"

@@ -69,6 +69,7 @@ def _of_clips(part: EvaluatedSplit) -> list[str]:
         )
     if settings.get("too_short"):
         lines.append(f"split {name}: {settings['too_short']} clips were too short and left out")
+    lines += [f"split {name}: {note}" for note in part.result.notes]
     return lines
 
 
@@ -78,7 +79,7 @@ def _of_leaks(part: EvaluatedSplit) -> list[str]:
     train, test = (split.recordings[rows].astype(str) for rows in (split.train, result.rows))
     shared = len(np.intersect1d(train, test))
     groups = len(set(split.groups[split.train]) & set(split.groups[result.rows]))
-    uses_train = result.scores is not None or result.neighbours is not None
+    uses_train = result.scores is not None or result.neighbours is not None or bool(result.draws)
     if shared and uses_train:
         lines.append(f"split {name}: {shared} recordings have pieces in both training and test clips")
     elif groups and uses_train:

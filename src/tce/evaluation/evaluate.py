@@ -193,7 +193,7 @@ def _evaluate_splits(
         )
         protocols = [options.protocol]
         if options.protocol == ALL:
-            protocols, skipped = _fitting(evaluator.network, clips)
+            protocols, skipped = _fitting(options, evaluator.network, clips)
             run.skipped += [line for line in skipped if line not in run.skipped]
             if baseline is None and evaluator.network.facts["format"] != "untrained":
                 baseline = _baseline(options, evaluator.network, run)
@@ -211,12 +211,17 @@ def _evaluated(evaluator: Evaluator, clips: SplitClips, protocol: str) -> Evalua
     return EvaluatedSplit(evaluator.network, clips, result)
 
 
-def _fitting(network: FrozenNetwork, clips: SplitClips) -> tuple[list[str], list[str]]:
+def _fitting(
+    options: EvaluateOptions, network: FrozenNetwork, clips: SplitClips
+) -> tuple[list[str], list[str]]:
     """The protocols that a network and its clips allow, and a line for each reason why others do not."""
     names, reasons = [], []
     labelled = bool((clips.labels[clips.test] >= 0).all())
     for name, spec in PROTOCOLS.items():
-        if spec.needs_classifier and not network.is_classifier:
+        lacking = [flag for flag in spec.needs_flags if getattr(options, flag) is None]
+        if lacking:
+            reasons.append(f"{name} was skipped: it needs --{lacking[0]}")
+        elif spec.needs_classifier and not network.is_classifier:
             reasons.append(f"{name} was skipped: it needs a fine-tuned classifier")
         elif spec.needs_labels and not labelled:
             reasons.append(f"{name} was skipped: the clips have no classes")
@@ -353,6 +358,7 @@ def _describe_split(part: EvaluatedSplit, seed: int) -> dict[str, Any]:
         "intervals": report.intervals([part], seed),
         "chance_levels": result.chance,
         "settings": result.settings,
+        **({"reading": result.reading} if result.reading else {}),
         "checkpoint": part.network.facts["hash"],
         "clips": clips.digest,
         "train_clips": result.settings.get("train", len(clips.train)),
@@ -428,7 +434,7 @@ def _clear(folder: Path) -> None:
             *(folder / UNTRAINED / name for name in PROTOCOLS),
         ]
         for place in places:
-            for pattern in ("predictions-*.csv", "predictions-*.npz", "confusion-*.png", "neighbours-*.png"):
+            for pattern in ("predictions-*.csv", "predictions-*.npz", *report.PICTURES):
                 for old in place.glob(pattern):
                     old.unlink()
 

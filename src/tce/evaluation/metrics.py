@@ -119,10 +119,12 @@ def mean_interval(
 ) -> Interval | None:
     """The 95% interval of the mean over splits of each split's mean.
 
-    A recording that is in several splits' test sets is drawn into all of them together.
+    A recording that is in several splits' test sets is drawn into all of them together. Where values are
+    given for several random draws (of training clips), draws are resampled independently of recordings
+    (Owen, 2007), so that the interval covers both.
 
     Args:
-        values: for each split, one value a clip.
+        values: for each split, one value a clip [n], or one for each draw and clip [draws, n].
         recordings: for each split, each clip's recording.
         seed: of the draws.
         resamples: number of bootstrap samples.
@@ -135,13 +137,20 @@ def mean_interval(
     if count < 2:
         return None
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    redraw = np.random.default_rng([seed, 1])
     means = []
     for split, named in zip(values, recordings, strict=True):
         group = np.searchsorted(names, np.asarray(named))
         clips = np.bincount(group, minlength=count).astype(np.float64)
-        sums = np.bincount(group, weights=np.asarray(split, np.float64), minlength=count)
+        each = np.atleast_2d(np.asarray(split, np.float64))  # [draws, n]
+        sums = np.stack([np.bincount(group, weights=row, minlength=count) for row in each])
+        if len(each) > 1:
+            again = redraw.multinomial(len(each), np.full(len(each), 1 / len(each)), size=resamples)
+            total = (drawn * (again @ sums / len(each))).sum(axis=1)
+        else:
+            total = drawn @ sums[0]
         counted = drawn @ clips
-        means.append(np.divide(drawn @ sums, counted, out=np.full(resamples, np.nan), where=counted > 0))
+        means.append(np.divide(total, counted, out=np.full(resamples, np.nan), where=counted > 0))
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(np.mean(means, axis=0), [tail, 1 - tail])
     return float(low), float(high)

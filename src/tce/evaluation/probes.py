@@ -165,6 +165,22 @@ def _fit(
     mean, scale = x.mean(dim=0), 1 / x.std(dim=0, correction=0).clamp(min=1e-6)
     x = (x - mean) * scale
     y = torch.as_tensor(labels).to(device)
+    weight, bias = solve_logistic(x, y, classes, penalty)
+    return LinearProbe(mean, scale, weight, bias, penalty, chosen_on)
+
+
+def solve_logistic(x: Tensor, labels: Tensor, classes: int, penalty: float) -> tuple[Tensor, Tensor]:
+    """The optimum of multinomial logistic regression: mean cross-entropy + penalty * squared weights.
+
+    Args:
+        x: float32 [N, D].
+        labels: int64 [N].
+        classes: C.
+        penalty: of the weights; the bias has none.
+
+    Returns:
+        Weight [C, D] and bias [C].
+    """
     weight = torch.zeros(classes, x.shape[1], device=x.device, requires_grad=True)
     bias = torch.zeros(classes, device=x.device, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -173,13 +189,13 @@ def _fit(
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        loss = functional.cross_entropy(x @ weight.T + bias, y) + penalty * weight.square().sum()
+        loss = functional.cross_entropy(x @ weight.T + bias, labels) + penalty * weight.square().sum()
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimizer.step(objective)
-    return LinearProbe(mean, scale, weight.detach(), bias.detach(), penalty, chosen_on)
+    return weight.detach(), bias.detach()
 
 
 @dataclass

@@ -55,6 +55,10 @@ class SplitResult:
         scores: [n, C] class scores, where there are any.
         neighbours: [n, K] rows of the nearest training clips, for retrieval.
         classes: C names of the scores' columns; the data's come first.
+        draws: metric's name -> [draws, n] each clip's value in every random draw of training clips; `values`
+            are the means over the draws. Intervals then resample draws, too.
+        reading: what the metrics say, in a line.
+        notes: what a reader must know of these clips.
         protocol: its name.
     """
 
@@ -66,6 +70,9 @@ class SplitResult:
     scores: Floats | None = None
     neighbours: Ints | None = None
     classes: tuple[str, ...] = ()
+    draws: Mapping[str, Floats] = field(default_factory=dict)
+    reading: str = ""
+    notes: Sequence[str] = ()
     protocol: str = ""
 
 

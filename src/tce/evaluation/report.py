@@ -18,7 +18,12 @@ from tce.evaluation.metrics import Interval, confusion, mean_interval, per_class
 from tce.evaluation.protocols import SplitResult
 from tce.io import atomic, write_csv
 from tce.video.image import decode
-from tce.visualize.result_plots import confusion_picture, neighbour_picture
+from tce.visualize.result_plots import (
+    LearningCurve,
+    confusion_picture,
+    learning_picture,
+    neighbour_picture,
+)
 
 log = logging.getLogger("tce.evaluation")
 
@@ -40,8 +45,14 @@ LABELS = {
     "alignment": "alignment of neighbours",
     "uniformity": "uniformity",
     "effective_rank": "effective rank",
+    "class_knn": "class, all votes",
+    "class_knn_other_groups": "class, votes of other groups",
+    "group_knn": "group",
+    "group_minus_class": "group less class (1: groups only)",
 }
-PERCENT = ("top1", "top5", "recall", "chance")
+FEWSHOT = {"centroid": "nearest centroid", "logistic": "logistic regression"}
+PERCENT = ("top1", "top5", "recall", "chance", "class_knn", "group_knn", *FEWSHOT)
+PICTURES = ("confusion-*.png", "neighbours-*.png", "fewshot-*.png")
 UNPRINTED = ("train", "short", "too_short", "penalty_chosen_on")  # settings that are notes, or part of others
 
 
@@ -61,6 +72,9 @@ def is_share(metric: str) -> bool:
 
 def label(metric: str) -> str:
     """A metric's name in tables and pictures."""
+    way, at, shots = metric.partition("@")
+    if at and way in FEWSHOT:
+        return f"{FEWSHOT[way]}, {shots} a class"
     return LABELS.get(metric, metric.replace("recall@", "R@"))
 
 
@@ -84,9 +98,9 @@ def intervals(parts: Sequence[EvaluatedSplit], seed: int) -> dict[str, Interval 
         values, recordings = [], []
         for part in parts:
             known = np.isfinite(part.result.values[name])
-            values.append(part.result.values[name][known])
+            values.append(part.result.draws.get(name, part.result.values[name])[..., known])
             recordings.append(part.clips.recordings[part.result.rows][known].astype(str))
-        if all(len(column) for column in values):
+        if all(column.size for column in values):
             found[name] = mean_interval(values, recordings, seed)
     return found
 
@@ -157,6 +171,8 @@ def write_pictures(folder: Path, part: EvaluatedSplit, seed: int) -> list[str]:
         name, draw = f"confusion-{part.clips.split}.png", _draw_confusion
     elif part.result.neighbours is not None:
         name, draw = f"neighbours-{part.clips.split}.png", _draw_neighbours
+    elif part.result.draws:
+        name, draw = f"fewshot-{part.clips.split}.png", _draw_fewshot
     else:
         return []
     heading = f"{part.network.name}, {part.result.protocol}, split {part.clips.split}\n{summary(part, seed)}"
@@ -208,6 +224,18 @@ def _draw_neighbours(path: Path, part: EvaluatedSplit, seed: int, title: str) ->
         ]
         sheet.append(((_still(split, row), _caption(split, row)), found))
     neighbour_picture(path, sheet, title)
+
+
+def _draw_fewshot(path: Path, part: EvaluatedSplit, seed: int, title: str) -> None:
+    ends = intervals([part], seed)
+    lines = []
+    for way, name in FEWSHOT.items():
+        metrics = [metric for metric in part.result.draws if metric.startswith(f"{way}@")]
+        shots = [int(metric.partition("@")[2]) for metric in metrics]
+        means = [part.result.metrics[metric] for metric in metrics]
+        lines.append(LearningCurve(name, shots, means, [ends.get(metric) for metric in metrics]))
+    chance = next(iter(part.result.chance.values()))
+    learning_picture(path, lines, chance, title, part.result.settings["draws"])
 
 
 def _caption(split: SplitClips, row: int) -> str:
@@ -263,6 +291,9 @@ def table(result: Mapping[str, Any]) -> str:
             line += "".join(f"  {number(name, flat(part).get(name)):>8}" for part in splits.values())
         lines.append(line.rstrip(" -") if name not in chance and not several else line)
     lines += _class_lines(result)
+    for name, part in splits.items():
+        if part.get("reading"):
+            lines.append(f"  split {name}: {part['reading']}" if several else f"  {part['reading']}")
     return "\n".join(lines + [f"note: {note}" for note in result.get("notes", [])])
 
 

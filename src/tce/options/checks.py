@@ -65,6 +65,8 @@ def _rules(kind: type) -> dict[str, tuple[tuple[Any, ...], Range | None]]:
         choices: tuple[Any, ...] = ()
         span = None
         for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+            if get_origin(part) is tuple:  # of any number of one kind of value
+                part = get_args(part)[0]
             marks = get_args(part)[1:] if get_origin(part) is Annotated else ()
             bare = get_args(part)[0] if marks else part
             span = next((mark for mark in marks if isinstance(mark, Range)), span)
@@ -88,8 +90,9 @@ def check_fields(options: Any) -> None:
         if choices and value not in choices:
             listed = ", ".join(str(choice) for choice in choices if choice is not None)
             raise OptionError(flag, expected=f"one of {listed}", found=repr(value))
-        if span is not None and value is not None and (isinstance(value, str) or value not in span):
-            raise OptionError(flag, expected=str(span), found=_number(value))
+        for one in value if isinstance(value, tuple) else (value,):
+            if span is not None and one is not None and (isinstance(one, str) or one not in span):
+                raise OptionError(flag, expected=str(span), found=_number(one))
 
 
 def _number(value: Any) -> str:

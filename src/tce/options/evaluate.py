@@ -36,6 +36,7 @@ class ProtocolSpec:
         needs_classifier: it evaluates a fine-tuned classifier.
         needs_train: it uses labelled training clips.
         needs_labels: it uses the test clips' classes.
+        needs_flags: options without a default that it cannot do without.
     """
 
     function: str
@@ -44,6 +45,7 @@ class ProtocolSpec:
     needs_classifier: bool = False
     needs_train: bool = True
     needs_labels: bool = True
+    needs_flags: tuple[str, ...] = ()
 
 
 PROTOCOLS: dict[str, ProtocolSpec] = {
@@ -56,7 +58,19 @@ PROTOCOLS: dict[str, ProtocolSpec] = {
     "knn": ProtocolSpec(
         "tce.evaluation.protocols:knn", ("top1",), ("labels", "k", "temperature", "layer", "center")
     ),
+    "fewshot": ProtocolSpec(
+        "tce.evaluation.fewshot:fewshot",
+        ("logistic@5", "logistic@1", "centroid@1"),
+        ("shots", "draws", "penalty", "layer", "center"),
+    ),
     "retrieval": ProtocolSpec("tce.evaluation.protocols:retrieval", ("recall@1",), ("layer", "center")),
+    "shortcut": ProtocolSpec(
+        "tce.evaluation.shortcut:shortcut",
+        ("group_minus_class",),
+        ("group", "k", "temperature", "layer", "center"),
+        needs_train=False,
+        needs_flags=("group",),
+    ),
     "coherence": ProtocolSpec(
         "tce.evaluation.coherence:coherence",
         ("tau", "effective_rank"),  # smoothness would be highest for a collapsed network
@@ -82,8 +96,10 @@ class EvaluateOptions:
     """A folder of videos or frame folders at any depth, or a collection made by `tce pack`."""
     protocol: Protocol = "knn"
     """frames: a classifier on 19 stacks (or frames) a clip (paper); linear, knn: class accuracy of a frozen
-    network's features; retrieval: search training clips with test clips; coherence: how embeddings move in
-    time; all: every protocol that fits the network, with an untrained one beside it."""
+    network's features; fewshot: the same with 1, 2, 5, ... labelled clips a class; retrieval: search training
+    clips with test clips; shortcut: does it tell people or cameras (--group) apart better than classes?
+    coherence: how embeddings move in time; all: every protocol that fits the network, with an untrained one
+    beside it."""
     lists: str | None = None
     """Folder of the dataset's lists. Without it, classes are the names of the sub-folders, and 30% of
     each class's clips, whole groups, are the test clips."""
@@ -94,8 +110,8 @@ class EvaluateOptions:
     out: str | None = None
     """Folder for result.json, predictions and pictures; unset: evaluation/CHECKPOINT/PROTOCOL-DATA-SPLIT."""
     samples: Positive | None = None
-    """Samples a clip, spread evenly; unset: 19 for frames (paper), 8 for linear, knn and retrieval, 16 for
-    coherence."""
+    """Samples a clip, spread evenly; unset: 19 for frames (paper), 16 for coherence, 8 for
+    the others."""
     crop: Literal["squash", "center-crop", "ten-crop"] | None = None
     """How frames become squares; unset: as the checkpoint says. ten-crop: ten views a sample, averaged."""
     image_size: Pixels | None = None
@@ -104,15 +120,25 @@ class EvaluateOptions:
     """Which vectors are compared: backbone features, or the embedding; unset: features, but the embedding of
     an adapted network and for coherence."""
     center: str | None = None
-    """Subtract the mean of each group's clips (a person's, a camera's), for knn, linear and retrieval:
+    """Subtract the mean of each group's clips (a person's, a camera's), for all but frames and coherence:
     "group" (the lists' or table's column), "recording", "folder", or a pattern such as _(p[0-9]+)_ for the
     clip's id. Test clips' frames take part without their labels. Never name classes."""
     k: Positive = 20
-    """Neighbours that vote, for knn."""
+    """Neighbours that vote, for knn and shortcut."""
     temperature: AboveZero = 0.07
-    """Of the votes: exp(similarity / temperature), for knn; small values weight the nearest most."""
+    """Of the votes: exp(similarity / temperature), for knn and shortcut; small values weight the nearest
+    most."""
     penalty: AboveZero | None = None
-    """Weight of the squared coefficients, for linear; unset: chosen on held-out training groups."""
+    """Weight of the squared coefficients, for linear and fewshot; unset: chosen on held-out training groups,
+    0.001 for fewshot."""
+    shots: tuple[Positive, ...] = (1, 2, 5, 10, 20)
+    """Labelled clips of each class, for fewshot."""
+    draws: Positive = 20
+    """Random choices of the labelled clips, for fewshot."""
+    group: str | None = None
+    """What says whose clip it is (a person, a camera), for shortcut: "group" (the lists' or table's column),
+    "recording", "folder", or a pattern with one group in parentheses for the clip's id, such as
+    _(p[0-9]+)_."""
     gap: Positive = 1
     """Frames from one frame to its neighbour, for coherence."""
     labels: str | None = None
@@ -153,7 +179,17 @@ class EvaluateOptions:
             )
 
     def _check_flags(self) -> None:
-        """Refuse a flag that the protocol does not use."""
+        """Refuse a flag that the protocol does not use, or the lack of one that it needs."""
+        for name in PROTOCOLS[self.protocol].needs_flags if self.protocol != ALL else ():
+            if getattr(self, name) is None:
+                raise OptionError(
+                    f"--protocol {self.protocol}",
+                    expected=f"--{name} as well",
+                    found="none",
+                    fix=f"add --{name}",
+                )
+        if not self.shots:
+            raise OptionError("--shots", expected="a number of labelled clips or more", found="none")
         for name in dict.fromkeys(flag for spec in PROTOCOLS.values() for flag in spec.flags):
             users = [protocol for protocol, spec in PROTOCOLS.items() if name in spec.flags]
             given = getattr(self, name)

@@ -5,6 +5,7 @@ All text goes through `tce.visualize.plots`: names come from files and may hold 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -188,6 +189,86 @@ def _bars(axes: Any, panel: BarPanel, colours: dict[str, str]) -> None:
 def _level(panel: BarPanel) -> str:
     assert panel.chance is not None
     return f"{panel.chance:.1%}" if panel.percent else f"{panel.chance:.3g}"
+
+
+@dataclass
+class LearningCurve:
+    """Accuracy by number of labelled clips.
+
+    Attributes:
+        name: of the classifier.
+        shots: labelled clips of each class, rising.
+        values: accuracy, shares of 1.
+        intervals: their 95% intervals.
+    """
+
+    name: str
+    shots: Sequence[int]
+    values: Sequence[float]
+    intervals: Sequence[Interval | None]
+
+
+def learning_picture(
+    path: str | os.PathLike[str], lines: Sequence[LearningCurve], chance: float, title: str, draws: int
+) -> None:
+    """Accuracy along the number of labelled clips (logarithmic), with 95% intervals and the chance level.
+
+    Args:
+        path: picture to write.
+        lines: a line each, with its name at its end.
+        chance: accuracy by chance, a share of 1.
+        title: above.
+        draws: random choices of labelled clips behind each point.
+    """
+    figure = new_figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    shots = sorted({shot for line in lines for shot in line.shots})
+    ends = np.array([100 * line.values[-1] for line in lines])
+    apart = _spread_apart(ends, 4.5)
+    for place, (line, at) in enumerate(zip(lines, apart, strict=True)):
+        colour = BAR_COLOURS[place % len(BAR_COLOURS)]
+        axes.plot(line.shots, 100 * np.array(line.values), color=colour, lw=1.8, marker="o", ms=4, zorder=3)
+        known = [(shot, *both) for shot, both in zip(line.shots, line.intervals, strict=True) if both]
+        if known:
+            x, low, high = np.array(known, np.float64).T
+            axes.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.15, lw=0, zorder=1)
+        words = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "color": colour}
+        axes.annotate(literal(f"{line.name} {line.values[-1]:.0%}"), (1.02, at), **words)
+    axes.axhline(100 * chance, color=INK, ls=(0, (4, 3)), lw=0.9, zorder=2)
+    words = {
+        "xycoords": ("axes fraction", "data"),
+        "fontsize": 7.5,
+        "color": INK,
+        "va": "bottom",
+        "ha": "right",
+    }
+    axes.annotate(f"chance {chance:.1%}", (0.99, 100 * chance + 0.6), **words)
+    axes.set_xscale("log")
+    axes.set_xticks(shots, [str(shot) for shot in shots])
+    axes.minorticks_off()
+    axes.set_xlim(shots[0] / 1.15, shots[-1] * 1.15)
+    axes.set_ylim(0, 100)
+    axes.yaxis.set_major_formatter("{x:.0f}%")
+    axes.set_xlabel("labelled clips of each class", fontsize=9)
+    axes.set_ylabel("top-1 on the test clips", fontsize=9)
+    axes.tick_params(labelsize=8, color=RULE)
+    axes.grid(color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(literal(title), fontsize=8.5, color=INK, loc="left")
+    note = f"mean of {draws} random choices of clips; shaded: 95% intervals over choices and recordings"
+    figure.supxlabel(note, fontsize=7.5, color=FAINT)
+    save(figure, path)
+
+
+def _spread_apart(values: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.float64]:
+    """Places for labels at `values`, moved so far that neighbours are at least `least` apart."""
+    order, places = np.argsort(values, kind="stable"), np.array(values, np.float64)
+    for lower, upper in itertools.pairwise(order):
+        lack = least - (places[upper] - places[lower])
+        if lack > 0:
+            places[lower] -= lack / 2
+            places[upper] += lack / 2
+    return places
 
 
 def neighbour_picture(
