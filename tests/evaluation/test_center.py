@@ -39,7 +39,9 @@ def test_centring_is_told_in_the_result(data, networks, tmp_path):
     result = evaluate(options(data, networks.encoder, center="group", out=str(tmp_path / "out")))
     assert result.figures["settings"]["center"] == "group"
     assert any("mean of each group's clips was subtracted" in note for note in result.figures["notes"])
-    with pytest.raises(OptionError, match="--center; expected --protocol linear or knn or retrieval"):
+    with pytest.raises(
+        OptionError, match="--center; expected --protocol linear or knn or fewshot or retrieval or shortcut"
+    ):
         options(data, networks.encoder, center="group", protocol="coherence")
     with pytest.raises(OptionError, match="--center; expected group, recording, folder, or a pattern"):
         evaluate(options(data, networks.encoder, center="person", out=str(tmp_path / "other")))

@@ -409,7 +409,7 @@ def test_all_protocols_stand_beside_the_untrained_network(data, networks, tmp_pa
     assert "untrained" in done.text and "phase progression" in done.text
     chart = str(tmp_path / "c.png")
     compared = compare(CompareOptions((str(out),), output=chart))
-    assert len(compared.comparisons) == 4 and set(compared.comparisons[1].figures["top1"]) == {
+    assert len(compared.comparisons) == 5 and set(compared.comparisons[1].figures["top1"]) == {
         "encoder", "random-resnet18",
     }  # fmt: skip
     assert "<table>" in done._repr_html_() and "<table>" in compared._repr_html_()
