@@ -131,7 +131,10 @@ class ResNet(nn.Module):
                 blocks.append(block(channels, width, stride if index == 0 else 1))
                 channels = width * block.expansion
             stages[f"layer{stage + 1}"] = nn.Sequential(*blocks)
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages.values()
+        self.layer1 = stages["layer1"]
+        self.layer2 = stages["layer2"]
+        self.layer3 = stages["layer3"]
+        self.layer4 = stages["layer4"]
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.feature_size = channels
         self.fc = None if num_outputs is None else nn.Linear(channels, num_outputs)
