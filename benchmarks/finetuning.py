@@ -3,7 +3,7 @@
 Evaluation: stacks a second of `score_clips`, against a plain loop over single stacks, and against its parts,
 decoding every needed frame once (d) and the network on the same stacks (n). On a CPU both share the cores, so
 a perfect overlap reaches 1/(1/d + 1/n); on a GPU the slower of the two. From the videos themselves: packing
-and scoring, against a plain loop that opens and decodes a video anew for every stack.
+and scoring, against a plain loop that opens and decodes a video again for every stack.
 Fine-tuning: a step with data from a collection, against forward, backward and optimiser step alone.
 Neighbours: kNN and retrieval of 10,000 queries among 1,000,000 rows, against the matrix product alone, in the
 same blocks.

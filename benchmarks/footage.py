@@ -51,11 +51,11 @@ class Scale:
     frames: int
     names: int
     batches: int
-    turns: int
+    rounds: int
 
 
-FULL = Scale(clips=120, frames=180, names=4, batches=60, turns=5)
-QUICK = Scale(clips=12, frames=60, names=4, batches=12, turns=3)
+FULL = Scale(clips=120, frames=180, names=4, batches=60, rounds=5)
+QUICK = Scale(clips=12, frames=60, names=4, batches=12, rounds=3)
 
 
 def moving_scene(rng: np.random.Generator, frames: int, height: int, width: int) -> Iterator[np.ndarray]:
@@ -113,7 +113,7 @@ def processor(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def turns(
+def rounds(
     count: int, measure: Callable[[Callable[[], object]], float], *work: Callable[[], object]
 ) -> list[float]:
     """Median seconds of each work, taken in turns after one turn to warm up."""
@@ -121,7 +121,7 @@ def turns(
     return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 
-def told(line: str, ratio: float, aim: str, note: str = "") -> None:
+def report(line: str, ratio: float, aim: str, note: str = "") -> None:
     print(f"{line:<62} {ratio:8.3f}   {aim:<10} {note}", flush=True)
 
 
@@ -147,10 +147,10 @@ def bench_pack(folder: Path, scale: Scale) -> None:
 
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         list(pool.map(decode_and_encode, paths[:workers]))  # the processes have started
-        whole, bare = turns(scale.turns, clock, packing, lambda: list(pool.map(decode_and_encode, paths)))
+        whole, bare = rounds(scale.rounds, clock, packing, lambda: list(pool.map(decode_and_encode, paths)))
     frames = len(paths) * scale.frames
     note = f"{frames / whole:.0f} frames/s with {workers} processes, their start included"
-    told("pack videos / decoding + JPEG encoding alone", bare / whole, ">= 0.85", note)
+    report("pack videos / decoding + JPEG encoding alone", bare / whole, ">= 0.85", note)
 
 
 def bench_folders(folder: Path, scale: Scale) -> None:
@@ -167,9 +167,9 @@ def bench_folders(folder: Path, scale: Scale) -> None:
         shutil.copytree(source, copy)
         os.sync()
 
-    whole, bare = turns(scale.turns, clock, packing, copying)
+    whole, bare = rounds(scale.rounds, clock, packing, copying)
     size = sum(path.stat().st_size for path in source.rglob("*.jpg")) / 1e6
-    told("pack frame folders / copying the files", bare / whole, ">= 0.5", f"{size / whole:.0f} MB/s")
+    report("pack frame folders / copying the files", bare / whole, ">= 0.5", f"{size / whole:.0f} MB/s")
     shutil.rmtree(copy)
 
 
@@ -207,11 +207,11 @@ def bench_random(folder: Path, scale: Scale) -> None:
                 for image in images:
                     decode(image)
 
-        for way, measure in (("clock", clock), ("CPU", processor)):
-            whole, alone = turns(scale.turns, measure, reading, bare)
+        for unit, measure in (("clock", clock), ("CPU", processor)):
+            whole, alone = rounds(scale.rounds, measure, reading, bare)
             frames = scale.batches * 128
-            told(
-                f"random pairs out of {name} / bare JPEG decoding, {way}",
+            report(
+                f"random pairs out of {name} / bare JPEG decoding, {unit}",
                 alone / whole,
                 aim,
                 f"{frames / whole:.0f} frames/s",
@@ -235,8 +235,8 @@ def seeking(folder: Path, scale: Scale) -> None:
                 with open_video(paths[clip], threads=1) as video:
                     video.frames(pair)
 
-    collection, videos = turns(scale.turns, clock, reading, seek)
-    told("random pairs out of a collection / seeking in the videos", videos / collection, ">= 5")
+    collection, videos = rounds(scale.rounds, clock, reading, seek)
+    report("random pairs out of a collection / seeking in the videos", videos / collection, ">= 5")
 
 
 def bench_loader(folder: Path, scale: Scale, gpu_frames: float) -> None:
@@ -248,19 +248,21 @@ def bench_loader(folder: Path, scale: Scale, gpu_frames: float) -> None:
         for size in (112, 224):
             works = [loading(store, plan, size, 1), loading(store, plan, size, 2), resizing(held, size)]
             frames, line = scale.batches * 128, f"loader at {size} px, {where}"
-            one, _, bare = turns(scale.turns, processor, *works)
+            one, _, bare = rounds(scale.rounds, processor, *works)
             rate = frames / one
-            told(
+            report(
                 f"{line} / bare decoding + resizing, CPU", bare / one, ">= 0.9", f"{rate:.0f} frames/s a core"
             )
-            one, two, bare = turns(scale.turns, clock, *works)
-            told(
+            one, two, bare = rounds(scale.rounds, clock, *works)
+            report(
                 f"{line} / bare decoding + resizing, clock",
                 bare / one,
                 ">= 0.9",
                 f"{frames / one:.0f} frames/s",
             )
-            told(f"{line}, 2 threads / 1 thread, clock", one / two, ">= 1.7", f"{frames / two:.0f} frames/s")
+            report(
+                f"{line}, 2 threads / 1 thread, clock", one / two, ">= 1.7", f"{frames / two:.0f} frames/s"
+            )
             if size == 112:
                 print(
                     f"  a GPU that took {gpu_frames:.0f} frames/s (assumed) would need "
@@ -311,7 +313,7 @@ def bench_memory(folder: Path, scale: Scale) -> None:
             loading(store, plan, 112, 2)()
             held.append(resident())
         growth = held[9] / held[1] - 1
-        told(f"memory after epoch 10 / after epoch 2, {where}", 1 + growth, "<= 1.02", f"{held[1]:.0f} MB")
+        report(f"memory after epoch 10 / after epoch 2, {where}", 1 + growth, "<= 1.02", f"{held[1]:.0f} MB")
 
 
 CATALOG = """
@@ -337,8 +339,8 @@ def bench_catalog(scale: Scale) -> None:
         [sys.executable, "-c", CATALOG, str(clips)], capture_output=True, text=True, check=True
     )
     seconds, megabytes = map(float, done.stdout.split())
-    told("catalog of a million clips, seconds", seconds, "<= 2")
-    told("catalog of a million clips, MB beyond the imports and the rows", megabytes, "<= 300")
+    report("catalog of a million clips, seconds", seconds, "<= 2")
+    report("catalog of a million clips, MB beyond the imports and the rows", megabytes, "<= 300")
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ def packed(footage: Path, out: Path) -> Path:
 def run(method: str, task: Task, seed: int, out: Path, budget: int, size: int) -> dict:
     """Pre-train on a task's training clips, then classify its test clips by their nearest neighbours."""
     folder = out / "runs" / re.sub(r"\W+", "-", f"{method}_{task.name}_{seed}")
-    judged = ["--data", task.footage, "--lists", task.lists, "--split", task.split, "--image-size", size]
+    evaluated = ["--data", task.footage, "--lists", task.lists, "--split", task.split, "--image-size", size]
     chosen = METHODS[method]
     if chosen.images:
         clips = sum(1 for _ in (task.lists / f"trainlist{task.split}.txt").open())
@@ -109,8 +109,8 @@ def run(method: str, task: Task, seed: int, out: Path, budget: int, size: int) -
         ckpt = ["--ckpt", folder / "model.safetensors"]
     else:
         ckpt = ["--ckpt", "random", "--model", "resnet18", "--seed", seed]
-    figures = tce("evaluate", *ckpt, *judged, "--protocol", "knn", "--out", folder / "knn")
-    return {"method": method, "task": task.name, "seed": seed, "budget": budget, "knn": figures["top1"]}
+    metrics = tce("evaluate", *ckpt, *evaluated, "--protocol", "knn", "--out", folder / "knn")
+    return {"method": method, "task": task.name, "seed": seed, "budget": budget, "knn": metrics["top1"]}
 
 
 def table(rows: list[dict]) -> str:

@@ -29,7 +29,7 @@ def embeddings(n: int, generator: torch.Generator) -> Tensor:
     return F.normalize(torch.randn(n, DIM, generator=generator) + 1.53 * centre, dim=1)
 
 
-def per_row(v: Tensor, p: Tensor, rows: Tensor, own: Tensor, threshold: float, z: float) -> Tensor:
+def per_row(v: Tensor, p: Tensor, rows: Tensor, instance_ids: Tensor, threshold: float, z: float) -> Tensor:
     """Each anchor by itself: top-k, a multinomial over the bank, gathered rows, a batched product."""
     size = len(rows)
     k = min(NEGATIVES, size - 1)
@@ -37,11 +37,11 @@ def per_row(v: Tensor, p: Tensor, rows: Tensor, own: Tensor, threshold: float, z
     ids = torch.empty(len(v), k, dtype=torch.long)
     for b in range(len(v)):
         row = similarity[b].clone()
-        row[own[b]] = 2.0
+        row[instance_ids[b]] = 2.0
         row[row >= threshold] = -2.0
         mined = row.topk(min(k, int((row > -2.0).sum()))).indices
         weight = torch.ones(size)
-        weight[own[b]] = 0.0
+        weight[instance_ids[b]] = 0.0
         weight[mined] = 0.0
         drawn = torch.multinomial(weight, k - len(mined), replacement=True) if len(mined) < k else mined[:0]
         ids[b] = torch.cat([mined, drawn])
@@ -91,18 +91,18 @@ def compare(size: int, t: float, repeats: int, network: bool) -> None:
     k = min(NEGATIVES, size - 1)
     loss = NCELoss(k, size, TEMPERATURE)
     v, p = embeddings(BATCH, generator).requires_grad_(), embeddings(BATCH, generator)
-    own = torch.randperm(size, generator=generator)[:BATCH]
+    instance_ids = torch.randperm(size, generator=generator)[:BATCH]
     loss.estimate_z(None, v.detach() @ bank.rows.T)
     threshold, z = curriculum_threshold(t), float(loss.Z)
     share = 0.0
 
     def ours() -> None:
         nonlocal share
-        mined = bank.negatives(v, own, threshold, k, generator)
+        mined = bank.negatives(v, instance_ids, threshold, k, generator)
         loss((v * p).sum(dim=1), mined.cosine).backward()
         share = float(mined.hard_share)
 
-    work = {"ours": ours, "per row": lambda: per_row(v, p, bank.rows, own, threshold, z).backward()}
+    work = {"ours": ours, "per row": lambda: per_row(v, p, bank.rows, instance_ids, threshold, z).backward()}
     if network:
         work["network"] = training_step(112)
     ms = cpu_times(work, repeats)

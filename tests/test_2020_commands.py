@@ -93,9 +93,9 @@ def test_several_inputs_without_checkpoint(files, command, tmp_path, caplog):
 )
 def test_mistakes_cost_one_line(files, command, capsys, line, message):
     assert command(line.format(files)) == 1
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in said
-    assert said.startswith("tce: ")
+    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in printed
+    assert printed.startswith("tce: ")
 
 
 def test_embeddings_with_the_readmes_typing_slip(command, tmp_path, capsys):

@@ -38,7 +38,7 @@ def echo(options: EchoOptions) -> Result:
     if options.fail == "hostile":
         logging.getLogger("tce").warning("skipped %s", HOSTILE)
         raise TceError(HOSTILE, found=HOSTILE)
-    return Result(f"said {options.word}", {"word": options.word})
+    return Result(f"word {options.word}", {"word": options.word})
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_every_command_exists():
 
 def test_text_json_and_exit_codes(echo_command, capsys):
     assert cli.main(["echo", "--word", "b"]) == 0
-    assert capsys.readouterr().out == "said b\n"
+    assert capsys.readouterr().out == "word b\n"
     assert cli.main(["echo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"word": "a"}
     assert cli.main(["echo", "--fail", "user"]) == 1
@@ -242,5 +242,5 @@ def test_values_for_recipes_and_python_are_no_flags(capsys):
     shown = capsys.readouterr().out
     assert "--threshold-by" in shown and "--threshold-high" not in shown and "default: True" not in shown
     assert cli.run("pretrain", ["DATA", "--out", "RUN", "--threshold-high", "0.5"]) == 2
-    told = capsys.readouterr().err
-    assert "unknown option --threshold-high" in told and "did you mean --threshold-high" not in told
+    reported = capsys.readouterr().err
+    assert "unknown option --threshold-high" in reported and "did you mean --threshold-high" not in reported

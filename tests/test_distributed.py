@@ -46,17 +46,17 @@ def test_an_error_of_one_process_is_named_by_the_main_one(runs: Runs) -> None:
     assert runs.codes["user"] == [1, 1], runs.printed("user")
     lines = runs.printed("user")
     assert "process 1 of 2: clip 7; expected frames; found none" in lines
-    told = [line for line in lines if line.startswith("tce: ")]
-    assert len(told) == 1 and "process 1: clip 7; expected frames; found none" in told[0]
-    assert "--resume" in told[0] and not any("Traceback" in line for line in lines)
+    reported = [line for line in lines if line.startswith("tce: ")]
+    assert len(reported) == 1 and "process 1: clip 7; expected frames; found none" in reported[0]
+    assert "--resume" in reported[0] and not any("Traceback" in line for line in lines)
     assert runs.recorded("user", 1) == "TceError: clip 7; expected frames; found none"
     assert saved(runs.out / "user")["step"] == failing_ranks.FAIL_AT
 
 
 def test_a_fault_of_the_program_keeps_its_traceback_and_its_name(runs: Runs) -> None:
     assert runs.codes["bug"] == [1, 3], runs.printed("bug")
-    told = [line for line in runs.printed("bug") if line.startswith("tce: ")]
-    assert len(told) == 1 and "process 1: ValueError: a fault of the program" in told[0]
+    reported = [line for line in runs.printed("bug") if line.startswith("tce: ")]
+    assert len(reported) == 1 and "process 1: ValueError: a fault of the program" in reported[0]
     assert "Traceback: ValueError: a fault of the program" in runs.printed("bug")
     assert runs.recorded("bug", 1) == "ValueError: a fault of the program"
 
@@ -69,8 +69,8 @@ def test_an_error_of_the_main_process_is_printed_once(runs: Runs) -> None:
 
 def test_a_killed_process_ends_all_and_the_run_resumes(runs: Runs) -> None:
     assert runs.codes["killed"] == [1, -9], runs.printed("killed")
-    told = [line for line in runs.printed("killed") if line.startswith("tce: ")]
-    assert len(told) == 1 and "it may have been killed" in told[0] and "--resume" in told[0]
+    reported = [line for line in runs.printed("killed") if line.startswith("tce: ")]
+    assert len(reported) == 1 and "it may have been killed" in reported[0] and "--resume" in reported[0]
     assert runs.codes["resumed"] == runs.codes["none"] == [0, 0]
     assert same(saved(runs.out / "killed"), saved(runs.out / "none"))
     assert rows(runs.out / "killed") == rows(runs.out / "none")

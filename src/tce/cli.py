@@ -95,15 +95,15 @@ def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple
         flags, output = list(flags_of(options, default)), list(flags_of(OutputOptions))
         print(help_text(prog, command, flags, output, "--help-all" in asked))
         raise SystemExit(0)
-    told = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(printed):
             return _read(options, default, arguments, prog)
     except SystemExit as stop:
         from tce.help import flags_of, usage_error
 
         flags = [*flags_of(options, default), *flags_of(OutputOptions)]
-        print(printable(usage_error(prog, command, flags, told.getvalue())), file=sys.stderr)
+        print(printable(usage_error(prog, command, flags, printed.getvalue())), file=sys.stderr)
         raise SystemExit(2 if stop.code else 0) from None
 
 

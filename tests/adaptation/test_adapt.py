@@ -156,7 +156,7 @@ def test_one_long_recording_is_enough(start, tmp_path):
     assert result.figures["held_out"] >= 3
 
 
-def test_still_footage_is_told(start, tmp_path):
+def test_still_footage_is_reported(start, tmp_path):
     for number in range(6):
         write_clip(tmp_path / "still" / f"clip{number}", number, moving=False)
     with pytest.raises(TceError, match="expected clips in which something moves"):
@@ -216,7 +216,7 @@ def test_lists_choose_the_train_clips(tmp_path, start):
     assert result.figures["clips"] == 6
 
 
-def test_options_that_contradict_are_told():
+def test_options_that_contradict_are_reported():
     for options, message in (
         ({"add": True, "resume": True}, "--add, --resume, --force"),
         ({"split": "01"}, "--split; expected --lists"),

@@ -128,6 +128,6 @@ def test_folds_without_any_motion_are_passed_over():
     assert len(found.start) == 4
 
 
-def test_equal_shares_are_told_apart_by_separation():
+def test_equal_shares_are_distinguished_by_separation():
     one, far = np.ones(3), np.full(3, 2.0)
     assert Coherence(one, far, 0.3).rank > Coherence(one, one, 0.3).rank

@@ -159,7 +159,7 @@ def test_fewer_clips_than_dimensions_still_give_a_map_of_all_dimensions():
         decompose(sums_of(x)).solve(0.0)
 
 
-def test_bad_features_are_told():
+def test_bad_features_are_reported():
     x = make_clips(clips=2)
     with pytest.raises(TceError, match="NaN or infinity"):
         sums_of(np.where(np.arange(12) == 3, np.nan, x))

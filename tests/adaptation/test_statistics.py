@@ -101,7 +101,7 @@ def test_one_long_recording_is_cut_into_the_folds():
     assert (len(found), found.pieces, found.frames) == (1, 30, 120)
 
 
-def test_other_settings_and_other_files_are_told(tmp_path):
+def test_other_settings_and_other_files_are_reported(tmp_path):
     with pytest.raises(TceError, match=r"expected fps 2\.0, as the run has; found fps None"):
         require_settings(SETTINGS, {**SETTINGS, "fps": 2.0})
     (tmp_path / "s").write_bytes(b"something else")

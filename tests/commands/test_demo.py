@@ -79,7 +79,7 @@ def test_reported_people_have_a_seed_of_their_own(tmp_path):
     assert (pixels("a", 2) == pixels("b", 2)).all() and (pixels("a", 1) != pixels("b", 1)).any()
 
 
-def test_an_unwritable_place_is_told_before_the_work(tmp_path, capsys):
+def test_an_unwritable_place_is_reported_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["demo", "--out", str(tmp_path / "file")]) == 1
     assert "--out" in capsys.readouterr().err

@@ -182,22 +182,25 @@ def test_json_on_the_command_line(clips, capsys):
         (["notes.mp4", "--lists", "empty"], "--lists"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_reported_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     for suffix in ("mp4", "pth", "npz"):
         (tmp_path / f"notes.{suffix}").write_text("only text")
     assert main(["info", *arguments]) == 1
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert message in said[0]
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1
+    assert message in printed[0]
 
 
 def test_one_picture_has_no_duration(tmp_path):
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(tmp_path / "a.png")
-    told = info(InfoOptions(str(tmp_path / "a.png")))
-    assert told.text.startswith(f"{tmp_path / 'a.png'}: image") and "fps" not in told.text
-    assert told.figures["type"] == "image" and (told.figures["width"], told.figures["codec"]) == (32, "png")
+    reported = info(InfoOptions(str(tmp_path / "a.png")))
+    assert reported.text.startswith(f"{tmp_path / 'a.png'}: image") and "fps" not in reported.text
+    assert reported.figures["type"] == "image" and (reported.figures["width"], reported.figures["codec"]) == (
+        32,
+        "png",
+    )
 
 
 def test_kinds_on_object_storage_and_hubs():

@@ -146,9 +146,9 @@ def test_infonce_against_loops(batch: int, k: int, temperature: float, seed: int
 
 
 def test_infonce_is_cross_entropy_over_all_rows_but_the_own() -> None:
-    similarity, own = torch.rand(4, 9), torch.tensor([0, 8, 3, 3])
+    similarity, instance_ids = torch.rand(4, 9), torch.tensor([0, 8, 3, 3])
     positive = torch.rand(4)
-    mask = torch.zeros(4, 9, dtype=torch.bool).scatter_(1, own[:, None], True)
+    mask = torch.zeros(4, 9, dtype=torch.bool).scatter_(1, instance_ids[:, None], True)
     logits = torch.cat([positive[:, None], similarity.masked_fill(mask, -1e9)], dim=1) / 0.07
     expected = F.cross_entropy(logits, torch.zeros(4, dtype=torch.long))
     torch.testing.assert_close(InfoNCE(0.07)(positive, similarity, mask), expected)
@@ -159,7 +159,7 @@ def test_infonce_closed_form() -> None:
 
 
 def ntxent_by_loops(
-    a: torch.Tensor, p: torch.Tensor, temperature: float, barred: list[set[int]], used: list[int]
+    a: torch.Tensor, p: torch.Tensor, temperature: float, excluded: list[set[int]], used: list[int]
 ) -> list[float]:
     """Loss of each pair: the mean of its two directions."""
     views = [a.double().tolist(), p.double().tolist()]
@@ -172,7 +172,7 @@ def ntxent_by_loops(
         both = []
         for u in (0, 1):
             right = exp(u, i, 1 - u, i)
-            wrong = sum(exp(u, i, w, j) for w in (0, 1) for j in used if j != i and j not in barred[i])
+            wrong = sum(exp(u, i, w, j) for w in (0, 1) for j in used if j != i and j not in excluded[i])
             both.append(-math.log(right / (right + wrong)))
         losses.append(sum(both) / 2)
     return losses
@@ -186,9 +186,9 @@ def test_ntxent_against_loops(batch: int, clips: int, temperature: float, seed: 
     ok = torch.ones(batch, dtype=torch.bool)
     if failed and batch > 1:
         ok[0] = False
-    barred = [{j for j in range(batch) if int(ids[j]) == int(ids[i])} for i in range(batch)]
+    excluded = [{j for j in range(batch) if int(ids[j]) == int(ids[i])} for i in range(batch)]
     used = ok.nonzero()[:, 0].tolist()
-    losses = ntxent_by_loops(a, p, temperature, barred, used)
+    losses = ntxent_by_loops(a, p, temperature, excluded, used)
     expected = sum(losses[i] for i in used) / len(used)
     found = NTXent(temperature)(a[ok], p[ok], ids[ok, None] == ids[ok])
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-5)

@@ -90,9 +90,9 @@ def test_last_occurrence(ids: list[int]) -> None:
 @pytest.mark.parametrize("size", [20, 500])  # the dense and the fetching way of the backward pass
 def test_gradient_of_mined_cosines_is_that_of_the_plain_product(size: int) -> None:
     bank = MemoryBank(size, 6)
-    v, own = unit(4, 6, 2), torch.tensor([0, 3, 3, 7])
+    v, instance_ids = unit(4, 6, 2), torch.tensor([0, 3, 3, 7])
     mine, plain = v.clone().requires_grad_(), v.clone().requires_grad_()
-    mined = bank.negatives(mine, own, 0.3, 5, torch.Generator().manual_seed(0))
+    mined = bank.negatives(mine, instance_ids, 0.3, 5, torch.Generator().manual_seed(0))
     weight = torch.linspace(-1, 2, 20).view(4, 5)
     (mined.cosine.sin() * weight).sum().backward()
     candidates = bank.rows[mined.ids]  # [B, k, D]

@@ -30,16 +30,16 @@ from tce.errors import OptionError
 def check(
     mined: Mined,
     similarity: np.ndarray,
-    own: list[int],
+    instance_ids: list[int],
     threshold: list[float],
     k: int,
-    barred: list[set[int]],
+    excluded_rows: list[set[int]],
 ) -> None:
     """Every anchor's negatives are what the paper says, by loops."""
     ids = mined.ids.tolist()
-    assert mined.ids.shape == (len(own), k)
+    assert mined.ids.shape == (len(instance_ids), k)
     for b, row in enumerate(similarity.tolist()):
-        allowed = [n for n in range(len(row)) if n != own[b] and n not in barred[b]]
+        allowed = [n for n in range(len(row)) if n != instance_ids[b] and n not in excluded_rows[b]]
         below = sorted((row[n] for n in allowed if row[n] < threshold[b]), reverse=True)
         hard = min(k, len(below))
         assert int(mined.hard[b]) == hard
@@ -57,12 +57,12 @@ def cases(draw: st.DrawFn) -> dict:
     n, b = draw(st.integers(2, 24)), draw(st.integers(1, 6))
     levels = draw(st.sampled_from([2, 5, 1000]))  # few levels: many ties
     values = draw(st.lists(st.integers(-levels, levels), min_size=n * b, max_size=n * b))
-    own = draw(st.lists(st.integers(0, n - 1), min_size=b, max_size=b))  # doubles in the batch, too
+    instance_ids = draw(st.lists(st.integers(0, n - 1), min_size=b, max_size=b))  # doubles in the batch, too
     ends = [-1.0, 1.0, 1.5, 0.0]
     threshold = draw(st.lists(st.sampled_from(ends) | st.floats(-1, 1, width=32), min_size=b, max_size=b))
     return {
         "similarity": torch.tensor(values, dtype=torch.float32).view(b, n) / levels,
-        "own": torch.tensor(own),
+        "own": torch.tensor(instance_ids),
         "threshold": torch.tensor(threshold),
         "k": draw(st.integers(1, n - 1)),
         "sources": torch.tensor(draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))),
@@ -72,11 +72,11 @@ def cases(draw: st.DrawFn) -> dict:
 
 @settings(max_examples=150, deadline=None)
 @given(cases(), st.sampled_from(["pool", "top-k", "small lists"]))
-def test_against_the_oracle(case: dict, way: str) -> None:
+def test_against_the_oracle(case: dict, strategy: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        if way == "top-k":  # the way of a GPU
+        if strategy == "top-k":  # the way of a GPU
             patch.setattr(select_module, "best_by_pool", select_module.best_by_topk)
-        if way == "small lists":
+        if strategy == "small lists":
             patch.setattr(mining_module, "LIST_RATIO", 0)
             patch.setattr(mining_module, "SLOTS", 1)
         mined = mine(
@@ -100,17 +100,19 @@ def test_against_the_oracle(case: dict, way: str) -> None:
 @settings(max_examples=80, deadline=None)
 @given(cases(), st.sampled_from(["sources", "mask"]))
 def test_excluded_rows_against_the_oracle(case: dict, kind: str) -> None:
-    sources, own = case["sources"].tolist(), case["own"].tolist()
-    barred = [{n for n in range(len(sources)) if sources[n] == sources[o]} for o in own]
-    mask = torch.tensor([[n in bars for n in range(len(sources))] for bars in barred])
+    sources, instance_ids = case["sources"].tolist(), case["own"].tolist()
+    excluded_rows = [{n for n in range(len(sources)) if sources[n] == sources[o]} for o in instance_ids]
+    mask = torch.tensor([[n in bars for n in range(len(sources))] for bars in excluded_rows])
     excluded = Sources(case["sources"]) if kind == "sources" else mask
     arguments = (case["similarity"], case["own"], case["threshold"], case["k"])
-    if any(len(bars) == len(sources) for bars in barred):
+    if any(len(bars) == len(sources) for bars in excluded_rows):
         with pytest.raises(OptionError, match="exclude-same-source"):
             mine(*arguments, excluded=excluded)
         return
     mined = mine(*arguments, torch.Generator().manual_seed(case["seed"]), excluded)
-    check(mined, case["similarity"].numpy(), own, case["threshold"].tolist(), case["k"], barred)
+    check(
+        mined, case["similarity"].numpy(), instance_ids, case["threshold"].tolist(), case["k"], excluded_rows
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,17 +137,17 @@ def test_blocks_give_the_same_result(case: dict, block: int, whole: bool, topk: 
 
 
 def test_blocks_draw_the_same_rows() -> None:
-    bank, own = MemoryBank(200, 16, torch.Generator().manual_seed(1)), torch.arange(9)
+    bank, instance_ids = MemoryBank(200, 16, torch.Generator().manual_seed(1)), torch.arange(9)
     v = F.normalize(torch.randn(9, 16, generator=torch.Generator().manual_seed(2)), dim=1)
     for threshold in (-1.0, 0.0, 0.2, 1.0):
-        whole = mine(v @ bank.rows.T, own, threshold, 90, torch.Generator().manual_seed(5)).ids
+        whole = mine(v @ bank.rows.T, instance_ids, threshold, 90, torch.Generator().manual_seed(5)).ids
         for block in (7, 64, 500):
             draws = torch.Generator().manual_seed(5)
-            ids = mine(Product(v, bank.rows), own, threshold, 90, draws, block=block).ids
+            ids = mine(Product(v, bank.rows), instance_ids, threshold, 90, draws, block=block).ids
             assert torch.equal(ids.sort().values, whole.sort().values)
 
 
-@pytest.mark.parametrize("kind", ["normal", "misleading sample", "half is barred", "ties"])
+@pytest.mark.parametrize("kind", ["normal", "misleading sample", "half is excluded", "ties"])
 def test_a_large_bank_where_a_sample_gives_the_floor(kind: str) -> None:
     """The sample sets the time and never the result, even where it is made to mislead."""
     n, k, b = 20_000, 300, 5
@@ -156,16 +158,16 @@ def test_a_large_bank_where_a_sample_gives_the_floor(kind: str) -> None:
     if kind == "misleading sample":
         similarity[:, ::stride] += 0.3
         similarity[:3, : 200 * stride : stride] += 0.1
-    if kind == "half is barred":
+    if kind == "half is excluded":
         excluded = torch.zeros(b, n, dtype=torch.bool)
         excluded[:, ::stride] = True
         similarity[:, ::stride] += 0.4
     if kind == "ties":
         similarity = (similarity * 8).round() / 8
-    own, threshold = torch.arange(b), torch.tensor([0.9, 0.5, 0.3, 0.0, -0.49])
-    mined = mine(similarity, own, threshold, k, generator, excluded)
+    instance_ids, threshold = torch.arange(b), torch.tensor([0.9, 0.5, 0.3, 0.0, -0.49])
+    mined = mine(similarity, instance_ids, threshold, k, generator, excluded)
     open_rows = similarity.double()
-    open_rows[torch.arange(b), own] = math.nan
+    open_rows[torch.arange(b), instance_ids] = math.nan
     if excluded is not None:
         open_rows[excluded] = math.nan
     for i in range(b):
@@ -178,23 +180,23 @@ def test_a_large_bank_where_a_sample_gives_the_floor(kind: str) -> None:
 
 
 def test_k_may_be_every_other_row_and_not_one_more() -> None:
-    similarity, own = torch.rand(3, 6), torch.tensor([0, 5, 2])
-    ids = mine(similarity, own, 2.0, 5).ids
+    similarity, instance_ids = torch.rand(3, 6), torch.tensor([0, 5, 2])
+    ids = mine(similarity, instance_ids, 2.0, 5).ids
     for b in range(3):
-        assert set(ids[b].tolist()) == set(range(6)) - {int(own[b])}
+        assert set(ids[b].tolist()) == set(range(6)) - {int(instance_ids[b])}
     for k in (6, 0):
         with pytest.raises(OptionError, match="--negatives"):
-            mine(similarity, own, 2.0, k)
+            mine(similarity, instance_ids, 2.0, k)
 
 
 def test_random_rows_are_uniform_over_what_is_free() -> None:
     n, b, k = 40, 400, 30
     similarity = torch.linspace(0, 1, n).repeat(b, 1)  # rows 0..9 lie below 0.25
-    own = torch.full((b,), 20)
+    instance_ids = torch.full((b,), 20)
     for ratio in (0, 100):  # by binary search and by list
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mining_module, "LIST_RATIO", ratio)
-            mined = mine(similarity, own, 0.25, k, torch.Generator().manual_seed(0))
+            mined = mine(similarity, instance_ids, 0.25, k, torch.Generator().manual_seed(0))
         assert bool((mined.hard == 10).all())
         counts = Counter(mined.ids[:, 10:].flatten().tolist())
         assert set(counts) == set(range(10, n)) - {20}
@@ -205,14 +207,14 @@ def test_random_rows_are_uniform_over_what_is_free() -> None:
 
 def test_draws_do_not_depend_on_how_the_batch_is_divided() -> None:
     similarity = torch.rand(8, 50, generator=torch.Generator().manual_seed(0))
-    own = torch.arange(8)
-    whole = mine(similarity, own, 0.2, 30, torch.Generator().manual_seed(7))
+    instance_ids = torch.arange(8)
+    whole = mine(similarity, instance_ids, 0.2, 30, torch.Generator().manual_seed(7))
     for parts in (2, 4):
         size = 8 // parts
         for rank in range(parts):
             part = slice(rank * size, (rank + 1) * size)
             generator = torch.Generator().manual_seed(7)
-            mined = mine(similarity[part], own[part], 0.2, 30, generator, first_anchor=rank * size)
+            mined = mine(similarity[part], instance_ids[part], 0.2, 30, generator, first_anchor=rank * size)
             assert torch.equal(mined.ids.sort().values, whole.ids[part].sort().values)
 
 
@@ -280,8 +282,8 @@ def test_quantile_threshold_lies_between_two_rows(rows: int, share: float) -> No
 def test_quantile_zero_mines_nothing_and_one_everything() -> None:
     similarity = torch.rand(3, 20, generator=torch.Generator().manual_seed(0))
     for share, hard in ((0.0, 0), (0.4, 8), (1.0, 19)):
-        own = similarity.argmax(dim=1)  # above the threshold unless everything passes
-        mined = mine(similarity, own, quantile_threshold(similarity, share), 19)
+        instance_ids = similarity.argmax(dim=1)  # above the threshold unless everything passes
+        mined = mine(similarity, instance_ids, quantile_threshold(similarity, share), 19)
         assert mined.hard.tolist() == [hard] * 3
 
 

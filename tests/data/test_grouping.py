@@ -18,7 +18,7 @@ def test_groups_by_column_folder_and_pattern():
     assert group_names(clips, r"/(p\d+)_") == ["p1", "p1", "p2", "p2"] * 2
 
 
-def test_what_names_no_groups_is_told():
+def test_what_names_no_groups_is_reported():
     clips = catalog()
     with pytest.raises(TceError, match="--group recording; expected groups of several clips; found 8 clips"):
         group_names(clips, "recording")

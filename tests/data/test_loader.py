@@ -198,24 +198,24 @@ def test_what_waits_is_bounded() -> None:
         batches.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("way", ["close", "break", "loader", "collected", "exception", "never started"])
-def test_no_thread_is_left(way: str) -> None:
+@pytest.mark.parametrize("ending", ["close", "break", "loader", "collected", "exception", "never started"])
+def test_no_thread_is_left(ending: str) -> None:
     loader = Loader(FaultyStore(), random_plan(200), (4, 4), threads=2)  # type: ignore[arg-type]
     batches: Iterator[Batch] | None = loader.iterate()
-    if way != "never started":
+    if ending != "never started":
         next(batches)  # type: ignore[arg-type]
-    if way == "close":
+    if ending == "close":
         batches.close()  # type: ignore[union-attr]
-    elif way == "break":
+    elif ending == "break":
         for _ in batches:  # type: ignore[union-attr]
             break
         del _
-    elif way == "exception":
+    elif ending == "exception":
         with pytest.raises(KeyError), loader:
             raise KeyError
-    elif way == "loader":
+    elif ending == "loader":
         loader.close()
-    if way in ("break", "collected", "never started"):
+    if ending in ("break", "collected", "never started"):
         del loader
         batches = None
         gc.collect()

@@ -111,11 +111,11 @@ def test_test_positions_are_the_released_ones(n: int) -> None:
 def test_segments(n: int, span: int) -> None:
     count = 3
     drawn = sampling.segments(np.full(2000, n), count, 0, 0, np.arange(2000), span)
-    room = max(1, n - span + 1)
+    starts = max(1, n - span + 1)
     for part in range(count):
-        first, stop = part * room // count, (part + 1) * room // count
+        first, stop = part * starts // count, (part + 1) * starts // count
         assert set(drawn[:, part].tolist()) == set(range(first, max(stop, first + 1)))
-    assert drawn.max() < room and np.all(np.diff(drawn, axis=1) >= 0)
+    assert drawn.max() < starts and np.all(np.diff(drawn, axis=1) >= 0)
 
 
 def test_spread_and_whole() -> None:

@@ -16,7 +16,7 @@ from tests.helpers.hard_footage import RATE, encode
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three scenes of 40, 60 and 50 frames: still pictures with a little noise, the second in slow motion."""
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     rng = np.random.default_rng(0)
@@ -39,34 +39,34 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_scenes_end_where_the_picture_changes_in_true_time(film: Path) -> None:
-    ranges = cut(film, scenes=True)
+def test_scenes_end_where_the_picture_changes_in_true_time(recording: Path) -> None:
+    ranges = cut(recording, scenes=True)
     assert np.allclose(ranges, [(0, 1.6), (1.6, 6.4), (6.4, 8.4)])
-    with open_video(film) as video:
+    with open_video(recording) as video:
         assert [frame_range(video, *piece) for piece in ranges] == [(0, 40), (40, 100), (100, 150)]
 
 
-def test_pieces_of_a_length(film: Path) -> None:
-    assert np.allclose(cut(film, 3), [(0, 3), (3, 6), (6, 8.4)])  # 2.4 s are a piece of their own
-    assert np.allclose(cut(film, 2.5), [(0, 2.5), (2.5, 5), (5, 8.4)])  # 0.9 s are not
-    assert np.allclose(cut(film, 100), [(0, 8.4)])
-    assert np.allclose(cut(film), [(0, 8.4)])
+def test_pieces_of_a_length(recording: Path) -> None:
+    assert np.allclose(cut(recording, 3), [(0, 3), (3, 6), (6, 8.4)])  # 2.4 s are a piece of their own
+    assert np.allclose(cut(recording, 2.5), [(0, 2.5), (2.5, 5), (5, 8.4)])  # 0.9 s are not
+    assert np.allclose(cut(recording, 100), [(0, 8.4)])
+    assert np.allclose(cut(recording), [(0, 8.4)])
 
 
-def test_pieces_keep_within_scenes(film: Path) -> None:
+def test_pieces_keep_within_scenes(recording: Path) -> None:
     expected = [(0, 1.6), (1.6, 3.6), (3.6, 6.4), (6.4, 8.4)]
     assert np.allclose(
-        cut(film, 2, scenes=True)[:1] + cut(film, 2, scenes=True)[-1:], [expected[0], expected[3]]
+        cut(recording, 2, scenes=True)[:1] + cut(recording, 2, scenes=True)[-1:], [expected[0], expected[3]]
     )
-    assert np.allclose(cut(film, 2, scenes=True), [(0, 1.6), (1.6, 3.6), (3.6, 6.4), (6.4, 8.4)])
+    assert np.allclose(cut(recording, 2, scenes=True), [(0, 1.6), (1.6, 3.6), (3.6, 6.4), (6.4, 8.4)])
 
 
 @pytest.mark.parametrize(
     "how", [{"clip_seconds": 0.31}, {"clip_seconds": 0.7, "scenes": True}, {"scenes": True}]
 )
-def test_every_frame_is_in_exactly_one_piece(film: Path, how: dict) -> None:
-    with open_video(film) as video:
-        ranges = [frame_range(video, *piece) for piece in cut(film, **how)]
+def test_every_frame_is_in_exactly_one_piece(recording: Path, how: dict) -> None:
+    with open_video(recording) as video:
+        ranges = [frame_range(video, *piece) for piece in cut(recording, **how)]
         assert ranges[0][0] == 0 and ranges[-1][1] == len(video)
     assert all(before[1] == after[0] for before, after in pairwise(ranges))
 
@@ -96,15 +96,15 @@ def test_frame_folders_are_cut_too(hard: dict[str, Path]) -> None:
     assert np.allclose(cut(hard["one_based"], 0.2), [(0, 0.2), (0.2, 0.48)])
 
 
-def test_bad_options(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_options(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds in (0, -1, float("nan")):
         with pytest.raises(OptionError, match="--clip-seconds; expected a length above 0"):
-            cut(film, seconds)
+            cut(recording, seconds)
     monkeypatch.setitem(__import__("sys").modules, "scenedetect", None)
     with pytest.raises(
         TceError, match=r"not installed; install the extra: pip install 'tce-video\[scenes\]'"
     ):
-        cut(film, scenes=True)
+        cut(recording, scenes=True)
 
 
 def test_flashes_and_fades_of_real_length_make_no_scenes_of_a_frame(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def test_groups_stay_whole_and_every_class_stays_in_training(pieces, share, seed
 def test_share_is_met_and_seeded():
     labels = np.repeat(np.arange(10), 100)
     recordings = [f"{label}-{i % 20}" for i, label in enumerate(labels)]
-    held, way = hold_out(labels, recordings, 0.2, seed=1)
-    assert way == "groups" and held.mean() == pytest.approx(0.2, abs=0.03)
+    held, strategy = hold_out(labels, recordings, 0.2, seed=1)
+    assert strategy == "groups" and held.mean() == pytest.approx(0.2, abs=0.03)
     np.testing.assert_array_equal(held, hold_out(labels, recordings, 0.2, seed=1)[0])
     assert (held != hold_out(labels, recordings, 0.2, seed=2)[0]).any()
 
@@ -40,8 +40,8 @@ def test_share_is_met_and_seeded():
 def test_a_person_is_held_out_from_every_class():
     draw = np.random.default_rng(0)
     labels, people = draw.integers(0, 30, 3000), draw.integers(0, 25, 3000)
-    held, way = hold_out(labels, [f"g{person:02d}" for person in people], 0.1)
-    assert way == "groups" and held.mean() == pytest.approx(0.1, abs=0.05)
+    held, strategy = hold_out(labels, [f"g{person:02d}" for person in people], 0.1)
+    assert strategy == "groups" and held.mean() == pytest.approx(0.1, abs=0.05)
     assert not set(people[held]) & set(people[~held])
     # Who alone shows a class stays in training, whatever another class would like.
     labels, people = np.array([0] * 8 + [1] * 2), list("aabbccddaa")
@@ -51,12 +51,12 @@ def test_a_person_is_held_out_from_every_class():
 
 
 def test_single_recordings_give_their_last_pieces():
-    held, way = hold_out(np.zeros(10, int), ["a"] * 10, 0.2)
-    assert way == "pieces" and np.flatnonzero(held).tolist() == [8, 9]
-    held, way = hold_out(np.zeros(20, int), ["a"] * 10 + ["b"] * 10, 0.1)  # half the class is too much
-    assert way == "pieces" and np.flatnonzero(held).tolist() == [9, 19]
-    held, way = hold_out(np.array([0]), ["a"], 0.5)
-    assert way == "none" and not held.any()
+    held, strategy = hold_out(np.zeros(10, int), ["a"] * 10, 0.2)
+    assert strategy == "pieces" and np.flatnonzero(held).tolist() == [8, 9]
+    held, strategy = hold_out(np.zeros(20, int), ["a"] * 10 + ["b"] * 10, 0.1)  # half the class is too much
+    assert strategy == "pieces" and np.flatnonzero(held).tolist() == [9, 19]
+    held, strategy = hold_out(np.array([0]), ["a"], 0.5)
+    assert strategy == "none" and not held.any()
 
 
 def test_scarce_labels_keep_every_class_and_nest():

@@ -253,13 +253,13 @@ def test_networks_come_from_checkpoints_or_seeds(tmp_path, encoder, caplog):
         (["--input", "missing.mp4", "--output", "e.npz"], "missing.mp4"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_reported_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"")
     assert main(["embed", *arguments]) == 1
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert message in said[0]
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1
+    assert message in printed[0]
 
 
 def test_onnxruntime_embeds_as_torch_does():

@@ -59,7 +59,7 @@ class Evil:
         (pickle.dumps({"a": 1}), "array"),
     ],
 )
-def test_bad_files_are_told_in_one_line(tmp_path, capsys, content, message):
+def test_bad_files_are_reported_in_one_line(tmp_path, capsys, content, message):
     path = tmp_path / "e.npz"
     path.write_bytes(content)
     with pytest.raises(TceError, match=message) as caught:

@@ -35,7 +35,7 @@ def test_group_means_of_training_and_test_clips_are_subtracted(data, networks):
         assert np.abs(vectors).max() > 1e-3
 
 
-def test_centring_is_told_in_the_result(data, networks, tmp_path):
+def test_centring_is_reported_in_the_result(data, networks, tmp_path):
     result = evaluate(options(data, networks.encoder, center="group", out=str(tmp_path / "out")))
     assert result.figures["settings"]["center"] == "group"
     assert any("mean of each group's clips was subtracted" in note for note in result.figures["notes"])

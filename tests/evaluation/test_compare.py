@@ -56,7 +56,7 @@ def test_means_over_splits_are_compared_split_by_split(results, tmp_path):
     assert after["difference_interval"][0] <= after["difference"] <= after["difference_interval"][1]
 
 
-def test_settings_that_differ_are_told(data, networks, results, tmp_path):
+def test_settings_that_differ_are_reported(data, networks, results, tmp_path):
     base = {"data": str(data.footage), "lists": str(data.lists), "device": "cpu", "samples": 1}
     evaluate(EvaluateOptions(networks.encoder, k=3, crop="ten-crop", out=str(tmp_path / "other"), **base))
     runs = (str(results / "trained"), str(tmp_path / "other"))
@@ -100,7 +100,7 @@ def test_bars_of_other_units_are_not_per_cent(data, networks, results, tmp_path,
     assert order.title.startswith("coherence: Kendall") and not order.percent and order.chance == 0
 
 
-def test_what_cannot_be_compared_is_told(results, tmp_path):
+def test_what_cannot_be_compared_is_reported(results, tmp_path):
     chart = str(tmp_path / "c.png")
     with pytest.raises(TceError, match=r"result\.json, as tce evaluate and tce finetune write it"):
         compare(CompareOptions((str(tmp_path),), output=chart))

@@ -189,11 +189,11 @@ def test_classes_that_only_the_classifier_knows_keep_their_names(data, networks,
     assert (other["prediction"][kept] == held["prediction"]).all()
 
 
-def test_leaks_are_told_along_the_whole_line(data, tmp_path):
+def test_leaks_are_reported_along_the_whole_line(data, tmp_path):
     clips = open_split(str(data.footage), tmp_path / "cache", str(data.lists), "01", 0.0)
     outcome = SplitResult(clips.test, {}, {}, {}, neighbours=clips.train[None])
 
-    def told(provenance):
+    def reported(provenance):
         network = SimpleNamespace(facts={"provenance": provenance})
         return " ".join(_of_leaks(EvaluatedSplit(network, clips, outcome)))
 
@@ -202,15 +202,15 @@ def test_leaks_are_told_along_the_whole_line(data, tmp_path):
         {"made": "tce finetune", "split": split, "clips": clip_sketch(ids[rows])}
         for split, rows in (("02", clips.test), ("01", clips.train))
     )
-    assert told(own) == told({}) == ""
-    assert "the network was trained on 100% of these test clips, by their names" in told(other)
-    assert "trained on 100% of these test clips" in told({**own, "weights": {"provenance": other}})
-    assert told({**other, "clips": clip_sketch(["another", "dataset"])}) == ""
+    assert reported(own) == reported({}) == ""
+    assert "the network was trained on 100% of these test clips, by their names" in reported(other)
+    assert "trained on 100% of these test clips" in reported({**own, "weights": {"provenance": other}})
+    assert reported({**other, "clips": clip_sketch(["another", "dataset"])}) == ""
     some = {"made": "tce pretrain", "split": None, "clips": clip_sketch(ids[clips.test[:4]])}
-    assert "pre-trained, without labels, on 25% of these test clips" in told(some)
-    assert "on split 02, perhaps on these" in told({"split": "02"}), "a file that does not name its clips"
+    assert "pre-trained, without labels, on 25% of these test clips" in reported(some)
+    assert "on split 02, perhaps on these" in reported({"split": "02"}), "a file that does not name its clips"
     clips.store.catalog.__dict__["_groups"] = pa.array(["someone"] * len(clips.store))
-    assert "1 groups (people) have clips in both training and test clips" in told(own)
+    assert "1 groups (people) have clips in both training and test clips" in reported(own)
 
 
 def test_damaged_clips_are_not_called_short(data, networks, tmp_path):
@@ -224,7 +224,7 @@ def test_damaged_clips_are_not_called_short(data, networks, tmp_path):
         evaluate(options(data, networks.encoder, gap=500, **base))
 
 
-def test_other_classes_are_told_before_hours_of_packing(networks, tmp_path):
+def test_other_classes_are_reported_before_hours_of_packing(networks, tmp_path):
     made = make_clips(tmp_path, classes=3, per_class=2, frames=7, size=32, groups=2, test_groups=1)
     with pytest.raises(TceError, match="classes"):
         evaluate(
@@ -272,7 +272,7 @@ def test_listed_clips_without_footage(data, networks, tmp_path):
     assert "1 listed clip (3.0%) not found" in done.text
 
 
-def test_missing_clips_are_told_before_hours_of_packing(data, networks, tmp_path):
+def test_missing_clips_are_reported_before_hours_of_packing(data, networks, tmp_path):
     made = make_clips(tmp_path / "made", classes=2, per_class=6, frames=8, size=32)
     for clip in sorted(made.videos.rglob("*.mp4"))[:6]:
         clip.unlink()

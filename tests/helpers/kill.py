@@ -142,7 +142,7 @@ def main(clips: str, out: str, kills: int, seed: int) -> None:
     longest = (time.monotonic() - started) / 12  # so that twenty attempts do not reach the end
     places = list(PLACES) + [""] * (kills - len(PLACES))
     draw.shuffle(places)
-    told = []
+    reported = []
     for place in places:
         time.sleep(
             1 - time.time() % 1
@@ -159,9 +159,9 @@ def main(clips: str, out: str, kills: int, seed: int) -> None:
         _, status = os.waitpid(child, 0)
         latest = RunFolder(out, resume=True).latest
         step = torch.load(latest, weights_only=True)["step"] if latest.exists() else 0
-        told.append({"place": place or "any", "killed": os.WIFSIGNALED(status), "step": step})
+        reported.append({"place": place or "any", "killed": os.WIFSIGNALED(status), "step": step})
     pretrain(options(clips, out))
-    print(json.dumps(told))
+    print(json.dumps(reported))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def in_chunks(count: int) -> Iterator[None]:
     """Pass batches in as many chunks, each with its own batch statistics, as so many processes would."""
 
     def forward(self: ViewEncoder, images: Any, rotated: Any = None) -> Any:
-        turned = [None] * count if rotated is None else rotated.chunk(count)
-        found = [real(self, *part) for part in zip(images.chunk(count), turned, strict=True)]
+        rotations = [None] * count if rotated is None else rotated.chunk(count)
+        found = [real(self, *part) for part in zip(images.chunk(count), rotations, strict=True)]
         vectors = torch.cat([vectors for vectors, _ in found])
         return vectors, None if rotated is None else torch.cat([scores for _, scores in found])
 

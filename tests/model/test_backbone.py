@@ -201,7 +201,7 @@ def test_sizes_in_all_their_spellings(tmp_path, processor, size, resize):
     assert config.mean == (0.485, 0.456, 0.406)
 
 
-def test_what_is_no_image_model_is_told(tmp_path):
+def test_what_is_no_image_model_is_reported(tmp_path):
     import transformers as hf
 
     with pytest.raises(
@@ -347,7 +347,7 @@ def test_a_state_dict_of_any_network(module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place, told",
+    "place, reported",
     [
         ("no_such_package:net", "No module named 'no_such_package'"),
         ("users_networks:Missing", "has no attribute 'Missing'"),
@@ -357,8 +357,8 @@ def test_a_state_dict_of_any_network(module, tmp_path):
         ("users_networks:whole_map", r"features \[B, F\] or \[B, F, 1, 1\]; found \[1, 4, 222, 222\]"),
     ],
 )
-def test_what_is_no_backbone_is_told(module, place, told):
-    with pytest.raises(TceError, match=told):
+def test_what_is_no_backbone_is_reported(module, place, reported):
+    with pytest.raises(TceError, match=reported):
         build_encoder(place)
 
 

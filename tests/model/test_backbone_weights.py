@@ -54,7 +54,7 @@ def test_a_classifier_of_differences_serves_its_like_only(tmp_path, encoder):
         load_backbone_weights(build_encoder(seed=0), path)
 
 
-def test_other_architectures_are_told(tmp_path, encoder):
+def test_other_architectures_are_reported(tmp_path, encoder):
     path = save_model(tmp_path, encoder)
     before = build_encoder("resnet34", seed=0)
     with pytest.raises(TceError, match="the file holds a resnet18; expected a resnet34, as --model says"):

@@ -24,10 +24,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limit
 GIGABYTE = 1 << 30
 
 
-def refused(read, path, told):
+def refused(read, path, reported):
     """`read` refuses the file in one line within the bounds."""
     start = time.monotonic()
-    with limited_memory(400), pytest.raises(TceError, match=told) as caught:
+    with limited_memory(400), pytest.raises(TceError, match=reported) as caught:
         read(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
@@ -84,8 +84,8 @@ def test_an_archive_that_unpacks_to_gigabytes(tmp_path):
         with target.open("archive/data/0", "w", force_zip64=True) as member:
             for _ in range(GIGABYTE >> 24):
                 member.write(bytes(1 << 24))
-    told = refused(describe, path, "unpacks to 1,073,74")
-    assert "do not trust" in told
+    reported = refused(describe, path, "unpacks to 1,073,74")
+    assert "do not trust" in reported
 
 
 def deflated(path, name, start, piece, count, end=b""):

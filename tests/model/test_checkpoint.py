@@ -201,10 +201,10 @@ def test_wrong_tensors_are_named(save, trained):
     state["layer3.0.conv1.weight"] = torch.zeros(256, 128, 1, 1)
     with pytest.raises(TceError) as caught:
         load_encoder(save({"model": state}))
-    told = str(caught.value)
-    assert "1 missing (backbone.layer1.0.bn1.weight)" in told
-    assert "1 unknown (backbone.layer2.0.extra)" in told
-    assert "backbone.layer3.0.conv1.weight [256, 128, 1, 1] in place of [256, 128, 3, 3]" in told
+    reported = str(caught.value)
+    assert "1 missing (backbone.layer1.0.bn1.weight)" in reported
+    assert "1 unknown (backbone.layer2.0.extra)" in reported
+    assert "backbone.layer3.0.conv1.weight [256, 128, 1, 1] in place of [256, 128, 3, 3]" in reported
 
 
 def test_unknown_heads_beside_a_later_backbone(save, trained):
@@ -224,7 +224,7 @@ def test_unknown_heads_beside_a_later_backbone(save, trained):
         )
 
 
-def test_nan_weights_are_told(save, trained):
+def test_nan_weights_are_reported(save, trained):
     state = {n: v.clone() for n, v in trained.state_dict().items()}
     state["layer4.1.conv2.weight"][0, 0, 0, 0] = float("nan")
     with pytest.raises(TceError, match=r"NaN or infinity in backbone\.layer4\.1\.conv2\.weight"):
@@ -349,7 +349,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, ours, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
 
 
-def test_provenance_of_other_types_is_told(tmp_path, ours):
+def test_provenance_of_other_types_is_reported(tmp_path, ours):
     with pytest.raises(TceError, match="provenance"):
         save_model(tmp_path, ours, {"when": object()})
     with pytest.raises(TceError, match="provenance"):
@@ -365,7 +365,7 @@ def test_training_states_are_checkpoints(tmp_path, ours, images):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, reported",
     [
         ({"version": 2}, "expected version 1 of the format; found 2; update tce"),
         ({"format": "other"}, "a description of a tce model"),
@@ -381,10 +381,10 @@ def test_training_states_are_checkpoints(tmp_path, ours, images):
         ({"provenance": 3}, "provenance of type dict"),
     ],
 )
-def test_descriptions_are_checked(tmp_path, ours, change, told):
+def test_descriptions_are_checked(tmp_path, ours, change, reported):
     path = tmp_path / "model.safetensors"
     save_file(ours.state_dict(), path, metadata={"tce": json.dumps(describe_model(ours) | change)})
-    with pytest.raises(TceError, match=told) as caught:
+    with pytest.raises(TceError, match=reported) as caught:
         load_encoder(path)
     assert str(path) in str(caught.value)
 
@@ -396,7 +396,7 @@ def test_a_description_that_is_no_json(tmp_path, ours):
         load_encoder(path)
 
 
-def test_truncated_safetensors_are_told(tmp_path, ours):
+def test_truncated_safetensors_are_reported(tmp_path, ours):
     path = save_model(tmp_path, ours)
     whole = path.read_bytes()
     for size in (1, 7, 8, 100, len(whole) // 2, len(whole) - 1):
@@ -412,7 +412,7 @@ def test_safetensors_of_other_makers_and_other_names(tmp_path, trained, ours, im
             load_encoder(tmp_path / "torchvision.safetensors")(images), unit(trained(images))
         )
     path = save_model(tmp_path, ours)
-    path.rename(tmp_path / "renamed.bin")  # told by its bytes
+    path.rename(tmp_path / "renamed.bin")  # recognised by its bytes
     assert load_encoder(tmp_path / "renamed.bin").config == ours.config
 
 

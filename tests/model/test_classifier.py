@@ -70,7 +70,7 @@ def test_preprocess_stacks_frames_in_order():
     assert rgb.preprocess(frames[:, :1]).shape == (2, 3, 24, 24)
 
 
-def test_wrong_stacks_are_told():
+def test_wrong_stacks_are_reported():
     classifier = classifier_from_encoder(build_encoder(seed=0), 3)
     with pytest.raises(TceError, match=r"expected uint8 \[B, 6, H, W, 3\]; found \[2, 5, 8, 8, 3\]"):
         classifier.preprocess(np.zeros((2, 5, 8, 8, 3), np.uint8))
@@ -81,7 +81,7 @@ def test_wrong_stacks_are_told():
 @pytest.mark.parametrize(
     "wrong", [{"num_classes": 0}, {"num_classes": 2, "classes": ["a"]}, {"num_classes": 2, "differences": -1}]
 )
-def test_contradictions_are_told(wrong):
+def test_contradictions_are_reported(wrong):
     with pytest.raises(OptionError):
         classifier_from_encoder(build_encoder(seed=0), **wrong)
 

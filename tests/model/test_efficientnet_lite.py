@@ -85,12 +85,12 @@ def test_weights_are_read_without_importing_their_package():
     assert not any("efficientnet_lite2" in module for module in sys.modules)
 
 
-def test_unknown_name_is_told():
+def test_unknown_name_is_reported():
     with pytest.raises(OptionError, match=r"--model; expected lite0, lite2; found 'lite9'"):
         efficientnet_lite("lite9")
 
 
-def test_a_missing_package_is_told(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     def gone(name):
         raise importlib.metadata.PackageNotFoundError(name)
 

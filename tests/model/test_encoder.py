@@ -138,11 +138,11 @@ def test_unknown_layer_lists_the_known_ones():
         ({"head": "none", "embedding_size": 7}, "--embedding-size"),
     ],
 )
-def test_contradictory_configurations_are_told(wrong, flag):
+def test_contradictory_configurations_are_reported(wrong, flag):
     with pytest.raises(OptionError, match=flag):
         EncoderConfig(**wrong)
 
 
-def test_unknown_architecture_is_told():
+def test_unknown_architecture_is_reported():
     with pytest.raises(OptionError, match=r"--model; expected resnet18.*hf:FOLDER_OR_NAME"):
         build_encoder("vgg16")

@@ -62,7 +62,7 @@ def test_auto_measures_nothing_for_a_few_frames(monkeypatch):
     assert pick_engine(build_encoder("resnet18").eval(), "auto", 32, frames=20).name == "torch"
 
 
-def test_without_onnxruntime_auto_is_torch_and_asking_for_it_is_told(monkeypatch):
+def test_without_onnxruntime_auto_is_torch_and_asking_for_it_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     encoder = build_encoder("resnet18").eval()
     assert pick_engine(encoder, "auto", 32).name == "torch"
@@ -92,6 +92,6 @@ def test_a_network_that_onnx_cannot_express_falls_back(monkeypatch):
         pick_engine(encoder, "onnxruntime", 32)
 
 
-def test_unknown_engine_is_told():
+def test_unknown_engine_is_reported():
     with pytest.raises(OptionError, match="--engine; expected auto, torch, onnxruntime; found 'tpu'"):
         pick_engine(build_encoder("resnet18"), "tpu")

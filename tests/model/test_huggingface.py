@@ -139,15 +139,15 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_weight_stays_random(vit, change, capsys):
     folder = vit.weights(CHANGES[change](vit.tensors))
-    told = {
+    reported = {
         "NaN": "NaN or infinity in layernorm.weight",
         "too large": "NaN or infinity for a test image",
     }.get(change, r"tensors of a ViTModel; found \d+ missing or of another shape")
     for path in (folder, f"hf:{folder}"):
-        with pytest.raises(TceError, match=told):
+        with pytest.raises(TceError, match=reported):
             load_encoder(path)
     if change != "too large":
-        with pytest.raises(TceError, match=told):
+        with pytest.raises(TceError, match=reported):
             build_encoder(f"hf:{folder}")
     assert main(["embed", "--ckpt", str(folder), "--input", "no.mp4", "--output", "e.npz"]) == 1
 

@@ -26,7 +26,7 @@ def test_resnet150_means_152():
         assert sum(p.numel() for p in resnet("resnet150", num_outputs=1000).parameters()) == 60_192_808
 
 
-def test_unknown_name_is_told():
+def test_unknown_name_is_reported():
     with pytest.raises(OptionError, match=r"--model; expected resnet18.*found 'resnet19'"):
         resnet("resnet19")
 

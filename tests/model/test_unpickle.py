@@ -297,7 +297,7 @@ def test_programs_and_archives_are_refused(tmp_path):
 # ---- damaged files
 
 
-def test_truncated_files_are_told(save):
+def test_truncated_files_are_reported(save):
     path = save({"model": OrderedDict(weight=torch.randn(8, 8), bias=torch.randn(8)), "epoch": 1})
     whole = path.read_bytes()
     for size in [*range(0, min(len(whole), 300), 7), *np.linspace(300, len(whole) - 1, 40).astype(int)]:
@@ -331,14 +331,14 @@ def test_damaged_bytes_raise_nothing_else(save):
         (b"\x89PNG\r\n\x1a\n" + bytes(99), "damaged"),
     ],
 )
-def test_other_files_are_told(tmp_path, data, found):
+def test_other_files_are_reported(tmp_path, data, found):
     path = tmp_path / "file.pth"
     path.write_bytes(data)
     with pytest.raises(TceError, match=f"file.pth; expected a file written by torch.save; found .*{found}"):
         load_torch_file(path)
 
 
-def test_missing_files_and_folders_are_told(tmp_path):
+def test_missing_files_and_folders_are_reported(tmp_path):
     with pytest.raises(TceError, match="no such file"):
         load_torch_file(tmp_path / "none.pth")
     with pytest.raises(TceError, match="a folder"):

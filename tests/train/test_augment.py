@@ -132,10 +132,10 @@ def test_blur_against_loops() -> None:
 
 def test_quarter_turns_are_those_of_numpy() -> None:
     images = torch.rand(6, 3, 5, 5)
-    turns = np.array([0, 1, 2, 3, 1, 0])
-    found = quarter_turn(images, turns)
+    rotation_label = np.array([0, 1, 2, 3, 1, 0])
+    found = quarter_turn(images, rotation_label)
     for m in range(6):
-        assert np.array_equal(found[m], np.rot90(images[m].numpy(), turns[m], (1, 2)))
+        assert np.array_equal(found[m], np.rot90(images[m].numpy(), rotation_label[m], (1, 2)))
 
 
 # Colours.

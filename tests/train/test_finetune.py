@@ -61,15 +61,15 @@ def test_a_run_folder_holds_what_it_should(footage: Path, tmp_path: Path) -> Non
     load_classifier(run / "checkpoints" / "best-on-test.pt")
     log = rows(run)
     assert all({"loss", "train_top1", "lr"} <= set(row) for row in log[1:])
-    looks = [row for row in log if "held_out_top1" in row]
-    assert [row["epoch"] for row in looks] == [0, 1] and all("test_top1" in row for row in looks)
+    validations = [row for row in log if "held_out_top1" in row]
+    assert [row["epoch"] for row in validations] == [0, 1] and all("test_top1" in row for row in validations)
     result = json.loads((run / "result.json").read_text())
     assert result["top1"] == done.figures["top1"] and result["data"]["test_clips"] == 12
     assert result["protocol"] == "frames" and result["settings"]["samples"] == 19
-    assert result["chosen"]["held_out_top1"] == max(row["held_out_top1"] for row in looks)
-    assert result["best_on_test"]["top1"] == max(row["test_top1"] for row in looks)
+    assert result["chosen"]["held_out_top1"] == max(row["held_out_top1"] for row in validations)
+    assert result["best_on_test"]["top1"] == max(row["test_top1"] for row in validations)
     assert "optimistic" in result["best_on_test"]["note"] and "best on test" in done.text
-    assert result["last"]["epoch"] == 2 and result["last"]["top1"] == looks[-1]["test_top1"]
+    assert result["last"]["epoch"] == 2 and result["last"]["top1"] == validations[-1]["test_top1"]
     shown = compare(CompareOptions((str(run),), output=str(tmp_path / "c.png")))
     assert shown.figures["comparisons"][0]["figures"]["top1"]["run"]["value"] == result["top1"]
 
@@ -183,7 +183,7 @@ def test_the_commands_of_2020_run_as_written(
     monkeypatch.delenv("TCE_UCF101_LISTS", raising=False)
 
     def command(*words: str) -> tuple[str, str]:
-        """Run the script as a shell does; what it printed, and what it told meanwhile."""
+        """Run the script as a shell does; what it printed, and what it reported meanwhile."""
         script = str(ROOT / "finetune.py")
         monkeypatch.setattr(sys, "argv", [script, "--model", "resnet18", "--split", "01", *words])
         caplog.clear()
@@ -221,8 +221,8 @@ def test_the_commands_of_2020_run_as_written(
     out, _ = command("--evaluate", "--resume", "run/checkpoints/latest.pt", "--savedir", "tested-run")
     own = json.loads((root / "run" / "result.json").read_text())
     assert f"top-1 {own['top1']:.1%}" in " ".join(out.split()), "a training state names its run's network"
-    _, told = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", *small)
-    assert "resuming checkpoint.pth after 1 epochs" in told
+    _, reported = command("--resume", "checkpoint.pth", "--savedir", "on", "--epochs", "2", *small)
+    assert "resuming checkpoint.pth after 1 epochs" in reported
     assert saved(root / "on")["step"] == 3
 
 
@@ -249,14 +249,14 @@ def test_several_splits_give_their_mean(footage: Path, tmp_path: Path) -> None:
         finetune(options(footage, tmp_path / "none", split="01,02"))
 
 
-def test_a_missing_split_is_told_before_the_first_one_trains(footage: Path, tmp_path: Path) -> None:
+def test_a_missing_split_is_reported_before_the_first_one_trains(footage: Path, tmp_path: Path) -> None:
     root = jpegs_256(footage, tmp_path)
     with pytest.raises(TceError, match="02"):
         finetune(options(root / "jpegs_256", tmp_path / "runs", lists=str(root / "UCF_list"), split="01,02"))
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_in_the_way_of_a_later_split_is_told_before_the_first_one_trains(
+def test_a_run_in_the_way_of_a_later_split_is_reported_before_the_first_one_trains(
     footage: Path, tmp_path: Path
 ) -> None:
     root = jpegs_256(footage, tmp_path)
@@ -434,16 +434,16 @@ def test_another_schedule_overrides_a_recipes_steps() -> None:
         require_used_decay(asked, "finetune", "paper-2020-diff")
 
 
-def test_what_is_wrong_is_told_before_footage_is_packed(tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported_before_footage_is_packed(tmp_path: Path) -> None:
     made = make_clips(tmp_path, classes=2, per_class=2, frames=7, size=32, groups=2, test_groups=1)
     encoder = str(save_model(tmp_path / "encoder.safetensors", build_encoder("resnet18", 8, image_size=32)))
-    for flags, told in (
+    for flags, reported in (
         ({"weights": str(tmp_path / "nothing.pth")}, "no such file"),
         ({"weights": encoder, "model": "resnet34"}, "the file holds a resnet18"),
         ({"model": "resnet99"}, "resnet99"),
         ({"freeze": "layer9", "model": "resnet18"}, "--freeze"),
     ):
-        with pytest.raises((TceError, OptionError), match=told):
+        with pytest.raises((TceError, OptionError), match=reported):
             finetune(options(made.videos, tmp_path / "run", lists=str(made.lists), **flags))
     assert not list(tmp_path.rglob("collection"))
 

@@ -45,14 +45,14 @@ def test_pieces_of_one_recording_have_no_vote() -> None:
     assert knn_accuracy(features, labels, np.arange(40) % 4) < 0.8
 
 
-def test_only_classes_with_two_groups_are_judged() -> None:
+def test_only_classes_with_two_groups_are_evaluated() -> None:
     labels = np.array([0, 0, 1, 1, 2, -1])
     groups = np.array([0, 1, 0, 0, 5, 6])
     rows = np.flatnonzero(labels >= 0)
     assert has_rivals(labels, groups, rows).tolist() == [True, True, False, False, False]
 
 
-def test_clips_that_cannot_be_read_are_not_judged(clips: Path, tmp_path: Path) -> None:
+def test_clips_that_cannot_be_read_are_not_evaluated(clips: Path, tmp_path: Path) -> None:
     shutil.copytree(clips, tmp_path / "clips")
     store = open_store(tmp_path / "clips")
     encoder = build_encoder("tinynet:small", embedding_size=8, image_size=16, seed=0)
@@ -70,24 +70,28 @@ def test_clips_that_cannot_be_read_are_not_judged(clips: Path, tmp_path: Path) -
         whole(encoder)
 
 
-def test_a_collapse_is_told_once_and_only_after_the_start() -> None:
+def test_a_collapse_is_reported_once_and_only_after_the_start() -> None:
     watch = CollapseWatch()
     assert all(watch.see(rank, 0.01) is None for rank in (40.0, 5.0, 2.0, 2.0)), (
         "an untrained network's rank is low"
     )
     assert all(watch.see(rank, 0.1) is None for rank in (10.0, 20.0, 30.0, 30.0, 25.0, 30.0))
-    told = [watch.see(2.0, 0.5) for _ in range(12)]
-    assert sum(news is not None for news in told) == 1
-    first = next(news for news in told if news)
+    reported = [watch.see(2.0, 0.5) for _ in range(12)]
+    assert sum(news is not None for news in reported) == 1
+    first = next(news for news in reported if news)
     assert "collapsing: effective rank" in first
-    assert told[0] is None, "one poor batch is no collapse"
+    assert reported[0] is None, "one poor batch is no collapse"
 
 
-def test_embeddings_that_are_the_same_from_the_first_step_are_told_once() -> None:
+def test_embeddings_that_are_the_same_from_the_first_step_are_reported_once() -> None:
     watch = CollapseWatch()
     assert watch.see(1.0, 0.01) is None
-    told = [watch.see(1.0, share) for share in (0.1, 0.2, 0.3)]
-    assert told[0] and "the embeddings of all clips are the same" in told[0] and told[1:] == [None, None]
+    reported = [watch.see(1.0, share) for share in (0.1, 0.2, 0.3)]
+    assert (
+        reported[0]
+        and "the embeddings of all clips are the same" in reported[0]
+        and reported[1:] == [None, None]
+    )
 
 
 UNTRAINED = {"rank_all": 8.0, "knn": 0.4}
@@ -105,15 +109,15 @@ UNTRAINED = {"rank_all": 8.0, "knn": 0.4}
     ],
 )
 def test_a_run_that_learned_nothing(last: dict[str, float], nothing: bool) -> None:
-    told = learned_nothing(UNTRAINED if "knn" in last else {"rank_all": 8.0}, last, chance=3.01)
-    assert (told is not None) == nothing
+    reported = learned_nothing(UNTRAINED if "knn" in last else {"rank_all": 8.0}, last, chance=3.01)
+    assert (reported is not None) == nothing
 
 
 def test_the_watch_goes_on_after_a_resume() -> None:
     ranks = [20.0] * 10 + [2.0] * 10
     whole, first = CollapseWatch(), CollapseWatch()
-    told = [whole.see(rank, 0.5) for rank in ranks]
+    reported = [whole.see(rank, 0.5) for rank in ranks]
     begun = [first.see(rank, 0.5) for rank in ranks[:12]]
     second = CollapseWatch()
     second.load_state_dict(first.state_dict())
-    assert begun + [second.see(rank, 0.5) for rank in ranks[12:]] == told
+    assert begun + [second.see(rank, 0.5) for rank in ranks[12:]] == reported

@@ -75,16 +75,16 @@ def test_a_run_folder_holds_what_it_should(clips: Path, tmp_path: Path) -> None:
     assert [step for step, _ in events(out)["knn"]] == [0, 2, 4, 6]
     described = json.loads((out / "options.json").read_text())
     assert described["options"]["optim"]["batch_size"] == 6 and described["data"]["clips"] == 12
-    figures = json.loads((out / "result.json").read_text())
+    stored = json.loads((out / "result.json").read_text())
     assert (
-        figures["step"] == 6
-        and figures["figures"]["knn"] == log[-1]["knn"]
-        and figures["first"]["knn"] == log[0]["knn"]
+        stored["step"] == 6
+        and stored["figures"]["knn"] == log[-1]["knn"]
+        and stored["first"]["knn"] == log[0]["knn"]
     )
     assert "kNN: too few clips to tell (12 labelled clips" in result.text
     assert str(out / "model.safetensors") in result.text
     assert described["chance"] == pytest.approx({"contrast": np.log(11), "loss": np.log(11), "knn": 1 / 3})
-    assert figures["chance"] == described["chance"]
+    assert stored["chance"] == described["chance"]
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -142,13 +142,18 @@ def test_a_network_tells_what_it_was_trained_on(
 ) -> None:
     done = pretrain(options(clips, tmp_path / "a", model="resnet34", image_size=32, max_steps=1))
     assert "(step 1)" in done.text, "no loss before the first row of the log"
-    told = load_encoder(tmp_path / "a").config.provenance
-    assert (told["made"], told["split"], told["seed"], told["epochs"]) == ("tce pretrain", None, 0, 3)
-    assert told["data"]["path"] == str(clips) and len(told["data"]["fingerprint"]) >= 32
-    judged = EvaluateOptions(str(tmp_path / "a"), str(clips), "knn", samples=1, out=str(tmp_path / "e"))
+    reported = load_encoder(tmp_path / "a").config.provenance
+    assert (reported["made"], reported["split"], reported["seed"], reported["epochs"]) == (
+        "tce pretrain",
+        None,
+        0,
+        3,
+    )
+    assert reported["data"]["path"] == str(clips) and len(reported["data"]["fingerprint"]) >= 32
+    evaluation = EvaluateOptions(str(tmp_path / "a"), str(clips), "knn", samples=1, out=str(tmp_path / "e"))
     seen = "pre-trained, without labels, on 100% of these test clips"
-    assert (told["step"], told["steps"]) == (1, 6)
-    notes = " ".join(evaluate(judged).figures["notes"])
+    assert (reported["step"], reported["steps"]) == (1, 6)
+    notes = " ".join(evaluate(evaluation).figures["notes"])
     assert seen in notes and "the network's training (tce pretrain) is unfinished: step 1 of 6" in notes
     assert "unfinished: step 1 of 6" in info(InfoOptions(str(tmp_path / "a" / "model.safetensors"))).text
     compared = compare(CompareOptions((str(tmp_path / "e"),), output=str(tmp_path / "chart.png")))
@@ -190,16 +195,16 @@ def test_a_packed_split_is_not_taken_for_another(clips: Path, tmp_path: Path) ->
 def write_lasting_and_passing(folder: Path) -> Path:
     """Frames of four flat cells, twelve numbers: half of them noise, three a class's sign, three a person's.
 
-    What is noise and what is not is told by time alone.
+    What is noise and what is not shows in time alone.
     """
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(12, 12)))[0]
     for person in range(4):
-        look = rng.normal(0, 6, 3)
+        colour = rng.normal(0, 6, 3)
         for label, clip in itertools.product(range(3), range(4)):
             target = folder / f"C{label}" / f"v_C{label}_g{person + 1:02d}_c{clip + 1:02d}"
             target.mkdir(parents=True)
-            lasting = np.concatenate([25 * np.eye(3)[label] + rng.normal(0, 3, 3), look])
+            lasting = np.concatenate([25 * np.eye(3)[label] + rng.normal(0, 3, 3), colour])
             for frame in range(8):
                 cells = 128 + basis @ np.concatenate([rng.normal(0, 35, 6), lasting])
                 image = np.kron(cells.reshape(2, 2, 3), np.ones((20, 20, 1)))
@@ -276,7 +281,7 @@ def test_a_broken_clip_is_left_out_and_named(
     result = pretrain(options(tmp_path / "clips", tmp_path / "run", method="tce"))
     assert list(result.figures["failed"]) == ["C1/v_C1_g01_c02"]
     assert "1 clips could not be read" in result.text
-    assert sum("left out" in record.message for record in caplog.records) == 1, "told once, not every epoch"
+    assert sum("left out" in record.message for record in caplog.records) == 1, "once, not every epoch"
     assert all(np.isfinite(value) for row in rows(tmp_path / "run") for value in row.values())
 
 
@@ -437,11 +442,11 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "told"), CONTRADICTIONS, ids=[told[:30] for _, told in CONTRADICTIONS])
-def test_contradictions_name_the_flag(make: Callable[[], object], told: str) -> None:
+@pytest.mark.parametrize(("make", "reported"), CONTRADICTIONS, ids=[text[:30] for _, text in CONTRADICTIONS])
+def test_contradictions_name_the_flag(make: Callable[[], object], reported: str) -> None:
     with pytest.raises(OptionError) as caught:
         make()
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(reported)
 
 
 EARLIER = {
@@ -493,7 +498,7 @@ def test_other_options_than_the_earlier_run_had_are_named(clips: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("loss", "contrast", "augment", "told"),
+    ("loss", "contrast", "augment", "reported"),
     [
         ("nce", {}, {"jitter": "released"}, "--jitter released"),
         ("infonce", {"mining": "all", "momentum_encoder": 0.99}, {}, "--loss infonce"),
@@ -503,14 +508,14 @@ def test_other_options_than_the_earlier_run_had_are_named(clips: Path, tmp_path:
     ],
 )
 def test_a_method_that_no_longer_exists_is_one_line(
-    clips: Path, tmp_path: Path, loss: str, contrast: dict, augment: dict, told: str
+    clips: Path, tmp_path: Path, loss: str, contrast: dict, augment: dict, reported: str
 ) -> None:
     pretrain(options(clips, tmp_path, max_steps=1))
     before = (tmp_path / "checkpoints" / "latest.pt").read_bytes()
     write_as_earlier(tmp_path, loss, augment, **contrast)
     with pytest.raises(OptionError) as caught:
         pretrain(options(clips, tmp_path, resume=True))
-    assert f"found one with {told}, which this version does not have" in str(caught.value)
+    assert f"found one with {reported}, which this version does not have" in str(caught.value)
     assert f"--weights {tmp_path}" in str(caught.value) and "\n" not in str(caught.value)
     assert (tmp_path / "checkpoints" / "latest.pt").read_bytes() == before
     restarted = options(clips, tmp_path / "new", model="tinynet:tiny", weights=str(tmp_path), max_steps=1)

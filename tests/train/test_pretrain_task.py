@@ -82,7 +82,7 @@ def test_the_fill_takes_every_clip_in_whole_batches() -> None:
     assert np.array_equal(joined, FillPlan(plan(batch=6))[3][0])
 
 
-def test_clips_that_cannot_be_learned_from_are_told() -> None:
+def test_clips_that_cannot_be_learned_from_are_reported() -> None:
     with pytest.raises(TceError, match=r"training clips; expected at least two, .*; found 1"):
         plan(LENGTHS[:1], batch=2)
     with pytest.raises(OptionError, match="--batch-size; expected at most the 23 clips; found 24"):

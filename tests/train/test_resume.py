@@ -20,10 +20,10 @@ def test_twenty_kills_leave_what_an_uninterrupted_run_leaves(clips: Path, tmp_pa
         [sys.executable, kill.__file__, clips, out, "20", "1"], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    killed = [attempt for attempt in told if attempt["killed"]]
-    assert len(killed) == len(told) == 20, told
-    assert len({attempt["step"] for attempt in killed}) > 5, "the kills came at several moments"
+    reported = json.loads(done.stdout.splitlines()[-1])
+    killed = [run for run in reported if run["killed"]]
+    assert len(killed) == len(reported) == 20, reported
+    assert len({run["step"] for run in killed}) > 5, "the kills came at several moments"
     a, b = saved(out), saved(whole)
     assert a["step"] == 120 and same(a, b)
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

@@ -223,7 +223,7 @@ def test_earlier_checkpoints_are_not_given_up_for_a_missing_one(tmp_path: Path) 
     assert len(list(run.checkpoints.iterdir())) == 3
 
 
-def test_a_second_process_is_told(tmp_path: Path) -> None:
+def test_a_second_process_is_reported(tmp_path: Path) -> None:
     script = (
         "import sys; from tce.train.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
@@ -241,7 +241,7 @@ def test_a_second_process_is_told(tmp_path: Path) -> None:
     RunFolder(tmp_path).close()  # a killed process leaves no lock behind
 
 
-def test_unwritable_places_are_told_at_once(tmp_path: Path) -> None:
+def test_unwritable_places_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TceError, match="expected a folder; found a file"):
         RunFolder(tmp_path / "file")

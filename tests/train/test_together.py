@@ -38,7 +38,7 @@ class Jobs:
     out: Path
     codes: dict[str, list[int]]
 
-    def said(self, job: str) -> list[str]:
+    def printed(self, job: str) -> list[str]:
         """The job's messages, line by line."""
         return [line for line in (self.out / f"{job}.err").read_text().splitlines() if line]
 
@@ -61,7 +61,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory, make_folders: Callable[..., P
 def test_several_processes_learn_what_one_does(jobs: Jobs, tmp_path: Path, job: str, name: str) -> None:
     """Against one process that normalises in the same chunks: losses, weights, bank, Z and draws."""
     processes = JOBS[job]["processes"]
-    assert jobs.codes[job] == [0] * processes, jobs.said(job)
+    assert jobs.codes[job] == [0] * processes, jobs.printed(job)
     wanted = options(jobs.clips, str(tmp_path), name)
     with in_chunks(processes):
         pretrain(wanted)
@@ -75,19 +75,19 @@ def test_several_processes_learn_what_one_does(jobs: Jobs, tmp_path: Path, job: 
     assert moved > 0.02, "far more than the tolerance"
     for a, b in zip(rows(jobs.out / job / name), rows(tmp_path), strict=True):
         assert a.keys() == b.keys()
-        for key in a.keys() - {"knn", "rank_all", "uniformity_all"}:  # judged with running statistics
+        for key in a.keys() - {"knn", "rank_all", "uniformity_all"}:  # evaluated with running statistics
             assert math.isclose(a[key], b[key], rel_tol=1e-3, abs_tol=1e-3), (a["step"], key)
 
 
 def test_a_killed_process_ends_the_job_with_a_clear_message(jobs: Jobs) -> None:
     assert jobs.codes["killed"] == [1, -9]
-    told = [line for line in jobs.said("killed") if line.startswith("tce: ")]
+    reported = [line for line in jobs.printed("killed") if line.startswith("tce: ")]
     assert (
-        len(told) == 1
-        and "process 0 of 2 stopped, since another one failed" in told[0]
-        and "--resume" in told[0]
+        len(reported) == 1
+        and "process 0 of 2 stopped, since another one failed" in reported[0]
+        and "--resume" in reported[0]
     )
-    assert not any("Traceback" in line for line in jobs.said("killed"))
+    assert not any("Traceback" in line for line in jobs.printed("killed"))
 
 
 def test_what_a_killed_process_left_is_usable(jobs: Jobs) -> None:
@@ -98,7 +98,7 @@ def test_what_a_killed_process_left_is_usable(jobs: Jobs) -> None:
 
 def test_the_main_process_speaks_for_all(jobs: Jobs) -> None:
     assert jobs.codes["odd"] == [1, 1]
-    assert jobs.said("odd") == ["tce: --batch-size; expected a multiple of the 2 processes; found 23"]
+    assert jobs.printed("odd") == ["tce: --batch-size; expected a multiple of the 2 processes; found 23"]
     assert (jobs.out / "whole.out").read_text().count("wrote ") == 1
 
 

@@ -62,7 +62,7 @@ class Line:
     def validate(self) -> dict[str, float]:
         return {"looked": 1.0}
 
-    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
+    def warning(self, metrics: Mapping[str, float], progress: TrainProgress) -> str | None:
         return self.alarm or None
 
     def state_dict(self) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_callback_counts_up_to_the_end():
         (np.ones((1, 4)), "two frames or more"),
     ],
 )
-def test_bad_embeddings_are_told_in_one_line(data, message):
+def test_bad_embeddings_are_reported_in_one_line(data, message):
     with pytest.raises(TceError, match=message) as caught:
         fit_tsne(data)
     assert "\n" not in str(caught.value)

@@ -155,7 +155,7 @@ def describe_checkpoint(path: str) -> Result:
         "parameters": f"{found['parameters']:,}",
         **{name.replace("_", " "): short(value) for name, value in found.items() if name not in apart},
         "hash of the tensors": found["hash"],
-        **({"training": told} if (told := checkpoint.unfinished(found.get("provenance"))) else {}),
+        **({"training": state} if (state := checkpoint.unfinished(found.get("provenance"))) else {}),
         **{f"from: {name}": short(value) for name, value in _shown_origin(found.get("provenance")).items()},
     }
     text = describe(f"{path}: checkpoint, {found['format']}", shown)

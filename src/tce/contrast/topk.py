@@ -268,9 +268,9 @@ def _best_of_all(cosine: np.ndarray, ceiling: np.ndarray, excluded: np.ndarray, 
     """`best_below` where all cosines [B, N] are here and k is not small beside N."""
     keep = cosine < ceiling
     _leave_out(keep, excluded, 0)
-    over = np.count_nonzero(keep, axis=1) > k  # the others take all that is below
-    if over.any():
-        some = slice(None) if over.all() else over  # a slice copies nothing
+    crowded = np.count_nonzero(keep, axis=1) > k  # the others take all that is below
+    if crowded.any():
+        some = slice(None) if crowded.all() else crowded  # a slice copies nothing
         keep[some], _ = _keep_best(np.where(keep[some], cosine[some], cosine.dtype.type(-math.inf)), k)
     found, count = _positions(keep)
     slots = np.arange(k) < count[:, None]

@@ -42,11 +42,11 @@ def check(options: CheckOptions) -> Result:
     with DecodePool(options.workers or 0, options.timeout) as pool:
         if is_collection(options.footage):
             return _check_collection(options, pool)
-        return _check_footage(options, pool)
+        return _check_videos(options, pool)
 
 
 @dataclass(frozen=True)
-class FootageJob:
+class VideoJob:
     """A video file or frame folder to check; `deep` decodes every frame."""
 
     path: str
@@ -56,7 +56,7 @@ class FootageJob:
         return self.path
 
 
-def count_frames(job: FootageJob) -> int:
+def count_frames(job: VideoJob) -> int:
     """Decode the first, middle and last frame, or all, and count them; runs in a decoding child process.
 
     Raises:
@@ -80,7 +80,7 @@ def count_frames(job: FootageJob) -> int:
         return frames
 
 
-def _check_footage(options: CheckOptions, pool: DecodePool) -> Result:
+def _check_videos(options: CheckOptions, pool: DecodePool) -> Result:
     from tce.data.read_catalog import read_catalog
 
     catalog = read_catalog(options.footage, lists=options.lists, split=options.split)
@@ -90,7 +90,7 @@ def _check_footage(options: CheckOptions, pool: DecodePool) -> Result:
     bad: list[dict[str, Any]] = []
     frames = 0
     with Progress(len(ids), "checking", "file") as progress:
-        jobs = (FootageJob(path, options.deep) for path in ids)
+        jobs = (VideoJob(path, options.deep) for path in ids)
         for job, outcome in pool.map(count_frames, jobs):
             if isinstance(outcome, TceError):
                 bad.append({"path": job.path, "ids": ids[job.path], "error": str(outcome)})

@@ -337,10 +337,10 @@ class FrameBuffer:
         self.pending = 0
         return chunk
 
-    def summary(self, footage_fps: float, encoding: Encoding, content_hash: str, modified: int) -> Summary:
-        """The clip's facts; `footage_fps` is its rate where a single frame shows none."""
+    def summary(self, video_fps: float, encoding: Encoding, content_hash: str, modified: int) -> Summary:
+        """The clip's facts; `video_fps` is its rate where a single frame shows none."""
         assert self.size is not None
-        rate = encoding.fps or footage_fps / (encoding.every or 1)
+        rate = encoding.fps or video_fps / (encoding.every or 1)
         if self._last > self._first:
             rate = (self.frames - 1) / (self._last - self._first)
         return Summary(self.frames, self._bytes, rate, self.size, content_hash, modified, self.damage)

@@ -73,7 +73,7 @@ def find_clips(data: str | os.PathLike[str]) -> FoundClips:
     search = _Search(root)
     search.walk()
     search.choose_frame_folders()
-    clips = FoundClips(root, sorted(search.paths), search.folders, search.notes.lines())
+    clips = FoundClips(root, sorted(search.paths), search.folders, search.skipped.lines())
     search.warn_of_mixed_series()
     if not clips.paths:
         reason = f" ({clips.skipped[0]})" if clips.skipped else ""
@@ -85,7 +85,7 @@ def find_clips(data: str | os.PathLike[str]) -> FoundClips:
     return clips
 
 
-class _Notes:
+class _Skipped:
     """Counts what was left out by its reason, so that a thousand cases of one reason are one line."""
 
     def __init__(self) -> None:
@@ -110,14 +110,14 @@ class _Search:
     Attributes:
         paths: clips found so far, relative to `root`.
         folders: those of them that are frame folders.
-        notes: what was left out.
+        skipped: what was left out.
     """
 
     def __init__(self, root: str):
         self.root = root
         self.paths: list[str] = []
         self.folders: set[str] = set()
-        self.notes = _Notes()
+        self.skipped = _Skipped()
         self._images: dict[str, list[str]] = {}  # folder -> names of the images in it
 
     def walk(self) -> None:
@@ -132,20 +132,20 @@ class _Search:
                 status = os.stat(here)
                 identity = (status.st_dev, status.st_ino)
                 if identity in seen:
-                    self.notes.add(here, "a link to a folder that was searched already")
+                    self.skipped.add(here, "a link to a folder that was searched already")
                     continue
                 seen.add(identity)
                 with os.scandir(here) as listing:
                     entries = sorted(listing, key=lambda entry: entry.name)
             except OSError as error:
-                self.notes.add(here, error.strerror or str(error))
+                self.skipped.add(here, error.strerror or str(error))
                 continue
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 path = os.path.join(below, entry.name)
                 if not _is_text(entry.name):
-                    self.notes.add(ascii(os.path.join(here, entry.name)), "its name is not UTF-8")
+                    self.skipped.add(ascii(os.path.join(here, entry.name)), "its name is not UTF-8")
                 elif _is_folder(entry):
                     (links if entry.is_symlink() else real).append(path)
                 else:
@@ -157,7 +157,7 @@ class _Search:
         elif is_video(entry.name):
             reason = _irregular(entry)
             if reason:
-                self.notes.add(self._place(path), reason)
+                self.skipped.add(self._place(path), reason)
             else:
                 self.paths.append(path)
 
@@ -170,14 +170,14 @@ class _Search:
         for below in sorted(self._images, key=lambda below: -below.count(os.sep) - bool(below)):
             names, here = self._images[below], self._place(below)
             if below in holding:
-                self.notes.add(here, "beside or above clips, taken for previews", _counted(len(names)))
+                self.skipped.add(here, "beside or above clips, taken for previews", _counted(len(names)))
                 continue
             self.paths.append(below)
             self.folders.add(below)
             holding |= {"", *_folders_above(below)}
             self._images[below], flow = without_flow(names)
             if flow:
-                self.notes.add(here, "of optical flow beside the frames", _counted(len(flow)))
+                self.skipped.add(here, "of optical flow beside the frames", _counted(len(flow)))
 
     def _take_paged_images(self) -> None:
         """Where a folder's first image holds several pictures, each image that does is a clip."""

@@ -115,15 +115,15 @@ class NameIndex:
     Composed and decomposed characters are the same.
     """
 
-    def __init__(self, footage: FoundClips):
-        self._root = os.path.abspath(footage.root)
+    def __init__(self, videos: FoundClips):
+        self._root = os.path.abspath(videos.root)
         self._by_path: dict[str, int] = {}
         self._by_stem: dict[str, list[int]] = defaultdict(list)
         self._by_folder: dict[tuple[str, str], int] = {}
         self._by_name: dict[str, list[int]] = defaultdict(list)
         self._by_caseless: dict[str, list[int]] = defaultdict(list)
-        for place, path in enumerate(footage.paths):
-            stem = _path_key(footage.stem(path).replace(os.sep, "/"))
+        for place, path in enumerate(videos.paths):
+            stem = _path_key(videos.stem(path).replace(os.sep, "/"))
             folder, _, name = stem.rpartition("/")
             self._by_path[path] = place
             self._by_stem[stem].append(place)

@@ -266,14 +266,14 @@ def _planned(given: tuple[Any, ...], position: int) -> PlannedBatch:
 class _Gate:
     """Admits so many positions at a time: SPDL's own queues between the stages would hold several more."""
 
-    def __init__(self, room: int):
-        self._room = threading.Semaphore(room)
+    def __init__(self, slots: int):
+        self._slots = threading.Semaphore(slots)
         self._closed = False
 
     def admit(self, positions: Iterable[int]) -> Iterator[int]:
         """The positions, each once there is room for it."""
         for position in positions:
-            while not self._room.acquire(timeout=_PATIENCE):
+            while not self._slots.acquire(timeout=_PATIENCE):
                 # At the interpreter's end nobody may close the gate.
                 if self._closed or not threading.main_thread().is_alive():
                     return
@@ -283,14 +283,14 @@ class _Gate:
 
     def leave(self) -> None:
         """Make room for one more."""
-        self._room.release()
+        self._slots.release()
 
     def __enter__(self) -> _Gate:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        self._room.release()  # ends the wait in `admit`
+        self._slots.release()  # ends the wait in `admit`
 
 
 def _fill_failed(pixels: np.ndarray, ok: np.ndarray) -> None:

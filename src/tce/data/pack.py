@@ -126,9 +126,9 @@ def _open_manifest(out: Path, options: PackOptions, catalog: Catalog) -> _Manife
         return _Manifest(out / "options.json", new, False)
     additions = list(old["additions"])
     # The lists may be others: readers take labels and splits from the lists that they are given.
-    known_footage = addition["footage"] in [other["footage"] for other in additions]
+    known_videos = addition["footage"] in [other["footage"] for other in additions]
     differing = [name for name, value in old["pack"].items() if name in given and given[name] != value]
-    if (differing or not known_footage) and not holds_clips(out):
+    if (differing or not known_videos) and not holds_clips(out):
         return _Manifest(out / "options.json", new, False, starts_over=True)
     if differing:
         name = differing[0]
@@ -139,7 +139,7 @@ def _open_manifest(out: Path, options: PackOptions, catalog: Catalog) -> _Manife
             found=_with_flag(flag, given[name]),
             fix="give the same value, or another --out",
         )
-    if known_footage:
+    if known_videos:
         return _Manifest(out / "options.json", old, bool(old.get("complete")))
     if not options.add:
         raise OptionError(
@@ -269,7 +269,7 @@ def _add_clip(row: dict[str, Any], parts: Any, writer: CollectionWriter) -> TceE
                 return None
             writer.add_frames(row["id"], part)
     except TceError as error:
-        if not _of_footage(error):
+        if not _of_video(error):
             raise
         log.warning("skipped %s", name_once(row["id"], row["path"], str(error)))
         writer.add_clip(row, None, str(error))
@@ -277,7 +277,7 @@ def _add_clip(row: dict[str, Any], parts: Any, writer: CollectionWriter) -> TceE
     raise AssertionError("a clip's parts end with its summary")
 
 
-def _of_footage(error: TceError) -> bool:
+def _of_video(error: TceError) -> bool:
     """Whether the footage is at fault, rather than the options or the disk."""
     from tce.video.base import VideoError
 

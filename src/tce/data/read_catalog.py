@@ -52,12 +52,12 @@ def read_catalog(
     root = os.fspath(data)
     if lists is None and layout != "folders" and root.lower().endswith((*TABLE_SUFFIXES, ".txt")):
         return _table_catalog(root, read_lists(root, split, "table"))
-    footage = find_clips(root)
+    videos = find_clips(root)
     if lists is None or layout == "folders":
         if layout not in ("auto", "folders"):
             raise TceError(f"layout {layout}", "the lists of that dataset", "none", "give --lists")
-        return _folder_catalog(footage)
-    return _listed_catalog(footage, read_lists(lists, split, layout), os.fspath(lists))
+        return _folder_catalog(videos)
+    return _listed_catalog(videos, read_lists(lists, split, layout), os.fspath(lists))
 
 
 def read_catalogs(places: Sequence[str], lists: str | None, split: str) -> Catalog:
@@ -130,10 +130,10 @@ def apply_lists(
     recordings = [
         name if alone else re.sub(PIECE_SUFFIX, "", name) for name, alone in zip(catalog.ids, whole.tolist())
     ]
-    footage = FoundClips(catalog.root, list(dict.fromkeys(recordings)))
-    footage.folders.update(footage.paths)  # none has a suffix to take off
+    videos = FoundClips(catalog.root, list(dict.fromkeys(recordings)))
+    videos.folders.update(videos.paths)  # none has a suffix to take off
     listing = read_lists(lists, split)
-    found, missing = _match(footage, listing)
+    found, missing = _match(videos, listing)
     if not found:
         raise _no_clip_listed(lists, catalog.root or "the collection", listing)
     listing.require_classes(entry for _, entry in found)
@@ -141,9 +141,9 @@ def apply_lists(
     if warn:
         _warn_missing(missing, listing)
     classes = listing.classes or class_order(entry.label for entry in listing.entries if entry.label)
-    entries = dict(_unlisted(footage, {place for place, _ in found}, classes))
+    entries = dict(_unlisted(videos, {place for place, _ in found}, classes))
     entries.update(found)
-    by_name = {name: entries[place] for place, name in enumerate(footage.paths)}
+    by_name = {name: entries[place] for place, name in enumerate(videos.paths)}
     return Catalog(
         catalog.ids,
         catalog.paths,
@@ -196,32 +196,32 @@ def _warn_missing(missing: list[str], listing: Listing) -> None:
         )
 
 
-def _folder_catalog(footage: FoundClips) -> Catalog:
-    labels, splits = label_folders(footage.paths)
-    labels = [label or ucf_label(footage.stem(path)) for label, path in zip(labels, footage.paths)]
+def _folder_catalog(videos: FoundClips) -> Catalog:
+    labels, splits = label_folders(videos.paths)
+    labels = [label or ucf_label(videos.stem(path)) for label, path in zip(labels, videos.paths)]
     labels = [label and compose(label) for label in labels]
     return Catalog(
-        _ids(footage, footage.paths),
-        footage.paths,
+        _ids(videos, videos.paths),
+        videos.paths,
         labels=labels,
         splits=splits,
-        root=footage.root,
-        skipped=footage.skipped,
+        root=videos.root,
+        skipped=videos.skipped,
     )
 
 
-def _listed_catalog(footage: FoundClips, listing: Listing, lists: str) -> Catalog:
-    found, missing = _match(footage, listing)
+def _listed_catalog(videos: FoundClips, listing: Listing, lists: str) -> Catalog:
+    found, missing = _match(videos, listing)
     if not found:
-        raise _no_clip_listed(lists, footage.root, listing)
+        raise _no_clip_listed(lists, videos.root, listing)
     listing.require_classes(entry for _, entry in found)
     _require_once(f"--lists {lists}", [((place, _range(entry)), entry.name) for place, entry in found])
     _warn_missing(missing, listing)
     classes = listing.classes or class_order(entry.label for entry in listing.entries if entry.label)
     listed = {place for place, _ in found}
-    rows = sorted([*found, *_unlisted(footage, listed, classes)], key=lambda row: (row[0], _start(row[1])))
+    rows = sorted([*found, *_unlisted(videos, listed, classes)], key=lambda row: (row[0], _start(row[1])))
     return _catalog(
-        footage,
+        videos,
         [place for place, _ in rows],
         [entry for _, entry in rows],
         classes,
@@ -232,32 +232,32 @@ def _listed_catalog(footage: FoundClips, listing: Listing, lists: str) -> Catalo
 
 def _table_catalog(table: str, listing: Listing) -> Catalog:
     """Clips that a table names by their paths, relative to the table's folder; nothing else is looked at."""
-    footage = FoundClips(os.path.dirname(table) or ".")
-    finder = _PathFinder(footage.root)
+    videos = FoundClips(os.path.dirname(table) or ".")
+    finder = _PathFinder(videos.root)
     entries, files, missing = [], [], []
     for entry in listing.entries:
         path = finder.find(entry.name)
         if path is None:
             missing.append(entry.name)
             continue
-        status = os.stat(os.path.join(footage.root, path))
-        footage.paths.append(path)
+        status = os.stat(os.path.join(videos.root, path))
+        videos.paths.append(path)
         if stat.S_ISDIR(status.st_mode):
-            footage.folders.add(path)
+            videos.folders.add(path)
         entries.append(entry)
         files.append((status.st_dev, status.st_ino))
     if not entries:
         found = f"none of the {len(missing)} clips that it names, such as {missing[0]}"
         raise TceError(
             table,
-            f"paths of clips, absolute or below {footage.root}",
+            f"paths of clips, absolute or below {videos.root}",
             found,
             "correct the paths, or give the table as --lists and the folder of the videos in its place",
         )
     _require_once(table, [((file, _range(entry)), entry.name) for file, entry in zip(files, entries)])
     _warn_missing(missing, listing)
     classes = listing.classes or class_order(entry.label for entry in entries if entry.label)
-    return _catalog(footage, range(len(entries)), entries, classes, missing, len(listing.entries))
+    return _catalog(videos, range(len(entries)), entries, classes, missing, len(listing.entries))
 
 
 class _PathFinder:
@@ -300,15 +300,15 @@ class _PathFinder:
 
 
 def _catalog(
-    footage: FoundClips,
+    videos: FoundClips,
     places: Sequence[int],
     entries: list[Entry],
     classes: list[str],
     missing: list[str],
     listed: int,
 ) -> Catalog:
-    paths = [footage.paths[place] for place in places]
-    ids = _ids(footage, paths)
+    paths = [videos.paths[place] for place in places]
+    ids = _ids(videos, paths)
     ids = [name + _range(entry) for name, entry in zip(ids, entries)]
     given = any(entry.source for entry in entries), any(entry.group for entry in entries)
     return Catalog(
@@ -321,16 +321,16 @@ def _catalog(
         starts=np.array([entry.start for entry in entries]),
         ends=np.array([entry.end for entry in entries]),
         classes=classes,
-        root=footage.root,
+        root=videos.root,
         missing=missing,
-        skipped=footage.skipped,
+        skipped=videos.skipped,
         listed=listed,
     )
 
 
-def _match(footage: FoundClips, listing: Listing) -> tuple[list[tuple[int, Entry]], list[str]]:
+def _match(videos: FoundClips, listing: Listing) -> tuple[list[tuple[int, Entry]], list[str]]:
     """The listed clips with the place of their footage in `footage.paths`; names of those without any."""
-    names = NameIndex(footage)
+    names = NameIndex(videos)
     found: list[tuple[int, Entry]] = []
     missing: list[str] = []
     for entry in listing.entries:
@@ -352,20 +352,20 @@ def _match(footage: FoundClips, listing: Listing) -> tuple[list[tuple[int, Entry
     return found, missing
 
 
-def _unlisted(footage: FoundClips, listed: set[int], classes: list[str]) -> list[tuple[int, Entry]]:
+def _unlisted(videos: FoundClips, listed: set[int], classes: list[str]) -> list[tuple[int, Entry]]:
     spelled = {class_key(name): name for name in classes}
-    folders, _ = label_folders(footage.paths)
+    folders, _ = label_folders(videos.paths)
     rest = []
-    for place, path in enumerate(footage.paths):
+    for place, path in enumerate(videos.paths):
         if place not in listed:
-            label = folders[place] or ucf_label(footage.stem(path))
+            label = folders[place] or ucf_label(videos.stem(path))
             rest.append((place, Entry(path, spelled.get(class_key(label)) if label else None)))
     return rest
 
 
-def _ids(footage: FoundClips, paths: Sequence[str]) -> list[str]:
+def _ids(videos: FoundClips, paths: Sequence[str]) -> list[str]:
     """Paths without suffix where those are unique, else with it."""
-    stems = {path: footage.stem(path).replace(os.sep, "/") for path in paths}
+    stems = {path: videos.stem(path).replace(os.sep, "/") for path in paths}
     whole = {path: path.replace(os.sep, "/") for path in paths}
     counts = Counter(stems.values())
     kept = {path for path in stems if counts[stems[path]] > 1}  # these keep their suffix

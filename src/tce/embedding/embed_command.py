@@ -48,7 +48,7 @@ def embed_inputs(options: EmbedOptions) -> Result:
         f"{options.output}: {count} embeddings of {size} numbers from {counted(gathered.videos)} ({weights})"
     )
     return Result(
-        text + told_skipped(gathered.skipped),
+        text + report_skipped(gathered.skipped),
         {
             "output": options.output,
             "frames": count,
@@ -73,12 +73,12 @@ def find_videos(inputs: Sequence[str]) -> list[str]:
     found: list[str] = []
     for given in inputs:
         if os.path.isdir(given):
-            footage = find_clips(given)
+            videos = find_clips(given)
             here = os.path.abspath(given)
-            paths = [os.path.join(footage.root, path) for path in footage.paths]
+            paths = [os.path.join(videos.root, path) for path in videos.paths]
             # A frame folder keeps the name it was given by.
             found += [given if os.path.abspath(path) == here else path for path in paths]
-            for reason in footage.skipped:
+            for reason in videos.skipped:
                 log.warning("left out: %s", reason)
         else:
             if not os.path.lexists(given):  # a wrong name is reported before any work
@@ -237,7 +237,7 @@ def counted(videos: Sequence[str]) -> str:
     return f"{len(videos)} video" + ("s" if len(videos) != 1 else "")
 
 
-def told_skipped(skipped: dict[str, str]) -> str:
+def report_skipped(skipped: dict[str, str]) -> str:
     """A line that counts and names the skipped videos; nothing where there are none."""
     if not skipped:
         return ""

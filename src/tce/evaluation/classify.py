@@ -265,8 +265,8 @@ def score_video(
         First frame of each sample [S], and logits [S, C].
     """
     length, span = len(video), classifier.frames_per_sample
-    room = max(1, length - span + 1)
-    starts = np.unique(spread(room, min(options.samples, room)))
+    places = max(1, length - span + 1)
+    starts = np.unique(spread(places, min(options.samples, places)))
     index = stack_at(np.full(len(starts), length), starts, span)  # [S, span]
     precision = choose_precision(options.precision, classifier.device)
     found = []

@@ -72,8 +72,8 @@ def paper_samples(lengths: Ints, rows: Ints, count: int, span: int) -> Samples:
 
 def even_samples(lengths: Ints, rows: Ints, count: int, span: int) -> Samples:
     """Samples in the middle of `count` equal parts of each clip; arguments and result as `paper_samples`."""
-    room = np.maximum(lengths[rows] - span + 1, 1)  # [n] possible starts
-    starts = np.stack([spread(int(n), count) for n in room])  # [n, count]
+    places = np.maximum(lengths[rows] - span + 1, 1)  # [n] possible starts
+    starts = np.stack([spread(int(n), count) for n in places])  # [n, count]
     return _samples(rows, starts, lengths, span)
 
 

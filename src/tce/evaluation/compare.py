@@ -81,8 +81,8 @@ class Comparison:
         clips: test clips.
         recordings: that they are pieces of.
         chance: metric -> its level by chance, where that is known.
-        figures: metric's name -> network's name -> cell.
-        notes: what else differs between the networks' results, and what is to be known of each.
+        metrics: metric's name -> network's name -> cell.
+        caveats: what else differs between the networks' results, and what is to be known of each.
     """
 
     protocol: str
@@ -91,8 +91,8 @@ class Comparison:
     clips: int
     recordings: int
     chance: dict[str, float] = field(default_factory=dict)
-    figures: dict[str, dict[str, Cell]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    metrics: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    caveats: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> str:
@@ -152,19 +152,22 @@ def compare(options: CompareOptions) -> ComparisonResult:
     listing = chart.with_suffix(".csv")
     _write_csv(listing, comparisons)
     comparison_picture(chart, panels)
-    figures = [
+    described = [
         {
-            **{key: value for key, value in vars(task).items() if key not in ("figures", "chance")},
+            **{
+                key: value for key, value in vars(task).items() if key not in ("metrics", "caveats", "chance")
+            },
+            "notes": task.caveats,
             "chance": task.chance.get("top1"),
             "chance_levels": task.chance,
             "figures": {
-                name: {run: vars(cell) for run, cell in cells.items()} for name, cells in task.figures.items()
+                name: {run: vars(cell) for run, cell in cells.items()} for name, cells in task.metrics.items()
             },
         }
         for task in comparisons
     ]
     text = "\n".join([*(_text(task) for task in comparisons), f"wrote {chart} and {listing}"])
-    content = {"comparisons": figures, "chart": str(chart), "table": str(listing)}
+    content = {"comparisons": described, "chart": str(chart), "table": str(listing)}
     return ComparisonResult(text, content, comparisons)
 
 
@@ -295,17 +298,17 @@ def _comparison(members: Sequence[Entry], seed: int) -> Comparison:
         )
     first = members[0]
     task = Comparison(*_title_of(first.result), chance=_chance(first.result))
-    task.notes += _differing([entry.result for entry in members])
+    task.caveats += _differing([entry.result for entry in members])
     for entry in members:
-        notes = entry.result.get("notes", [])
-        task.notes += [f"{entry.name}: {note}" for note in notes if UNFINISHED in note]
-        for figure in entry.result["figures"]:
-            cell = _cell(entry.result, figure)
+        caveats = entry.result.get("notes", [])
+        task.caveats += [f"{entry.name}: {note}" for note in caveats if UNFINISHED in note]
+        for metric in entry.result["figures"]:
+            cell = _cell(entry.result, metric)
             if cell is None:
                 continue
             if entry is not first:
-                _add_difference(cell, figure, first.predictions, entry.predictions, seed)
-            task.figures.setdefault(figure, {})[entry.name] = cell
+                _add_difference(cell, metric, first.predictions, entry.predictions, seed)
+            task.metrics.setdefault(metric, {})[entry.name] = cell
     return task
 
 
@@ -331,17 +334,17 @@ def _differing(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _cell(result: Mapping[str, Any], figure: str) -> Cell | None:
-    value = flat(result).get(figure)
+def _cell(result: Mapping[str, Any], metric: str) -> Cell | None:
+    value = flat(result).get(metric)
     if value is None:
         return None
-    ends = result["intervals"].get(figure)
+    ends = result["intervals"].get(metric)
     return Cell(float(value), None if ends is None else (ends[0], ends[1]))
 
 
-def _add_difference(cell: Cell, figure: str, base: Columns, columns: Columns, seed: int) -> None:
+def _add_difference(cell: Cell, metric: str, base: Columns, columns: Columns, seed: int) -> None:
     """Difference to the first network on the clips that both have, mean over the splits."""
-    if figure not in columns or figure not in base:
+    if metric not in columns or metric not in base:
         return
     differences, recordings = [], []
     for split in dict.fromkeys(columns["split"].tolist()):
@@ -349,7 +352,7 @@ def _add_difference(cell: Cell, figure: str, base: Columns, columns: Columns, se
         _, here, there = np.intersect1d(columns["id"][mine], base["id"][theirs], return_indices=True)
         if len(here) < max(len(mine), len(theirs)):
             log.warning("split %s: differences are of the %d clips that both results have", split, len(here))
-        difference = columns[figure][mine[here]] - base[figure][theirs[there]]
+        difference = columns[metric][mine[here]] - base[metric][theirs[there]]
         known = np.isfinite(difference)
         if not known.any():
             return
@@ -362,12 +365,12 @@ def _add_difference(cell: Cell, figure: str, base: Columns, columns: Columns, se
 def _rows(task: Comparison) -> list[list[str]]:
     """The table's rows, as text: metric, network, value, interval, difference, chance."""
     rows = []
-    for figure, cells in task.figures.items():
-        title, chance = label(figure), number(figure, task.chance.get(figure))
+    for metric, cells in task.metrics.items():
+        title, chance = label(metric), number(metric, task.chance.get(metric))
         for name, cell in cells.items():
-            ends = format_interval(figure, cell.interval)
+            ends = format_interval(metric, cell.interval)
             rows.append(
-                [title, name, number(figure, cell.value), ends, format_difference(figure, cell), chance]
+                [title, name, number(metric, cell.value), ends, format_difference(metric, cell), chance]
             )
             title = chance = ""
     return rows
@@ -376,7 +379,7 @@ def _rows(task: Comparison) -> list[list[str]]:
 def _text(task: Comparison) -> str:
     head = ["", "", "value", "95% interval", "difference to the first", "chance"]
     lines = align([head, *_rows(task)], "<<>><>")
-    return "\n".join([task.title, *lines, *(f"  note: {note}" for note in task.notes)])
+    return "\n".join([task.title, *lines, *(f"  note: {note}" for note in task.caveats)])
 
 
 def align(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
@@ -389,11 +392,11 @@ def align(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     ]
 
 
-def format_difference(figure: str, cell: Cell) -> str:
+def format_difference(metric: str, cell: Cell) -> str:
     """A difference with its interval as text; in points where the metric is in percent."""
     if cell.difference is None:
         return ""
-    scale, form, unit = (100, "+.1f", " points") if is_share(figure) else (1, "+.3g", "")
+    scale, form, unit = (100, "+.1f", " points") if is_share(metric) else (1, "+.3g", "")
     text = f"{scale * cell.difference:{form}}{unit}"
     if cell.difference_interval is not None:
         low, high = (f"{scale * end:{form}}" for end in cell.difference_interval)
@@ -426,19 +429,19 @@ def baseline_table(
         members = [baseline[protocol], own] if protocol in baseline else [own]
         task, title = _comparison(members, seed), protocol
         metrics = summary.setdefault(protocol, {})
-        for figure, cells in task.figures.items():
+        for metric, cells in task.metrics.items():
             if "trained" not in cells:
                 continue
             cell, other = cells["trained"], cells.get("untrained")
-            metrics[figure] = {
+            metrics[metric] = {
                 **vars(cell),
-                "chance": task.chance.get(figure),
+                "chance": task.chance.get(metric),
                 "untrained": None if other is None else other.value,
             }
-            plain = "-" if other is None else number(figure, other.value)
-            row = [title, label(figure), number(figure, cell.value), format_interval(figure, cell.interval)]
+            plain = "-" if other is None else number(metric, other.value)
+            row = [title, label(metric), number(metric, cell.value), format_interval(metric, cell.interval)]
             rows.append(
-                [*row, plain, format_difference(figure, cell), number(figure, task.chance.get(figure))]
+                [*row, plain, format_difference(metric, cell), number(metric, task.chance.get(metric))]
             )
             title = ""
     return summary, align(rows, "<<>>><>")
@@ -450,18 +453,18 @@ def _write_csv(path: Path, tasks: Sequence[Comparison]) -> None:
         [*head, "difference", "difference_low", "difference_high", "chance", "clips", "recordings"]
     ]
     for task in tasks:
-        for figure, cells in task.figures.items():
+        for metric, cells in task.metrics.items():
             for run, cell in cells.items():
                 ends, apart = cell.interval or ("", ""), cell.difference_interval or ("", "")
                 difference = "" if cell.difference is None else cell.difference
-                place = (task.protocol, task.data, task.split, figure, run)
-                size = (task.chance.get(figure, ""), task.clips, task.recordings)
+                place = (task.protocol, task.data, task.split, metric, run)
+                size = (task.chance.get(metric, ""), task.clips, task.recordings)
                 rows.append([*place, cell.value, *ends, difference, *apart, *size])
     with atomic(path, "w") as file:
         write_csv(file, rows)
 
 
-def _panels(tasks: Sequence[Comparison], metric: str | None) -> list[BarPanel]:
+def _panels(tasks: Sequence[Comparison], wanted: str | None) -> list[BarPanel]:
     """What the chart shows: of each comparison one metric, each in its own unit.
 
     Raises:
@@ -469,34 +472,34 @@ def _panels(tasks: Sequence[Comparison], metric: str | None) -> list[BarPanel]:
     """
     panels = []
     for task in tasks:
-        figure = metric if metric in task.figures else None if metric else _main_metric(task)
-        if figure is None:
+        metric = wanted if wanted in task.metrics else None if wanted else _main_metric(task)
+        if metric is None:
             continue
-        cells = task.figures[figure]
+        cells = task.metrics[metric]
         panels.append(
             BarPanel(
-                title=f"{task.protocol}: {label(figure)}",
+                title=f"{task.protocol}: {label(metric)}",
                 subtitle=f"{task.data}, split {task.split}, {task.size}",
                 names=list(cells),
                 values=[cell.value for cell in cells.values()],
                 intervals=[cell.interval for cell in cells.values()],
-                texts=[_bar_text(figure, cell) for cell in cells.values()],
-                chance=task.chance.get(figure),
-                percent=is_share(figure),
+                texts=[_bar_text(metric, cell) for cell in cells.values()],
+                chance=task.chance.get(metric),
+                percent=is_share(metric),
             )
         )
     if not panels:
-        known = sorted({figure for task in tasks for figure in task.figures})
-        raise OptionError("--metric", expected=f"one of {', '.join(known)}", found=repr(metric))
+        known = sorted({metric for task in tasks for metric in task.metrics})
+        raise OptionError("--metric", expected=f"one of {', '.join(known)}", found=repr(wanted))
     return panels
 
 
 def _main_metric(task: Comparison) -> str:
     spec = PROTOCOLS.get(task.protocol)
     wanted = spec.main_metrics if spec else ()
-    return next((name for name in wanted if name in task.figures), next(iter(task.figures)))
+    return next((name for name in wanted if name in task.metrics), next(iter(task.metrics)))
 
 
-def _bar_text(figure: str, cell: Cell) -> str:
-    ends = "" if cell.interval is None else f" ({format_interval(figure, cell.interval)})"
-    return number(figure, cell.value) + ends
+def _bar_text(metric: str, cell: Cell) -> str:
+    ends = "" if cell.interval is None else f" ({format_interval(metric, cell.interval)})"
+    return number(metric, cell.value) + ends

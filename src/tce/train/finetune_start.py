@@ -49,16 +49,20 @@ def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str
         rows = rows[label_subset(clips.labels[rows], data.labels, options.run.seed)]
     if not data.held_out:
         return rows, np.empty(0, np.int64), "none"
-    held, way = hold_out(clips.labels[rows], clips.groups[rows].tolist(), data.held_out, options.run.seed)
+    held, strategy = hold_out(
+        clips.labels[rows], clips.groups[rows].tolist(), data.held_out, options.run.seed
+    )
     if not held.any():
         log.warning("no class has a clip to spare: none is held out, and the last epoch's network is kept")
-    elif "groups" not in way:
+    elif "groups" not in strategy:
         log.warning(
             "classes have too few groups (people, recordings) to hold out: the last pieces of each group are "
             "held out, which resemble the training clips"
         )
-    log.info("training on %d clips, validating on %d held-out clips (%s)", (~held).sum(), held.sum(), way)
-    return rows[~held], rows[held], way
+    log.info(
+        "training on %d clips, validating on %d held-out clips (%s)", (~held).sum(), held.sum(), strategy
+    )
+    return rows[~held], rows[held], strategy
 
 
 def starting_encoder(options: FinetuneOptions) -> FrameEncoder:

@@ -215,7 +215,7 @@ class Finetuning:
         self.classifier.train()
         return found
 
-    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
+    def warning(self, metrics: Mapping[str, float], progress: TrainProgress) -> str | None:
         """No warnings: the trainer itself stops at a diverged loss."""
         return None
 

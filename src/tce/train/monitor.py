@@ -100,10 +100,10 @@ class Monitor:
         if not any(ok.any() for ok in read):
             raise TceError("none of the monitor's clips could be read", fix="run `tce check`")
         vectors, kept = torch.cat(embeddings).flatten(0, 1), np.concatenate(read)  # [n * 3, D]; bool [clips]
-        figures = {"rank_all": effective_rank(vectors), "uniformity_all": float(uniformity(vectors[:3000]))}
+        metrics = {"rank_all": effective_rank(vectors), "uniformity_all": float(uniformity(vectors[:3000]))}
         if self.labels is not None:
-            figures["knn"] = knn_accuracy(torch.cat(features), self.labels[kept], self.groups[kept])
-        return figures
+            metrics["knn"] = knn_accuracy(torch.cat(features), self.labels[kept], self.groups[kept])
+        return metrics
 
 
 def has_rivals(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray) -> np.ndarray:

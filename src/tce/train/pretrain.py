@@ -101,9 +101,9 @@ def _pretrain(options: PretrainOptions, context: DistributedContext, folder: Run
     with seeded(run.seed + context.rank):  # for networks that draw, such as those with dropout
         if state is None:
             task.fill_bank()
-        figures = fit(task, options.optim, run, context, folder, state)
+        metrics = fit(task, options.optim, run, context, folder, state)
     failed = task.failed_anywhere()
-    return _finish(options, task, folder, figures, failed) if folder is not None else Result("")
+    return _finish(options, task, folder, metrics, failed) if folder is not None else Result("")
 
 
 @contextlib.contextmanager
@@ -265,30 +265,30 @@ def _finish(
     options: PretrainOptions,
     task: Pretraining,
     folder: RunFolder,
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     failed: Mapping[str, str],
 ) -> Result:
     """Write result.json, and say how the run went and what to do next."""
     first = folder.first_row()
     total = task.steps_per_epoch * options.optim.epochs
-    nothing = learned_nothing(first, figures, task.chance["contrast"]) if folder.saved_step >= total else None
+    nothing = learned_nothing(first, metrics, task.chance["contrast"]) if folder.saved_step >= total else None
     outcome: dict[str, Any] = {
         "model": str(folder.model_file),
         "step": folder.saved_step,
         "epochs": options.optim.epochs,
         "clips": len(task.store),
         "failed": dict(failed),
-        "figures": dict(figures),
+        "figures": dict(metrics),
         "first": first,
         "chance": task.chance,
         "learned_nothing": nothing is not None,
         "protocol": _protocol(options, task),
     }
     folder.write_result(outcome)
-    loss = f", loss {figures['loss']:.3f}" if "loss" in figures else ""  # none before the log's first row
+    loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""  # none before the log's first row
     lines = [f"wrote {folder.model_file} (step {folder.saved_step}{loss})"]
-    if "knn" in figures and "knn" in first:
-        lines.append(_knn_line(first["knn"], figures["knn"], len(task.monitor.rows) if task.monitor else 0))
+    if "knn" in metrics and "knn" in first:
+        lines.append(_knn_line(first["knn"], metrics["knn"], len(task.monitor.rows) if task.monitor else 0))
     if failed:
         named = ", ".join(list(failed)[:5])
         lines.append(f"{len(failed)} clips could not be read and were left out: {named}")

@@ -166,9 +166,9 @@ class Pretraining:
             return {}
         return self.context.broadcast(self.monitor(self.encoder) if self.context.is_main else None)
 
-    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
+    def warning(self, metrics: Mapping[str, float], progress: TrainProgress) -> str | None:
         """Whether the embeddings are collapsing."""
-        return self.watch.see(figures["rank"], progress.fraction)
+        return self.watch.see(metrics["rank"], progress.fraction)
 
     def state_dict(self) -> dict[str, Any]:
         """The method's state, and what the watch and the list of failures have seen."""

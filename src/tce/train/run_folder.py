@@ -284,9 +284,9 @@ class RunFolder:
         rows = read_log(self.path / "log.csv")
         return rows[0] if rows else {}
 
-    def write_result(self, figures: Mapping[str, Any]) -> None:
+    def write_result(self, content: Mapping[str, Any]) -> None:
         """Write result.json."""
-        write_json(self.path / "result.json", figures)
+        write_json(self.path / "result.json", content)
 
 
 def settle_precision(

@@ -121,7 +121,7 @@ class Task(Protocol):
         """Metrics of the network as it is now, for the log."""
         ...
 
-    def warning(self, figures: Mapping[str, float], progress: TrainProgress) -> str | None:
+    def warning(self, metrics: Mapping[str, float], progress: TrainProgress) -> str | None:
         """A problem that a logged row's metrics show, in one line, or None."""
         ...
 
@@ -298,16 +298,16 @@ class Trainer:
         steps = self.step - self._row_step
         now = time.monotonic()
         seconds, waited = now - self._row_started, self.task.seconds_waiting
-        figures = {"epoch": float(self.progress.epoch), **row, **validation}
+        metrics = {"epoch": float(self.progress.epoch), **row, **validation}
         if steps:
-            figures["images_per_s"] = steps * self.task.images_per_step / seconds
-            figures["waiting"] = min((waited - self._waited) / seconds, 1.0)
-            figures["seconds"] = seconds
-        self.last.update(figures)
+            metrics["images_per_s"] = steps * self.task.images_per_step / seconds
+            metrics["waiting"] = min((waited - self._waited) / seconds, 1.0)
+            metrics["seconds"] = seconds
+        self.last.update(metrics)
         if self.folder is not None:
             assert self.folder.log is not None
             with self._disk():
-                self.folder.log.write(self.step, figures)
+                self.folder.log.write(self.step, metrics)
         self._row_started = time.monotonic()
         self._row_step = self.step
         self._waited = waited

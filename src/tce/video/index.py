@@ -295,9 +295,9 @@ class Seeker:
 
     def walk(self, start: int) -> Iterator[tuple[int, VideoFrame]]:
         """Numbered frames from `start` on, in order, without those that cannot be decoded."""
-        for attempt in range(3):
+        for trial in range(3):
             key = self._key_before(start)
-            begin = (key, self._key_before(key - 1), 0)[attempt]
+            begin = (key, self._key_before(key - 1), 0)[trial]
             for number, frame in self._decode_from(begin):
                 if number > start and begin:
                     break  # a gap, perhaps only because of the seek

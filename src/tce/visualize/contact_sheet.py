@@ -56,7 +56,7 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
     sheet = Pictures.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     bottom = 0
-    for line, height, room in zip(lines, heights, texts):
+    for line, height, text_height in zip(lines, heights, texts):
         bottom += GAP + height
         for place, (words, picture) in enumerate(line):
             middle = GAP + place * (CELL + GAP) + CELL // 2
@@ -64,7 +64,7 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
             for number, one in enumerate(words):
                 colour = "black" if number == 0 else "#555555"
                 draw.text((middle, bottom + 2 + number * TEXT_HEIGHT), one, colour, font, anchor="ma")
-        bottom += room
+        bottom += text_height
     with atomic(path) as file:
         sheet.save(file, PICTURES[path.suffix.lower()])
     return len(cells)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tce.data.find_clips import VIDEO_SUFFIXES
-from tce.embedding.embed_command import counted, find_videos, gather, open_encoder, told_skipped
+from tce.embedding.embed_command import counted, find_videos, gather, open_encoder, report_skipped
 from tce.embedding.embedding_file import Embeddings, load_embeddings, save_embeddings
 from tce.errors import OptionError, TceError
 from tce.io import Result, require_writable
@@ -69,7 +69,7 @@ def tsne(options: TsneOptions) -> Result:
             output, points, _names(stored), stored.time, _title(stored, videos, weights)
         )
     shown = counted(videos) if videos else "one video"
-    text = f"{output}: {len(points)} frames of {shown} ({weights})" + told_skipped(skipped)
+    text = f"{output}: {len(points)} frames of {shown} ({weights})" + report_skipped(skipped)
     return Result(text, figures)
 
 
