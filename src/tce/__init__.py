@@ -24,6 +24,7 @@ _HOMES = {
     "embed": "tce.embedding.embed",
     "fit_pca": "tce.visualize.reduce",
     "fit_tsne": "tce.visualize.reduce",
+    "open_index": "tce.retrieval.search_index",
     "AdaptOptions": "tce.options.adapt",
     "PretrainOptions": "tce.options.pretrain",
     "FinetuneOptions": "tce.options.finetune",
@@ -41,9 +42,11 @@ _COMMANDS = {
     "evaluate",
     "export",
     "finetune",
+    "index",
     "info",
     "pack",
     "pretrain",
+    "search",
     "tsne",
 }
 _SUBPACKAGES = {
@@ -54,6 +57,7 @@ _SUBPACKAGES = {
     "evaluation",
     "model",
     "options",
+    "retrieval",
     "train",
     "video",
     "visualize",

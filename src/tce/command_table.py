@@ -108,6 +108,30 @@ COMMANDS = {
             "tce embed --ckpt resnet50.pth --input a.mp4 b.mp4 frames/ --output some.npz --json",
         ),
     ),
+    "index": Command(
+        "tce.retrieval.indexing:index",
+        "tce.options.index:IndexOptions",
+        "Index the frames of videos for search; new, changed and vanished videos are brought up to date",
+        (
+            "tce index videos/ --ckpt lite2 --db index --fps 5",
+            "tce index videos/ --ckpt runs/mine --db index --every 8",
+            "tce index collection --ckpt runs/mine --db index",
+        ),
+        (
+            *("footage", "db", "ckpt", "every", "fps", "lists", "split", "center", "layer", "image_size"),
+            *("batch_size", "device", "precision", "engine"),
+        ),
+    ),
+    "search": Command(
+        "tce.retrieval.search_index:search",
+        "tce.options.search:SearchOptions",
+        "Find the moments of indexed videos that are like a clip, a frame or an image",
+        (
+            "tce search --db index --video clip.mp4 --from 1 --to 3",
+            "tce search --db index --image photo.jpg --sheet found.png",
+            "tce search --db index --frame cam1.mp4:12.5 --exclude-same-video --page found.html",
+        ),
+    ),
     "tsne": Command(
         "tce.visualize.tsne:tsne",
         "tce.options.tsne:TsneOptions",

@@ -58,7 +58,7 @@ def _flag(field: str, hint: Any, value: Any, text: str, group: str) -> Flag:
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     kind = get_args(hint)[0] if marks else hint
     positional = any("Positional" in str(mark) for mark in marks)
-    flag = "--" + field.replace("_", "-")
+    flag = "--" + field.rstrip("_").replace("_", "-")  # `from_`: Python keeps `from` for itself
     if positional:
         metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), field.upper())
         flag = metavar

@@ -241,6 +241,11 @@ class Collection(FrameStore):
             images = [self._take_one(row) for row in rows]
         return wanted.fill(images)
 
+    @property
+    def content_hashes(self) -> list[str]:
+        """SHA-256 of each clip's footage."""
+        return [str(found) for found in self._content["content_hash"].to_pylist()]
+
     def frame_at(self, row: int) -> tuple[int, int]:
         """Clip and position of the frame in this row of the table `frames`; clip -1 for one of no clip."""
         if self._order is not None:

@@ -141,6 +141,7 @@ def embed_videos(
     frames: int | None = None,
     pool: DecodePool | None = None,
     unit: bool = True,
+    on_frames: Callable[[int, Frames], None] | None = None,
 ) -> Iterator[tuple[int, Embedded | Exception]]:
     """Embed videos one after the other; a batch may hold frames of several, so short ones cost no more.
 
@@ -158,6 +159,8 @@ def embed_videos(
         frames: how many frames will come, where known: with "auto", a few hundred are not worth a choice.
         pool: processes that decode; None: new ones for this call, as many as the processor serves.
         unit: vectors of length 1; False leaves their length, so that means can be subtracted.
+        on_frames: called with a video's position and some of its frames uint8 [n, H, W, 3], in order, before
+            they are embedded: for small pictures of them.
 
     Yields:
         position in `videos` and its embeddings, or the error of that video; in order.
@@ -181,6 +184,8 @@ def embed_videos(
     try:
         for part in _decode(videos, every, batch_size, pool):
             if part.frames is not None:
+                if on_frames is not None:
+                    on_frames(part.video, part.frames)
                 with torch.inference_mode():
                     waiting.add(part, encoder.preprocess(part.frames, image_size))
             else:

@@ -86,7 +86,7 @@ def check_fields(options: Any) -> None:
         OptionError: a value outside, naming the flag.
     """
     for name, (choices, span) in _rules(options.__class__).items():
-        value, flag = getattr(options, name), "--" + name.replace("_", "-")
+        value, flag = getattr(options, name), "--" + name.rstrip("_").replace("_", "-")
         if choices and value not in choices:
             listed = ", ".join(str(choice) for choice in choices if choice is not None)
             raise OptionError(flag, expected=f"one of {listed}", found=repr(value))

@@ -1,0 +1,1 @@
+"""An index of frames, and search for moments in it."""
