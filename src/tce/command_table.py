@@ -142,6 +142,20 @@ COMMANDS = {
             "tce tsne --embeddings videos.npz --output map.svg",
         ),
     ),
+    "explore": Command(
+        "tce.explorer.explore:explore",
+        "tce.options.explore:ExploreOptions",
+        "Write a page to explore the frames of videos: map, players, labels; no server needed",
+        (
+            "tce explore videos/ --output page.html",
+            "tce explore videos/ --ckpt runs/mine --compare lite2 --output page.html",
+            "tce explore videos.npz --output page.html",
+        ),
+        (
+            *("footage", "output", "ckpt", "compare", "lists", "split", "table", "fps", "max_frames"),
+            *("embed_video", "parquet", "title", "seed", "workers", "device"),
+        ),
+    ),
     "finetune": Command(
         "tce.commands.finetune:finetune",
         "tce.options.finetune:FinetuneOptions",
