@@ -12,7 +12,14 @@ from tce.commands import demo as module
 def small(monkeypatch):
     """The demo on few small clips."""
     sizes = {"CLASSES": 3, "CLIPS_PER_CLASS": 6, "GROUPS": 3, "TEST_GROUPS": 1, "FRAMES": 8, "SIZE": 48}
-    for name, value in {**sizes, "IMAGE_SIZE": 32, "BATCH_SIZE": 4, "NEIGHBOURS": 3}.items():
+    for name, value in {
+        **sizes,
+        "IMAGE_SIZE": 32,
+        "BATCH_SIZE": 4,
+        "NEIGHBOURS": 3,
+        "START_SIZE": 48,
+        "EVERY": 4,
+    }.items():
         monkeypatch.setattr(module, name, value)
 
 
@@ -21,23 +28,33 @@ def test_the_demo_makes_everything_it_names_and_can_be_repeated(small, tmp_path,
     arguments = ["demo", "--out", str(out), "--epochs", "2", "--json"]
     assert main(arguments) == 0
     figures = json.loads(capsys.readouterr().out)
-    for name in ("knn_untrained", "knn_trained"):
-        assert 0 <= figures[name] <= 1
+    for name in ("untrained", "pretrained", "start", "adapted"):
+        assert 0 <= figures[f"knn_{name}"] <= 1
     assert figures["chance"] == pytest.approx(1 / 3)
-    for name in ("map_untrained", "map_trained"):
+    for name in ("map_start", "map_adapted"):
         assert Image.open(figures[name]).format == "PNG"
     with av.open(figures["film"]) as film:
         assert sum(1 for _ in film.decode(video=0)) == 3 * 2 * 8
     assert main(arguments) == 0
     again = json.loads(capsys.readouterr().out)
-    assert again["knn_trained"] == figures["knn_trained"]  # the seed decides everything
+    assert again["knn_pretrained"] == figures["knn_pretrained"]  # the seed decides everything
+    assert again["knn_adapted"] == figures["knn_adapted"]
 
 
 def test_the_demo_says_what_it_found_and_what_to_do_next(tmp_path):
-    figures = {"knn_untrained": 0.25, "knn_trained": 0.75, "chance": 1 / 6, "training_seconds": 61.0}
-    names = ("ckpt", "map_untrained", "map_trained", "film")
+    figures = {"knn_untrained": 0.25, "knn_pretrained": 0.75, "knn_start": 0.5, "knn_adapted": 0.875}
+    figures |= {"chance": 1 / 6, "training_seconds": 61.0, "adapting_seconds": 9.0}
+    names = ("ckpt", "map_start", "map_adapted", "film")
     text = module._text({**figures, **{name: f"/there/{name}" for name in names}}, tmp_path)
-    for words in ("25.0%", "75.0%", "16.7%", "/there/film", "tce pretrain FOLDER --out RUN"):
+    for words in (
+        "25.0%",
+        "75.0%",
+        "50.0%",
+        "87.5%",
+        "16.7%",
+        "/there/film",
+        "tce adapt FOLDER --out runs/mine",
+    ):
         assert words in text
 
 
