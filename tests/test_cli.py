@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import shlex
+import string
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tce import cli
+from tce import cli, command_table
 from tce.errors import TceError, printable
+from tce.help import flags_of, next_step
 from tce.io import Result, plain
 
 ROOT = Path(__file__).parents[1]
@@ -120,8 +122,6 @@ def test_help_is_plain_and_ends_with_examples(name, capsys):
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_every_flag_is_explained_and_the_usual_ones_exist(name):
-    from tce.help import flags_of
-
     command = cli.COMMANDS[name]
     flags = list(flags_of(cli.resolve(command.options)))
     assert all(flag.text for flag in flags)
@@ -244,3 +244,33 @@ def test_values_for_recipes_and_python_are_no_flags(capsys):
     assert cli.run("pretrain", ["DATA", "--out", "RUN", "--threshold-high", "0.5"]) == 2
     reported = capsys.readouterr().err
     assert "unknown option --threshold-high" in reported and "did you mean --threshold-high" not in reported
+
+
+@pytest.mark.parametrize("key", sorted(command_table.NEXT))
+def test_next_steps_name_options_that_exist(key):
+    name, _, kind = key.partition(" ")
+    flags = {flag.field for flag in flags_of(cli.resolve(cli.COMMANDS[name].options))}
+    needed = {field for _, field, _, _ in string.Formatter().parse(command_table.NEXT[key]) if field}
+    assert needed <= flags and (kind == "") == (name != "info")
+
+
+def test_the_next_step_is_one_line_after_the_result_and_not_in_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(command_table.NEXT, "echo", "tce info {word}")
+    monkeypatch.setitem(
+        cli.COMMANDS, "echo", cli.Command(f"{__name__}:echo", f"{__name__}:EchoOptions", "Say a word")
+    )
+    sys.modules.setdefault(__name__, sys.modules[__name__])
+    assert cli.main(["echo", "--word", "my word"]) == 0
+    assert capsys.readouterr().out == "said my word\nnext: tce info 'my word'\n"
+    assert cli.main(["echo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"word": "a"}
+
+
+def test_a_next_step_without_its_value_is_left_out():
+    options = cli.parse("tsne", ["--input", "a", "--output", "m.png"])[0]
+    assert next_step("tsne", options, {}) == ""
+    options = cli.parse("tsne", ["--ckpt", "lite2", "--input", "a", "--output", "m.png"])[0]
+    assert next_step("tsne", options, {}).startswith("next: tce evaluate --ckpt lite2 ")
+    options = cli.parse("info", ["a b"])[0]
+    assert next_step("info", options, {"type": "dataset"}) == "next: tce adapt 'a b' --out runs/mine"
+    assert next_step("info", options, {"paths": []}) == ""

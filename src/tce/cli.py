@@ -142,7 +142,7 @@ def run(name: str, arguments: Sequence[str], prog: str | None = None) -> int:
             print(f"tce: {error}", file=sys.stderr)
             return 1
         function = resolve(COMMANDS[name].function)
-        return report(lambda: function(options), output)
+        return report(lambda: function(options), output, lambda result: _next_step(name, options, result))
     return 1  # the reader of our output went away, as `| head` does
 
 
@@ -167,8 +167,20 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-def report(work: Callable[[], Any], output: OutputOptions) -> int:
-    """Run `work`, print what it returns, and turn its errors into one line and an exit code."""
+def _next_step(name: str, options: Any, result: Any) -> str:
+    from tce.help import next_step
+
+    return next_step(name, options, result.figures)
+
+
+def report(work: Callable[[], Any], output: OutputOptions, after: Callable[[Any], str] | None = None) -> int:
+    """Run `work`, print what it returns, and turn its errors into one line and an exit code.
+
+    Args:
+        work: the command.
+        output: what is printed.
+        after: gives a line to print after the result.
+    """
     from tce.io import plain
     from tce.progress import show_bars
     from tce.signals import raise_terminations
@@ -203,6 +215,8 @@ def report(work: Callable[[], Any], output: OutputOptions) -> int:
         print(json.dumps(plain(result.figures), sort_keys=True))
     elif result.text:
         print(printable(result.text))
+        if after is not None and "\nnext: " not in result.text and (line := after(result)):
+            print(printable(line))
     return 0
 
 

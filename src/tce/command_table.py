@@ -181,6 +181,20 @@ COMMANDS = {
             "tce evaluate --ckpt random --model resnet18 --data videos/ --protocol knn",
             "tce evaluate --ckpt runs/classifier --data videos/ --lists lists/ --protocol frames --json",
         ),
+        (
+            *("ckpt", "data", "protocol", "lists", "split", "model", "out", "labels", "k", "samples"),
+            *(
+                "layer",
+                "center",
+                "image_size",
+                "crop",
+                "batch_size",
+                "workers",
+                "device",
+                "precision",
+                "seed",
+            ),
+        ),
     ),
     "compare": Command(
         "tce.evaluation.compare:compare",
@@ -221,6 +235,29 @@ COMMANDS = {
         "Describe a checkpoint, run, collection, dataset, embeddings or video",
         ("tce info videos/ --sheet sheet.png", "tce info runs/mine", "tce info clip.mp4"),
     ),
+}
+
+
+# What to do next, printed after a command's result; names in braces are its options. `tce info` has one for
+# each type of what it describes. Commands whose result ends with its own next step are not listed.
+NEXT = {
+    "pack": "tce adapt {out} --out runs/mine",
+    "check": "tce adapt {footage} --out runs/mine",
+    "adapt": "tce embed --ckpt {out} --input FOLDER --output embeddings.npz",
+    "embed": "tce tsne --embeddings {output} --output map.png",
+    "tsne": "tce evaluate --ckpt {ckpt} --data FOLDER_OF_CLASSES --protocol knn",
+    "evaluate": "tce evaluate --ckpt OTHER --data {data} --protocol {protocol}, then tce compare",
+    "compare": "tce info RESULT_FOLDER for the whole protocol of one of them",
+    "classify": "tce export --ckpt {ckpt} --output classifier.onnx",
+    "convert": "tce info {output}",
+    "export": "tce info {output}",
+    "info dataset": "tce adapt {path} --out runs/mine",
+    "info collection": "tce adapt {path} --out runs/mine",
+    "info video": "tce embed --ckpt lite2 --input {path} --output embeddings.npz",
+    "info embeddings": "tce tsne --embeddings {path} --output map.png",
+    "info checkpoint": "tce embed --ckpt {path} --input FOLDER --output embeddings.npz",
+    "info run": "tce embed --ckpt {path} --input FOLDER --output embeddings.npz",
+    "info result": "tce compare {path} OTHER_RESULT",
 }
 
 

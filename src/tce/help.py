@@ -7,14 +7,16 @@ import dataclasses
 import difflib
 import inspect
 import re
+import shlex
 import shutil
+import string
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tce.command_table import Command
+from tce.command_table import NEXT, Command
 
 NAME_WIDTH = 26  # of the column with flags
 PLACES = ("data", "lists", "out", "output", "ckpt", "weights", "savedir", "footage", "video", "path", "input")
@@ -166,6 +168,37 @@ def _entry(flag: Flag, width: int) -> list[str]:
     if len(head) > NAME_WIDTH - 2:
         return [head, *(" " * NAME_WIDTH + line for line in wrapped)]
     return [head.ljust(NAME_WIDTH) + wrapped[0], *(" " * NAME_WIDTH + line for line in wrapped[1:])]
+
+
+def next_step(name: str, options: Any, figures: Mapping[str, Any]) -> str:
+    """The line that says what to do after a command; empty where there is none.
+
+    Args:
+        name: the command.
+        options: what it was given.
+        figures: what it returned; `type` distinguishes what `tce info` describes.
+    """
+    template = NEXT.get(f"{name} {figures['type']}" if name == "info" and "type" in figures else name, "")
+    values = {key: _argument(value) for key, value in _flat(options).items()}
+    needed = [key for _, key, _, _ in string.Formatter().parse(template) if key]
+    if not template or any(values.get(key) is None for key in needed):
+        return ""
+    return "next: " + template.format(**values)
+
+
+def _flat(options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        found |= _flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return found
+
+
+def _argument(value: Any) -> str | None:
+    """A value as it is typed in a shell; None where there is none, or more than one."""
+    if isinstance(value, tuple):
+        return shlex.quote(value[0]) if len(value) == 1 and isinstance(value[0], str) else None
+    return shlex.quote(value) if isinstance(value, str) and value else None
 
 
 def usage_error(prog: str, command: Command, flags: Sequence[Flag], box: str) -> str:

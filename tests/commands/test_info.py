@@ -255,7 +255,7 @@ def test_a_result(tmp_path):
     for place in (tmp_path, tmp_path / "result.json"):
         result = info(InfoOptions(str(place)))
         assert result.figures == {"type": "result", **figures}
-        for words in ("result of tce evaluate", "knn", "mine", "9", "0.5", "tce compare"):
+        for words in ("result of tce evaluate", "knn", "mine", "9", "0.5"):
             assert words in result.text
     for bad in ("[]", "{}", "{", "[" * 100_000):
         (tmp_path / "result.json").write_text(bad)

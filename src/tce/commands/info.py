@@ -278,7 +278,6 @@ def describe_result(path: str) -> Result:
         "test clips": data.get("test_clips"),
         "classes": data.get("classes"),
         **{name: f"{value:.4g}" for name, value in {**metrics, **recall}.items()},
-        "next": f"tce compare {Path(path)} OTHER_RESULT",
     }
     return Result(
         describe(f"{path}: result of tce {found.get('command', 'evaluate')}", shown),
