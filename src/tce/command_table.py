@@ -182,18 +182,8 @@ COMMANDS = {
             "tce evaluate --ckpt runs/classifier --data videos/ --lists lists/ --protocol frames --json",
         ),
         (
-            *("ckpt", "data", "protocol", "lists", "split", "model", "out", "labels", "k", "samples"),
-            *(
-                "layer",
-                "center",
-                "image_size",
-                "crop",
-                "batch_size",
-                "workers",
-                "device",
-                "precision",
-                "seed",
-            ),
+            *("ckpt", "data", "protocol", "lists", "split", "model", "out", "samples", "crop", "image_size"),
+            *("layer", "center", "k", "labels", "shots", "group", "seed", "workers", "device", "precision"),
         ),
     ),
     "compare": Command(

@@ -13,11 +13,11 @@ from tce.data.catalog import clip_sketch
 from tce.data.pack import pack
 from tce.data.splits import open_split
 from tce.errors import OptionError, TceError
-from tce.evaluation.caveats import _of_leaks
 from tce.evaluation.compare import compare
 from tce.evaluation.evaluate import evaluate
 from tce.evaluation.protocols import SplitResult
 from tce.evaluation.report import EvaluatedSplit
+from tce.evaluation.result import _of_leaks
 from tce.io import unescape_cell
 from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
@@ -409,7 +409,7 @@ def test_all_protocols_stand_beside_the_untrained_network(data, networks, tmp_pa
     assert "untrained" in done.text and "phase progression" in done.text
     chart = str(tmp_path / "c.png")
     compared = compare(CompareOptions((str(out),), output=chart))
-    assert len(compared.comparisons) == 5 and set(compared.comparisons[1].figures["top1"]) == {
+    assert len(compared.comparisons) == 5 and set(compared.comparisons[1].metrics["top1"]) == {
         "encoder", "random-resnet18",
     }  # fmt: skip
     assert "<table>" in done._repr_html_() and "<table>" in compared._repr_html_()

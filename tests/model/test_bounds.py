@@ -15,8 +15,7 @@ from tce.embedding.embedding_file import load_embeddings, read_arrays
 from tce.errors import TceError
 from tce.model.checkpoint import describe, load_encoder
 from tce.model.resnet import resnet
-from tce.model.tensor_file import MAGIC, PROTOCOL, load_torch_file
-from tce.model.unpickle import load_array_pickle
+from tce.model.tensor_file import MAGIC, PROTOCOL, load_array_pickle, load_torch_file
 from tests.helpers.memory import limited_memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited with RLIMIT_AS")

@@ -17,8 +17,8 @@ import torch
 
 from tce.errors import TceError
 from tce.model import unpickle
-from tce.model.tensor_file import load_torch_file
-from tce.model.unpickle import UnsafePickle, load_array_pickle
+from tce.model.tensor_file import load_array_pickle, load_torch_file
+from tce.model.unpickle import UnsafePickle
 
 LAYOUTS = {"zip": True, "before-1.6": False}
 

@@ -216,7 +216,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     except DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise TceError(str(path), EXPECTED, f"a damaged file ({reason})", "copy or make it again") from error
-    from tce.model.unpickle import load_array_pickle
+    from tce.model.tensor_file import load_array_pickle
 
     return Embeddings(check_embeddings(load_array_pickle(path), str(path)))
 

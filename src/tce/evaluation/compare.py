@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tce.embedding.embedding_file import read_arrays
-from tce.errors import OptionError, TceError
+from tce.errors import OptionError
 from tce.evaluation.metrics import Interval, mean_interval
 from tce.evaluation.report import (
     UNPRINTED,
@@ -26,10 +24,11 @@ from tce.evaluation.report import (
     label,
     number,
 )
+from tce.evaluation.result import comparison_key, comparison_title, read_predictions, read_results
 from tce.io import Result, atomic, write_csv
 from tce.model.checkpoint import UNFINISHED
 from tce.options.compare import CompareOptions
-from tce.options.evaluate import ALL, PROTOCOLS
+from tce.options.evaluate import PROTOCOLS
 from tce.visualize.plots import require_picture
 from tce.visualize.result_plots import BarPanel, comparison_picture
 
@@ -171,78 +170,6 @@ def compare(options: CompareOptions) -> ComparisonResult:
     return ComparisonResult(text, content, comparisons)
 
 
-def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """The results in a result.json, named itself or by its folder.
-
-    Returns:
-        One result; for `--protocol all` one for each protocol and network. Each has its predictions' folder
-        under "folder", and under "baseline" whether it is the untrained network beside another.
-
-    Raises:
-        TceError: there is none, or it is no result of tce.
-    """
-    target = Path(path)
-    target = target / "result.json" if target.is_dir() else target
-    try:
-        content = json.loads(target.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TceError(
-            str(path),
-            expected="a folder with result.json, as tce evaluate and tce finetune write it",
-            found=error.strerror or str(error),
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise TceError(
-            str(target), expected="a result.json", found=f"no JSON ({error})", fix="give its folder"
-        ) from error
-    try:
-        if content["protocol"] != ALL:
-            found = [{**content, "folder": str(target.parent), "baseline": False}]
-        else:
-            found = [
-                {**result, "folder": str(target.parent / result["folder"]), "baseline": group == "untrained"}
-                for group in ("untrained", "results")  # differences are to the first
-                for result in content[group].values()
-            ]
-        for result in found:  # all that is read of it
-            _key(result), _title_of(result), result["figures"], result["intervals"], result["settings"]
-            if not isinstance(result["protocol"], str):
-                raise TypeError
-    except (KeyError, TypeError, AttributeError) as error:
-        raise TceError(
-            str(target),
-            expected="a result of tce evaluate or tce finetune",
-            found="another file, such as a pre-training run's",
-            fix="evaluate its network first: tce evaluate --ckpt RUN ...",
-        ) from error
-    return found
-
-
-def read_predictions(result: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """Each test clip's values out of a result's predictions-SPLIT.npz, by column; with "split".
-
-    Raises:
-        TceError: a file is missing.
-    """
-    parts: list[dict[str, npt.NDArray[Any]]] = []
-    for split in result["splits"]:
-        path = Path(result["folder"]) / f"predictions-{split}.npz"
-        try:
-            arrays = read_arrays(path)  # its sizes are compared with the file's: a result can be a stranger's
-            count = len(arrays["id"])
-            columns = {name: array for name, array in arrays.items() if array.shape == (count,)}
-        except (TceError, OSError, KeyError, TypeError) as error:
-            raise TceError(
-                str(path),
-                expected="the predictions beside result.json",
-                found=error.found if isinstance(error, TceError) else str(error),
-                fix="run tce evaluate again",
-            ) from error
-        parts.append({"split": np.repeat(split, count), **columns})
-    shared = [name for name in parts[0] if all(name in part for part in parts)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in shared}
-
-
 def _names(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """A name for each result: the checkpoint's, told apart by its hash or folder where two are alike."""
     names = [result["checkpoint"]["name"] for result in results]
@@ -253,23 +180,12 @@ def _names(results: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{name} {result['checkpoint']['hash'][:6]}" if len(hashes[name]) > 1 else name
         for name, result in zip(names, results, strict=True)
     ]
-    keys = [(name, _key(result)) for name, result in zip(names, results, strict=True)]
+    keys = [(name, comparison_key(result)) for name, result in zip(names, results, strict=True)]
     twice = Counter(keys)
     return [
         f"{name} {Path(result['folder']).name}" if twice[key] > 1 else name
         for name, key, result in zip(names, keys, results, strict=True)
     ]
-
-
-def _key(result: Mapping[str, Any]) -> tuple[str, ...]:
-    clips = [str(part.get("clips")) for part in result["splits"].values()]
-    return result["protocol"], result["data"]["fingerprint"], result["split"], *clips
-
-
-def _title_of(result: Mapping[str, Any]) -> tuple[str, str, str, int, int]:
-    data = result["data"]
-    name = Path(data["path"]).name
-    return result["protocol"], name, result["split"], data["test_clips"], data["test_recordings"]
 
 
 def make_comparisons(entries: Sequence[Entry], seed: int = 0) -> list[Comparison]:
@@ -284,7 +200,7 @@ def make_comparisons(entries: Sequence[Entry], seed: int = 0) -> list[Comparison
     """
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(_key(entry.result), []).append(entry)
+        groups.setdefault(comparison_key(entry.result), []).append(entry)
     return [_comparison(members, seed) for members in groups.values()]
 
 
@@ -297,7 +213,7 @@ def _comparison(members: Sequence[Entry], seed: int) -> Comparison:
             found=", ".join(names),
         )
     first = members[0]
-    task = Comparison(*_title_of(first.result), chance=_chance(first.result))
+    task = Comparison(*comparison_title(first.result), chance=_chance(first.result))
     task.caveats += _differing([entry.result for entry in members])
     for entry in members:
         caveats = entry.result.get("notes", [])

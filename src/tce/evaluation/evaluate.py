@@ -6,27 +6,21 @@ import contextlib
 import copy
 import hashlib
 import logging
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tce.data.annotations import choose_splits
 from tce.data.splits import SplitClips, open_split, require_splits
-from tce.device import choose_precision
-from tce.errors import OptionError, TceError
+from tce.errors import OptionError
 from tce.evaluation import report
-from tce.evaluation.caveats import caveats
 from tce.evaluation.frozen_network import FrozenNetwork, freeze, load_network, short_name, untrained_like
 from tce.evaluation.protocols import Evaluator
 from tce.evaluation.report import EvaluatedSplit
-from tce.io import Result, require_writable, write_json
+from tce.evaluation.result import EvaluationResult, describe, predictions_of
+from tce.io import require_writable, write_json
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
 from tce.options.evaluate import ALL, PLACEHOLDER, PROTOCOLS, EvaluateOptions
@@ -35,61 +29,6 @@ log = logging.getLogger("tce.evaluation")
 
 ROOT = "evaluation"
 UNTRAINED = "untrained"  # folder of the baseline's predictions, with --protocol all
-
-
-@dataclass
-class EvaluationResult(Result):
-    """Metrics of one protocol, or of several.
-
-    Attributes:
-        folder: where result.json, predictions and pictures are.
-        predictions: the test clips' id, recording, label, prediction and values, by column; with "split".
-        results: for `--protocol all`, protocol -> its own result.
-        untrained: for `--protocol all`, protocol -> the untrained network's result.
-    """
-
-    folder: Path = field(default_factory=Path)
-    predictions: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
-    results: dict[str, EvaluationResult] = field(default_factory=dict, repr=False)
-    untrained: dict[str, EvaluationResult] = field(default_factory=dict, repr=False)
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Name -> value, such as top1 or recall@5; means over the splits."""
-        return {name: report.flat(self.figures).get(name) for name in self.figures.get("figures", ())}
-
-    @property
-    def top1(self) -> float:
-        """Share of the test clips whose class is predicted.
-
-        Raises:
-            AttributeError: the protocol predicts no classes.
-        """
-        if "top1" not in self.metrics:
-            raise AttributeError(f"protocol {self.figures['protocol']} has no top1; see .metrics or .results")
-        return self.metrics["top1"]
-
-    def to_dataframe(self) -> Any:
-        """The predictions as a pandas DataFrame, a row a test clip.
-
-        Raises:
-            TceError: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise TceError(
-                "to_dataframe", "pandas", "it is not installed", "pip install pandas, or use .predictions"
-            ) from error
-        return pandas.DataFrame(self.predictions)
-
-    def _repr_html_(self) -> str:
-        if self.results:
-            return "".join(result._repr_html_() for result in self.results.values())
-        caption = f"{self.figures['protocol']} of {self.figures['checkpoint']['name']}: "
-        rows = report.result_rows(self.figures)
-        caption += report.format_clips(self.figures["data"])
-        return report.html_table(["metric", "value", "95% interval", "chance"], rows, caption)
 
 
 @dataclass
@@ -254,7 +193,7 @@ def _with_folders(options: EvaluateOptions, run: _Run, folder: Path) -> Iterator
 def _describe_one(options: EvaluateOptions, run: _Run) -> EvaluationResult:
     (parts,) = run.trained.values()
     figures = describe(options, parts, run.failed)
-    return EvaluationResult(report.table(figures), figures, predictions=_predictions(parts))
+    return EvaluationResult(report.table(figures), figures, predictions=predictions_of(parts))
 
 
 def _describe_all(options: EvaluateOptions, run: _Run) -> EvaluationResult:
@@ -268,7 +207,7 @@ def _describe_all(options: EvaluateOptions, run: _Run) -> EvaluationResult:
             figures = describe(options, parts, run.failed)
             figures["folder"] = place + protocol
             found[protocol] = EvaluationResult(
-                report.table(figures), figures, Path(place + protocol), _predictions(parts)
+                report.table(figures), figures, Path(place + protocol), predictions_of(parts)
             )
         both.append(found)
     trained, untrained = both
@@ -294,94 +233,6 @@ def _describe_all(options: EvaluateOptions, run: _Run) -> EvaluationResult:
     head += report.format_clips(first["data"])
     text = "\n".join([head, *lines, *(f"note: {note}" for note in figures["notes"])])
     return EvaluationResult(text, figures, results=trained, untrained=untrained)
-
-
-def _predictions(parts: Sequence[EvaluatedSplit]) -> dict[str, npt.NDArray[Any]]:
-    columns = [report.prediction_columns(part) for part in parts]
-    shared = [name for name in columns[0] if all(name in column for column in columns)]
-    split = np.repeat([part.clips.split for part in parts], [len(column["id"]) for column in columns])
-    return {"split": split} | {name: np.concatenate([column[name] for column in columns]) for name in shared}
-
-
-def describe(
-    options: EvaluateOptions,
-    parts: Sequence[EvaluatedSplit],
-    failed: Mapping[str, str],
-) -> dict[str, Any]:
-    """The content of result.json: metrics, intervals, and everything they depend on.
-
-    Args:
-        options: the protocol's settings.
-        parts: its result on each split.
-        failed: clip's id -> why it could not be read.
-    """
-    splits = {part.clips.split: _describe_split(part, options.seed) for part in parts}
-    network, first = parts[0].network, parts[0]
-    metrics, chance = report.mean_metrics(parts), report.mean_chance(parts)
-    return {
-        "protocol": first.result.protocol,
-        **metrics,
-        **({"chance": chance["top1"]} if "top1" in chance else {}),
-        "figures": list(report.flat(metrics)),
-        "intervals": report.intervals(parts, options.seed),
-        "interval": "95%, bootstrap over recordings",
-        "chance_levels": chance,
-        "split": ",".join(splits),
-        "splits": splits,
-        "settings": first.result.settings,
-        "crop": options.crop or network.crop,
-        "image_size": options.image_size or network.network.config.image_size,
-        "seed": options.seed,
-        "checkpoint": {"name": _name(options.ckpt, network), **network.facts},
-        "frozen": {"before": network.facts["hash"], "after": network.require_unchanged()},
-        "data": {
-            "path": options.data,
-            "lists": options.lists,
-            "fingerprint": first.clips.store.fingerprint(),
-            "classes": len(first.clips.classes),
-            "test_clips": sum(part["test_clips"] for part in splits.values()),
-            "test_recordings": _recordings(parts),
-            "train_clips": sum(part["train_clips"] for part in splits.values()),
-            "failed": dict(failed),
-        },
-        "precision": choose_precision(options.precision, network.network.device),
-        "device": str(network.network.device),
-        "versions": {"python": platform.python_version(), "torch": version("torch"), "tce": _own_version()},
-        "notes": caveats(parts, failed),
-    }
-
-
-def _describe_split(part: EvaluatedSplit, seed: int) -> dict[str, Any]:
-    clips, result = part.clips, part.result
-    return {
-        **result.metrics,
-        "intervals": report.intervals([part], seed),
-        "chance_levels": result.chance,
-        "settings": result.settings,
-        **({"reading": result.reading} if result.reading else {}),
-        "checkpoint": part.network.facts["hash"],
-        "clips": clips.digest,
-        "train_clips": result.settings.get("train", len(clips.train)),
-        "test_clips": len(result.rows),
-        "test_recordings": _recordings([part]),
-        "missing": {
-            "clips": len(clips.missing),
-            "share": clips.missing_share,
-            "examples": clips.missing[:5],
-        },
-        "per_class": report.class_rows(part),
-    }
-
-
-def _name(ckpt: str, network: FrozenNetwork) -> str:
-    """The network's name; of a network for each split, what their names share."""
-    if PLACEHOLDER not in ckpt:
-        return network.name
-    name = short_name(ckpt)
-    if name.strip("-_") not in (PLACEHOLDER, f"split{PLACEHOLDER}"):
-        return name
-    parents = Path(ckpt).resolve().parts
-    return parents[parents.index(name) - 1] if name in parents else name
 
 
 @contextlib.contextmanager
@@ -439,11 +290,6 @@ def _clear(folder: Path) -> None:
                     old.unlink()
 
 
-def _recordings(parts: Sequence[EvaluatedSplit]) -> int:
-    names = [part.clips.recordings[part.result.rows].astype(str) for part in parts]
-    return len(np.unique(np.concatenate(names)))
-
-
 def _load(
     options: EvaluateOptions, split: str, network: FrameEncoder | Classifier | None = None
 ) -> FrozenNetwork:
@@ -478,9 +324,3 @@ def _tag(data: str) -> str:
     """A folder's name for the packed videos of a path."""
     place = Path(data).resolve()
     return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
-
-
-def _own_version() -> str:
-    from tce import __version__
-
-    return __version__

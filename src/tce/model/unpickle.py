@@ -12,18 +12,12 @@ instruction costs more than the bytes it was written with.
 
 from __future__ import annotations
 
-import errno
-import mmap
-import os
 import pickle
 import re
-import stat
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -372,117 +366,6 @@ class RestrictedUnpickler(_PythonUnpickler):  # type: ignore[misc]
         pickle.NEXT_BUFFER[0]: _refused,
         pickle.READONLY_BUFFER[0]: _refused,
     }
-
-
-def load_array_pickle(path: str | os.PathLike[str]) -> np.ndarray:
-    """A pickled NumPy array, or list of arrays or numbers; no code of the file's choice runs.
-
-    Args:
-        path: a file written by `pickle.dump` or `ndarray.dump`, under Python 2 or 3.
-
-    Raises:
-        UnsafePickle: it names something that is not plain data.
-        TceError: it is no such file, it is damaged, or it holds something else.
-    """
-    path = Path(path)
-
-    def load(file: BinaryIO) -> Any:
-        with mapped(file) as data:
-            return finish(RestrictedUnpickler(data, len(data)).load())
-
-    content = read_guarded(path, "a pickled array", load)
-    array = _as_array(content, unpacked_limit(path.stat().st_size))
-    if array is None or array.dtype.kind not in "biufc":
-        raise TceError(str(path), expected="a pickled array of numbers", found=type(content).__name__)
-    return array
-
-
-def _as_array(content: Any, limit: int) -> np.ndarray | None:
-    """An array, or a list of numbers or of rows of them, as an array of at most `limit` bytes; else None."""
-    if isinstance(content, np.ndarray):
-        return content
-    if not isinstance(content, list | tuple):
-        return None
-    # A file may refer to one row any number of times, so rows are counted before they are copied.
-    size = 0
-    for row in content:
-        size += 8 * np.size(row) if isinstance(row, np.ndarray) else 8 * len(row) if _is_row(row) else 8
-        if size > limit or not (_is_row(row) or isinstance(row, np.ndarray | np.number | int | float)):
-            return None
-    try:
-        return np.asarray(content)
-    except ValueError:  # rows of different lengths
-        return None
-
-
-def _is_row(row: Any) -> bool:
-    return isinstance(row, list | tuple) and all(isinstance(n, int | float | np.number) for n in row)
-
-
-@contextmanager
-def mapped(file: BinaryIO) -> Iterator[mmap.mmap]:
-    """A file's bytes, whose reads never ask for more memory than the file has bytes."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield data
-
-
-def read_guarded(path: Path, expected: str, load: Callable[[BinaryIO], Any]) -> Any:
-    """What `load` makes of a file; whatever it finds wrong in there becomes a TceError with the path.
-
-    Args:
-        path: the file.
-        expected: what it should be, for the message.
-        load: from the open file to a value.
-
-    Raises:
-        UnsafePickle: it names something that is not plain data.
-        TceError: no such file, not a file, empty, damaged or refused.
-    """
-    size = require_file(path, expected)
-    if not size:
-        raise TceError(str(path), expected=expected, found="an empty file")
-    with path.open("rb") as file:
-        try:
-            return load(file)
-        except UnsafePickle as error:
-            raise UnsafePickle(str(path), error.expected, error.found, error.fix) from None
-        except RefusedContent as error:
-            found, fix = error.args
-            raise TceError(str(path), expected, found, fix) from None
-        except OSError as error:
-            # A seek to where a truncated file points is the file's fault; any other is the disk's.
-            if error.errno not in (None, errno.EINVAL):
-                raise
-            raise _damaged(path, expected, error) from error
-        except Exception as error:  # a damaged pickle can make its reader raise anything
-            raise _damaged(path, expected, error) from error
-
-
-def require_file(path: Path, expected: str) -> int:
-    """Bytes of a regular file.
-
-    Raises:
-        TceError: there is none, or it is a folder, a pipe or a device.
-    """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise TceError(str(path), expected=expected, found="no such file", fix="check the path") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise TceError(str(path), expected=expected, found="a folder")
-    if not stat.S_ISREG(status.st_mode):
-        raise TceError(str(path), expected=expected, found="a pipe or a device, not a file")
-    return status.st_size
-
-
-def _damaged(path: Path, expected: str, error: Exception) -> TceError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return TceError(
-        str(path),
-        expected=expected,
-        found=f"something else, or a damaged file ({reason[:160]})",
-        fix="fetch or copy it again",
-    )
 
 
 def finish(value: Any, done: dict[int, tuple[Any, Any]] | None = None) -> Any:

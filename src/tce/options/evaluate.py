@@ -87,68 +87,70 @@ else:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Which network is evaluated, on which clips, and by which protocol."""
+    """Network, clips and protocol."""
 
     ckpt: str
     """Checkpoint in any known format, a run folder, hf:NAME, or `random` for an untrained --model. "{split}"
-    in it stands for the split, where every split has its own."""
+    in it is replaced by each split."""
     data: str
-    """A folder of videos or frame folders at any depth, or a collection made by `tce pack`."""
+    """Folder of videos or frame folders (any depth), or a collection made by `tce pack`."""
     protocol: Protocol = "knn"
     """frames: a classifier on 19 stacks (or frames) a clip (paper); linear, knn: class accuracy of a frozen
     network's features; fewshot: the same with 1, 2, 5, ... labelled clips a class; retrieval: search training
-    clips with test clips; shortcut: does it tell people or cameras (--group) apart better than classes?
+    clips with test clips; shortcut: whether people or cameras (--group) are recognised better than classes;
     coherence: how embeddings move in time; all: every protocol that fits the network, with an untrained one
     beside it."""
     lists: str | None = None
     """Folder of the dataset's lists. Without it, classes are the names of the sub-folders, and 30% of
     each class's clips, whole groups, are the test clips."""
     split: str = "01"
-    """Split of the lists; several as 01,02,03, or `all` for each of them: means are given too."""
+    """Split of the lists; several as 01,02,03, or `all`: the means over them are reported too."""
     model: str | None = None
     """Network's name: checked against the file, needed for `--ckpt random` and foreign networks."""
     out: str | None = None
-    """Folder for result.json, predictions and pictures; unset: evaluation/CHECKPOINT/PROTOCOL-DATA-SPLIT."""
+    """Folder for result.json, predictions and pictures; by default
+    evaluation/CHECKPOINT/PROTOCOL-DATA-SPLIT."""
     samples: Positive | None = None
-    """Samples a clip, spread evenly; unset: 19 for frames (paper), 16 for coherence, 8 for
+    """Samples of a clip, evenly spaced; by default 19 for frames (paper), 16 for coherence, 8 for
     the others."""
     crop: Literal["squash", "center-crop", "ten-crop"] | None = None
-    """How frames become squares; unset: as the checkpoint says. ten-crop: ten views a sample, averaged."""
+    """How frames become square; by default as the checkpoint was trained. ten-crop: ten views, averaged."""
     image_size: Pixels | None = None
-    """Side of the network's input in pixels; unset: as the checkpoint says."""
+    """Side of the network's input in pixels; by default the size that the checkpoint was trained with."""
     layer: Literal["features", "embedding"] | None = None
-    """Which vectors are compared: backbone features, or the embedding; unset: features, but the embedding of
-    an adapted network and for coherence."""
+    """Vectors to evaluate: backbone features, or the embedding; by default features, but the embedding of an
+    adapted network and for coherence."""
     center: str | None = None
     """Subtract the mean of each group's clips (a person's, a camera's), for all but frames and coherence:
     "group" (the lists' or table's column), "recording", "folder", or a pattern such as _(p[0-9]+)_ for the
-    clip's id. Test clips' frames take part without their labels. Never name classes."""
+    clip's id. Test clips' frames take part without their labels. Groups must not be
+    classes."""
     k: Positive = 20
     """Neighbours that vote, for knn and shortcut."""
     temperature: AboveZero = 0.07
-    """Of the votes: exp(similarity / temperature), for knn and shortcut; small values weight the nearest
-    most."""
+    """Temperature of the votes, exp(similarity / temperature), for knn and shortcut; small values weight the
+    nearest most."""
     penalty: AboveZero | None = None
-    """Weight of the squared coefficients, for linear and fewshot; unset: chosen on held-out training groups,
-    0.001 for fewshot."""
+    """Weight of the squared coefficients, for linear and fewshot; by default chosen on held-out training
+    groups, 0.001 for fewshot."""
     shots: tuple[Positive, ...] = (1, 2, 5, 10, 20)
     """Labelled clips of each class, for fewshot."""
     draws: Positive = 20
     """Random choices of the labelled clips, for fewshot."""
     group: str | None = None
-    """What says whose clip it is (a person, a camera), for shortcut: "group" (the lists' or table's column),
+    """Groups of clips (a person's, a camera's), for shortcut: "group" (the lists' or table's column),
     "recording", "folder", or a pattern with one group in parentheses for the clip's id, such as
     _(p[0-9]+)_."""
     gap: Positive = 1
     """Frames from one frame to its neighbour, for coherence."""
     labels: str | None = None
-    """Training labels that may be used: a share of each class as 10%, or a number as 5/class; unset: all."""
+    """Training labels to use: a share of each class as 10%, or a number as 5/class; by default all."""
     max_missing: Share = 0.05
     """Largest share of the listed clips that may lack a video."""
     batch_size: Positive = 64
     """Samples in a pass of the network."""
     seed: Seed = 0
-    """Of the untrained weights, of held-out and kept clips, and of the bootstrap."""
+    """Seed of untrained weights, of held-out and labelled clips, and of the bootstrap."""
     workers: Positive = 2
     """Decoding threads."""
     device: str = "auto"
