@@ -95,8 +95,7 @@ class _Adaptation:
             statistics.finish()
             self._require_enough(statistics)
             statistics.save(self.folder / FILE_NAME)
-            found = cross_validate(statistics.folds, statistics.held, size=self.options.embedding_size)
-            head = self._head(found, statistics)
+            found, head = choose_map(statistics, self.options.embedding_size)
             return self._write(encoder, engine, statistics, found, head)
 
     @contextlib.contextmanager
@@ -267,11 +266,6 @@ class _Adaptation:
                 fix=f"give more footage, or use {self.options.start} as it is",
             )
 
-    def _head(self, found: Validation, statistics: FootageStatistics) -> LinearMap | None:
-        """The linear map, or None where the start is kept."""
-        parts = decompose(ScatterSums.merged(statistics.folds))  # says what is wrong with the footage
-        return None if found.keeps_start else parts.solve(found.shrinkage, found.size)
-
     def _write(
         self,
         encoder: FrameEncoder,
@@ -318,6 +312,26 @@ class _Adaptation:
             with atomic(self.folder / name, "w") as file:
                 json.dump(plain(content), file, indent=2)
         return Result(_text(figures, options, path), {"model": str(path), **figures})
+
+
+def choose_map(
+    statistics: FootageStatistics, size: int | None = None
+) -> tuple[Validation, LinearMap | None]:
+    """The linear map for footage that was seen, and the figures on held-out clips.
+
+    Args:
+        statistics: finished.
+        size: numbers in an embedding; None: as many as held-out clips show to be of use.
+
+    Returns:
+        What was chosen on held-out clips, and the map of all clips; None where the start is to be kept.
+
+    Raises:
+        TceError: footage that nothing can be fitted to.
+    """
+    found = cross_validate(statistics.folds, statistics.held, size=size)
+    parts = decompose(ScatterSums.merged(statistics.folds))  # raises where the footage is at fault
+    return found, None if found.keeps_start else parts.solve(found.shrinkage, found.size)
 
 
 def _text(figures: dict[str, Any], options: AdaptOptions, path: Path) -> str:
