@@ -1,6 +1,7 @@
 # make setup    .venv with tce in it          make demo        see it work, within three minutes
 # make test     set-up and the whole suite    make check       lint, format, types, imports
 #                                             make test-avx2   its numeric part, as on an older processor
+# make science DATA=... OUT=...   the first tables of docs/results.md; says its minutes, resumes (ARGS=--quick)
 # On a machine without a GPU, where the installer would fetch CUDA packages:
 #   make setup PIP_FLAGS="--index-url URL_OF_THE_CPU_BUILDS --extra-index-url URL_OF_THE_USUAL_INDEX"
 # (README, "Installation", says where these are found), or   make setup INSTALL="uv pip install --torch-backend cpu"
@@ -13,7 +14,7 @@ INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check -q
 PIP_FLAGS ?=
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: setup dev demo test test-avx2 check format clean
+.PHONY: setup dev demo test test-avx2 science check format clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.dev
@@ -42,6 +43,11 @@ NUMERIC := tests/test_device.py tests/contrast tests/train tests/model tests/emb
 test-avx2: dev
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal $(wildcard $(NUMERIC)) $(ARGS)
+
+OUT ?= runs/science
+science: dev
+	@test -n "$(DATA)" || { echo "give DATA=FOLDER with gestures/ and fights/ (docs/results.md)"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/science.py --data "$(DATA)" --out "$(OUT)" $(ARGS)
 
 check: dev
 	$(BIN)/ruff check .

@@ -169,9 +169,10 @@ def _affine(transform: Callable[[Rows], Rows], rows: Rows, started: float, notes
 
 
 FROZEN = Method("frozen")
+CENTRED = Method("frozen, centred", centred=True)
 METHODS = (
     FROZEN,
-    Method("frozen, centred", centred=True),
+    CENTRED,
     Method("adapted to the training clips", linear, "train"),
     Method("adapted to all clips", linear, "all"),
     Method("adapted to the training clips, centred", linear, "train", centred=True),

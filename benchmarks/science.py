@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from feature_methods import FROZEN, METHODS, PEERS, UNCENTRED, Fitted, Footage, Method
+from feature_methods import CENTRED, FROZEN, METHODS, PEERS, UNCENTRED, Fitted, Footage, Method
 from frozen_features import UNTRAINED, ClipFeatures, View, cached_features
 
 from tce.data.grouping import subtract_group_means
@@ -345,14 +345,21 @@ def gestures_tables(view: View, cells: Cells, methods: Sequence[Method]) -> Iter
         for letters in LETTERS
     }
     yield f"### {view.name}: gestures, kNN\n"
-    yield "| method | A-L (choice) | M-Y (reported) | M-Y, gain on frozen | all letters | split 01 / 02 |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| method | A-L (choice) | M-Y (reported) | all letters | 01 / 02 | M-Y less frozen "
+        "| M-Y less centred | all less frozen | all less centred |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     for method in methods:
         name = method.name
         parts = [column(by[letters][name], "knn", "top1") for letters in LETTERS]
-        more = gain(by["M-Y"][name], by["M-Y"][FROZEN.name], "knn", "top1") if method is not FROZEN else ""
-        both = mean_only(by["all"][name], "knn", "top1")
-        yield f"| {name} | {parts[0]} | {parts[1]} | {more} | {parts[2]} | {both} |"
+        parts.append(mean_only(by["all"][name], "knn", "top1"))
+        for letters in ("M-Y", "all"):
+            for other in (FROZEN.name, CENTRED.name):
+                earlier = name in (FROZEN.name, other)
+                own, before = by[letters][name], by[letters][other]
+                parts.append("" if earlier else gain(own, before, "knn", "top1"))
+        yield f"| {name} | {' | '.join(parts)} |"
     yield f"\n### {view.name}: gestures, other measures (letters M-Y; linear and coherence: all)\n"
     yield (
         "| method | R@1 | R@5 | 1 label | 2 labels | 5 labels | linear | coherence | found: start, adapted "

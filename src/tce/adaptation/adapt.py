@@ -314,9 +314,7 @@ class _Adaptation:
         return Result(_text(figures, options, path), {"model": str(path), **figures})
 
 
-def choose_map(
-    statistics: FootageStatistics, size: int | None = None
-) -> tuple[Validation, LinearMap | None]:
+def choose_map(statistics: FootageStatistics, size: int | None = None) -> tuple[Validation, LinearMap | None]:
     """The linear map for footage that was seen, and the figures on held-out clips.
 
     Args:
