@@ -105,3 +105,35 @@ def test_options_from_python_equal_those_of_the_tests() -> None:
     flat |= {"embedding_size": 8, "window": 3, "epochs": 3, "batch_size": 6}
     built = build_options("pretrain", ("a",), flat)
     assert (built.model, built.data, built.optim.epochs) == (byhand.model, byhand.data, byhand.optim.epochs)
+
+
+def test_a_run_gives_its_network_and_log(tmp_path: Path) -> None:
+    clips = write_clips(tmp_path / "clips")
+    settings = {"model": "tinynet:tiny", "image_size": 24, "embedding_size": 8, "window": 2, "log_steps": 1}
+    run = tce.pretrain(clips, out=tmp_path / "run", epochs=2, batch_size=4, device="cpu", **settings)
+    with pytest.raises(tce.TceError, match="tinynet"):  # code is named by the user, never by a file
+        run.encoder  # noqa: B018
+    assert repr(run) == f"RunResult({str(tmp_path / 'run')!r})" and "<pre>" in run._repr_html_()
+    pandas = pytest.importorskip("pandas")
+    assert isinstance(run.log, pandas.DataFrame) and run.log["step"].max() == 2
+
+
+def test_tsne_follows_scikit_learns_conventions() -> None:
+    from sklearn.base import clone
+
+    vectors = np.random.default_rng(0).normal(size=(40, 6))
+    maker = tce.TSNE(perplexity=5, iterations=60, random_state=3)
+    points = maker.fit_transform(vectors)
+    assert points.shape == (40, 2) and (points == maker.embedding_).all()
+    again = clone(maker)
+    assert again.get_params() == maker.get_params() and (again.fit_transform(vectors) == points).all()
+    same = tce.fit_tsne(vectors, num_iterations=60, seed=3, perplexity=5)
+    np.testing.assert_array_equal(points, same)
+    with pytest.raises(OptionError):
+        tce.TSNE(perplexity=500).fit(vectors)
+
+
+def test_an_encoder_is_loaded_onto_a_device(tmp_path: Path) -> None:
+    assert tce.load_encoder("lite2", device="auto").device.type in ("cpu", "cuda")
+    with pytest.raises(OptionError, match="--device"):
+        tce.load_encoder("lite2", device="nowhere")

@@ -261,7 +261,7 @@ def test_the_next_step_is_one_line_after_the_result_and_not_in_json(tmp_path, ca
     )
     sys.modules.setdefault(__name__, sys.modules[__name__])
     assert cli.main(["echo", "--word", "my word"]) == 0
-    assert capsys.readouterr().out == "said my word\nnext: tce info 'my word'\n"
+    assert capsys.readouterr().out == "word my word\nnext: tce info 'my word'\n"
     assert cli.main(["echo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"word": "a"}
 

@@ -24,6 +24,7 @@ _HOMES = {
     "embed": "tce.embedding.embed",
     "fit_pca": "tce.visualize.reduce",
     "fit_tsne": "tce.visualize.reduce",
+    "TSNE": "tce.visualize.reduce",
     "open_index": "tce.retrieval.search_index",
     "AdaptOptions": "tce.options.adapt",
     "PretrainOptions": "tce.options.pretrain",

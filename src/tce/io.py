@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import html
 import json
 import math
 import os
@@ -186,6 +187,9 @@ class Result:
 
     text: str
     figures: dict[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text)}</pre>"
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tce.device import pick_device
 from tce.errors import TceError
 from tce.io import atomic
 from tce.model.backbone import ExternalBackbone, is_callable_name, rebuild_backbone, same_architecture
@@ -35,8 +36,8 @@ from tce.model.classifier import Classifier, ClassifierConfig, tile_channels
 from tce.model.encoder import EncoderConfig, FrameEncoder, build_start, seeded
 
 
-def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
-    """The frame encoder of a checkpoint in any known format, on the CPU, in evaluation mode.
+def load_encoder(path: Place, model: str | None = None, device: str = "cpu") -> FrameEncoder:
+    """The frame encoder of a checkpoint in any known format, in evaluation mode.
 
     Args:
         path: the file, a folder that holds model.safetensors (such as a run), a folder written by
@@ -47,10 +48,15 @@ def load_encoder(path: Place, model: str | None = None) -> FrameEncoder:
             `package.module:callable` for a file with another network's tensors. A file never names code
             that is imported: for a network of `package.module:callable` this argument is needed, with the
             callable's arguments: `package.module:callable(width=5)`.
+        device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
 
     Raises:
         TceError: not a checkpoint, damaged, a classifier, or not of that `model`.
     """
+    return _load_encoder(path, model).to(pick_device(device))
+
+
+def _load_encoder(path: Place, model: str | None) -> FrameEncoder:
     start = start_name(path)
     if start is not None:
         encoder = build_start(start).eval()

@@ -32,7 +32,7 @@ from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.train.monitor import FEWEST_CLIPS, FRAMES_PER_CLIP, NEIGHBOURS, learned_nothing
 from tce.train.pretrain_task import Pretraining
-from tce.train.run_folder import RunFolder, describe_run, settle_precision
+from tce.train.run_folder import RunFolder, RunResult, describe_run, settle_precision
 from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
@@ -298,7 +298,7 @@ def _finish(
         lines += [nothing, "do not use this network; try more varied clips, a lower --lr or another --method"]
     else:
         lines.append(f"next: tce embed --ckpt {folder.model_file} --input VIDEO --output embeddings.npz")
-    return Result("\n".join(lines), outcome)
+    return RunResult("\n".join(lines), outcome, str(folder.path))
 
 
 def _knn_line(before: float, after: float, clips: int) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -28,7 +29,9 @@ from filelock import FileLock, Timeout
 import tce.device
 from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
-from tce.io import atomic, plain, require_writable, write_json
+from tce.io import Result, atomic, plain, require_pandas, require_writable, write_json
+from tce.model.checkpoint import load_encoder
+from tce.model.encoder import FrameEncoder
 from tce.options.training import RunOptions
 from tce.train.run_log import RunLog, read_log
 from tce.train.training_state import load_training_state, save_training_state
@@ -287,6 +290,34 @@ class RunFolder:
     def write_result(self, content: Mapping[str, Any]) -> None:
         """Write result.json."""
         write_json(self.path / "result.json", content)
+
+
+@dataclasses.dataclass(repr=False)
+class RunResult(Result):
+    """A finished run: its text and figures, and what lies in its folder.
+
+    Attributes:
+        folder: the run folder.
+    """
+
+    folder: str = ""
+
+    def __repr__(self) -> str:
+        return f"RunResult({self.folder!r})"
+
+    @functools.cached_property
+    def encoder(self) -> FrameEncoder:
+        """The network, on the CPU, in evaluation mode."""
+        return load_encoder(self.folder)
+
+    @property
+    def log(self) -> Any:
+        """log.csv as a pandas DataFrame.
+
+        Raises:
+            TceError: pandas is not installed.
+        """
+        return require_pandas().DataFrame(read_log(Path(self.folder) / "log.csv"))
 
 
 def settle_precision(

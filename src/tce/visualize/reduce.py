@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from tce.embedding.embedding_file import check_embeddings
 from tce.errors import OptionError, TceError
@@ -101,6 +102,51 @@ def _principal_axes(
     # An axis and its negative are equally right; the larger entry positive makes the picture repeatable.
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     return axes * np.where(signs == 0, 1, signs), variances
+
+
+class TSNE(BaseEstimator):
+    """t-SNE maps by scikit-learn's conventions: `tce.TSNE(perplexity=30).fit_transform(vectors)`.
+
+    Args:
+        perplexity: effective number of neighbours; None means 30, fewer for less than 91 rows.
+        pca_threshold: share of the variance that PCA keeps first.
+        iterations: gradient steps.
+        random_state: the same number gives the same map.
+
+    Attributes:
+        embedding_: the map of the data last fitted, [N, 2].
+    """
+
+    def __init__(
+        self,
+        perplexity: float | None = None,
+        pca_threshold: float = 0.85,
+        iterations: int = 500,
+        random_state: int = 0,
+    ):
+        self.perplexity = perplexity
+        self.pca_threshold = pca_threshold
+        self.iterations = iterations
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> TSNE:
+        """Fit a map to vectors X [N, D]; `y` is ignored.
+
+        Raises:
+            TceError: bad embeddings, one row only, or a parameter out of range.
+        """
+        self.embedding_ = fit_tsne(
+            X,
+            pca_threshold=self.pca_threshold,
+            num_iterations=self.iterations,
+            seed=self.random_state,
+            perplexity=self.perplexity,
+        )
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> Floats:
+        """The map [N, 2] of vectors X [N, D]; errors as of `fit`."""
+        return self.fit(X).embedding_
 
 
 def fit_tsne(
