@@ -192,6 +192,37 @@ def test_centered_index_equals_a_fresh_one_after_changes(footage: Path, tmp_path
             np.testing.assert_allclose([row["vector"] for row in rows], expected, atol=2e-4, err_msg=letter)
 
 
+def test_a_folder_above_removes_what_a_folder_below_indexed(footage: Path, tmp_path: Path) -> None:
+    db = tmp_path / "db"
+    tce.index(footage / "left", db=db, every=5, **NET)
+    (footage / "left" / "l1.mp4").unlink()
+    result = tce.index(footage, db=db, **NET)
+    assert [Path(name).name for name in result.figures["removed"]] == ["l1.mp4"]
+    assert result.figures["videos"] == 4 and result.figures["unchanged"] == 1
+
+
+def test_interrupted_keeps_what_is_finished(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tce.retrieval.indexing as indexing
+
+    real = indexing.embed_videos
+
+    def stopped(*arguments: object, **keywords: object):
+        for count, outcome in enumerate(real(*arguments, **keywords)):  # type: ignore[arg-type]
+            if count == 2:
+                raise KeyboardInterrupt
+            yield outcome
+
+    monkeypatch.setattr(indexing, "embed_videos", stopped)
+    with pytest.raises(KeyboardInterrupt, match="2 of 5 videos are indexed; the same command resumes"):
+        tce.index(footage, db=tmp_path / "db", every=5, **NET)
+    monkeypatch.undo()
+    assert len(content(tmp_path / "db")) == 6
+    result = tce.index(footage, db=tmp_path / "db", **NET)
+    assert result.figures["embedded"] == 3 and len(content(tmp_path / "db")) == 15
+
+
 PROGRAM = """
 import sys
 sys.path[:0] = {path!r}

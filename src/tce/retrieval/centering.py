@@ -22,6 +22,8 @@ from tce.errors import TceError
 from tce.retrieval.frame_table import IndexWriter, VideoRecord, open_frames, read_frames
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tce.retrieval.frame_table import IndexSettings
 
 Vectors = NDArray[np.float32]
@@ -87,21 +89,12 @@ def center_groups(writer: IndexWriter) -> int:
     changed = 0
     for name, records in members(writer.videos.values()).items():
         now = fingerprint(records)
-        stale = [record for record in records if record.centered != now]
-        if not stale:
+        if all(record.centered == now for record in records):
             continue
         mean = group_mean(records)
         names = [record.video for record in records]
         for first in range(0, len(names), _IDS_AT_ONCE):
-            listed = ", ".join(
-                "'" + one.replace("'", "''") + "'" for one in names[first : first + _IDS_AT_ONCE]
-            )
-            rows = read_frames(
-                writer.db,
-                lambda listed=listed: open_frames(writer.db, writer.settings.name).to_table(
-                    filter=f"video IN ({listed})"
-                ),
-            )
+            rows = _frames_of(writer, names[first : first + _IDS_AT_ONCE])
             raw = rows["raw"].combine_chunks().flatten().to_numpy().reshape(-1, writer.settings.size)
             writer.replace_vectors(name, _unit(raw.astype(np.float64) - mean), rows)
         writer.update_records([replace(record, centered=now) for record in records])
@@ -109,11 +102,20 @@ def center_groups(writer: IndexWriter) -> int:
     return changed
 
 
+def _frames_of(writer: IndexWriter, videos: Sequence[str]) -> pa.Table:
+    """All columns of the frames of some videos."""
+    listed = ", ".join("'" + video.replace("'", "''") + "'" for video in videos)
+    table = open_frames(writer.db, writer.settings.name)
+    return read_frames(writer.db, lambda: table.to_table(filter=f"video IN ({listed})"))
+
+
 def is_centered(records: Iterable[VideoRecord]) -> bool:
     """Whether all vectors were centered with the groups as they are now; not after an interruption."""
-    return all(
-        record.centered == fingerprint(group) for group in members(records).values() for record in group
-    )
+    for group in members(records).values():
+        now = fingerprint(group)
+        if any(record.centered != now for record in group):
+            return False
+    return True
 
 
 def center_query(

@@ -106,12 +106,13 @@ def settings_for(encoder: FrameEncoder, options: IndexOptions) -> IndexSettings:
         OptionError: an option at odds with the index that is there.
     """
     from tce.model.checkpoint import tensors_hash
+    from tce.model.checkpoint_reader import start_name
 
     network = options.network
     layer = network.layer or encoder.default_layer
     ckpt = network.ckpt
     kept = {
-        "ckpt": os.path.abspath(ckpt) if ckpt and os.path.exists(ckpt) else ckpt,
+        "ckpt": os.path.abspath(ckpt) if ckpt and not start_name(ckpt) and os.path.exists(ckpt) else ckpt,
         "model": network.model,
         "output_size": network.output_size,
         "image_size": network.image_size or encoder.image_size,
@@ -247,6 +248,7 @@ def _key(path: str) -> str:
 def _compare(writer: IndexWriter, footage: Sequence[Footage]) -> Changes:
     changes, there = Changes(), {piece.record.video for piece in footage}
     sources = {piece.record.source for piece in footage}
+    folders = tuple(source + os.sep for source in sources)  # also what was indexed by a folder below
     for piece in footage:
         now, old = piece.record, writer.videos.get(piece.record.video)
         if old is None or old.key != now.key or not now.key:
@@ -258,7 +260,9 @@ def _compare(writer: IndexWriter, footage: Sequence[Footage]) -> Changes:
         if names[:3] != (old.label, old.group, old.recording):
             changes.relabelled.append(replace(old, label=now.label, group=now.group, recording=now.recording))
     changes.gone = sorted(
-        name for name, old in writer.videos.items() if name not in there and old.source in sources
+        name
+        for name, old in writer.videos.items()
+        if name not in there and (old.source in sources or name.startswith(folders))
     )
     return changes
 
