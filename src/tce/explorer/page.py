@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 SCRIPTS = ("data.js", "scatter.js", "timeline.js", "player.js", "explorer.js")
 PER_ROW = 16  # pictures in a row, and rows, of a sprite sheet
-BYTES_PER_PICTURE = 1200  # of a sprite sheet's JPEG, so that 10,000 frames fit into 20 MB as base64
-QUALITIES = (82, 74, 66, 58, 50, 40, 30)
+PICTURE_BYTES = 12e6  # of all pictures' JPEGs together, so that 10,000 frames fit into 20 MB as base64
+MOST_BYTES, LEAST_BYTES = 3000, 1200  # of one picture of 64 pixels
+QUALITIES = (90, 82, 74, 66, 58, 50, 40, 30)
 
 
 @dataclass
@@ -217,7 +218,7 @@ def sprite_sheets(
 ) -> list[bytes]:
     """JPEG sheets of 16 x 16 pictures, in the order of the frames; each picture in the corner of its cell.
 
-    The quality is lowered until pictures take about `BYTES_PER_PICTURE`, judged by the first sheets.
+    The quality is lowered until all pictures take about `PICTURE_BYTES`, judged by the first sheet.
 
     Args:
         pictures: of each video uint8 [n, h, w, 3], no side longer than `side`; None leaves its cells empty.
@@ -247,7 +248,8 @@ def sprite_sheets(
             edge = ((0, side - height), (0, side - width), (0, 0))
             sheet[top : top + side, left : left + side] = np.pad(picture, edge, mode="edge")
         if quality is None:
-            limit = BYTES_PER_PICTURE * count
+            least = LEAST_BYTES * (side / 64) ** 2
+            limit = count * min(MOST_BYTES, max(least, PICTURE_BYTES / total))
             quality = next((q for q in QUALITIES if len(encode_jpeg(sheet, q)) <= limit), QUALITIES[-1])
         sheets.append(encode_jpeg(sheet, quality))
     return sheets

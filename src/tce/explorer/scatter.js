@@ -123,6 +123,7 @@ class Scatter {
   }
   paint() {
     const W = this.base.width, H = this.base.height, context = this.base.getContext("2d");
+    this.base.style.opacity = this.withPictures ? 0.4 : 1;
     if (!this.image) {
       this.image = context.createImageData(W, H);
       this.pixels = new Uint32Array(this.image.data.buffer);

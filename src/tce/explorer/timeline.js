@@ -73,11 +73,11 @@ class Timelines {
       for (let i = video.first; i < video.first + video.frames; i++) {
         const left = i === video.first ? clipStart(video) : (times[i - 1] + times[i]) / 2;
         const right = i + 1 === video.first + video.frames ? end : (times[i] + times[i + 1]) / 2;
-        const a = x(left), b = x(right);
+        const a = Math.round(x(left) * ratio) / ratio, b = Math.round(x(right) * ratio) / ratio; // no seams
         if (b < names || a > W) continue;
         context.globalAlpha = shown[i] ? 1 : 0.16;
         context.fillStyle = cssOf(colours[i]);
-        context.fillRect(a, top + 5, Math.max(0.7, b - a + 0.35), row - 10);
+        context.fillRect(a, top + 5, Math.max(1 / ratio, b - a), row - 10);
         if (chosen[i]) { context.globalAlpha = 1; context.fillStyle = ink; context.fillRect(a, top + row - 4, Math.max(1, b - a), 2); }
       }
       context.globalAlpha = 1;
