@@ -22,7 +22,7 @@ from tce.distributed import deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation import evaluate as evaluation
 from tce.evaluation import report
-from tce.evaluation.clip_reader import Reader
+from tce.evaluation.clip_reader import Reader, even_samples
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.metrics import top_k
 from tce.evaluation.protocols import Evaluator, SplitResult, score_clips
@@ -34,8 +34,15 @@ from tce.options.evaluate import EvaluateOptions
 from tce.options.finetune import FinetuneOptions
 from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
-from tce.train.finetune_start import divide, make_classifier, run_of, starting_encoder, what_is_resumed
-from tce.train.finetune_task import FEWEST_HELD_OUT, ClipAccuracy, Finetuning
+from tce.train.finetune_start import (
+    divide,
+    make_classifier,
+    run_of,
+    settle_defaults,
+    starting_encoder,
+    what_is_resumed,
+)
+from tce.train.finetune_task import FEWEST_HELD_OUT, CachedFinetuning, ClipAccuracy, ClipFeatures, Finetuning
 from tce.train.run_folder import RunFolder, describe_run, settle_precision
 from tce.train.trainer import fit
 
@@ -143,7 +150,7 @@ def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
     for split in splits:
         run = replace(options.run, savedir=str(folder / f"split{split}"))
         each[split] = replace(options, data=replace(options.data, split=split), run=run)
-    starting_encoder(options)
+    settle_defaults(options, starting_encoder(options))
     for chosen in each.values():  # every split is checked before the first one trains
         _open_split(chosen, cache)
     for chosen in each.values():
@@ -179,6 +186,7 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Tested:
             )
         resumed = what_is_resumed(run.resume, run.savedir, options.optim.epochs)
         encoder = starting_encoder(options)  # checks the weights before footage is packed
+        options = settle_defaults(options, encoder)
         with RunFolder(run.savedir, resumed.in_place, run.force, "--savedir") as folder:
             run, precision = settle_precision(run, folder, context)
             options = replace(options, run=run)
@@ -190,7 +198,13 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Tested:
             if run.compile:
                 classifier.backbone.compile()
             accuracy = clip_accuracy(options, clips)
-            task = Finetuning(options, clips, train, held_out, classifier, context, accuracy)
+            parts = (options, clips, train, held_out, classifier, context, accuracy)
+            if options.model.cached_samples:
+                adapted = isinstance(encoder.head, torch.nn.Linear) and encoder.default_layer == "embedding"
+                head = encoder.head if adapted else None
+                task: Finetuning = CachedFinetuning(*parts, clip_features(options, clips), head)
+            else:
+                task = Finetuning(*parts)
             data = {
                 "fingerprint": clips.store.fingerprint(),
                 "split": clips.digest,
@@ -226,6 +240,27 @@ def clip_accuracy(options: FinetuneOptions, clips: SplitClips) -> ClipAccuracy:
         return float(top_k(found.scores, labels, 1).mean()), float(top_k(found.scores, labels, 5).mean())
 
     return accuracy
+
+
+def clip_features(options: FinetuneOptions, clips: SplitClips) -> ClipFeatures:
+    """A function that computes the features of evenly spread samples of some of the clips."""
+
+    def features(classifier: Classifier, rows: Ints, count: int) -> tuple[Tensor, dict[int, str]]:
+        reader = Reader(
+            clips.store,
+            classifier.config.image_size,
+            options.model.resize,
+            max(options.optim.batch_size, 32),
+            options.run.workers,
+            options.run.precision,
+        )
+        samples = even_samples(clips.store.lengths, rows, count, classifier.frames_per_sample)
+        outputs = reader.outputs(classifier, classifier.features, samples, "features")
+        found = [vectors.cpu() for _, vectors in outputs]
+        each = torch.repeat_interleave(torch.cat(found), torch.from_numpy(samples.weight), dim=0)
+        return each.unflatten(0, (len(rows), count)), dict(reader.failed)
+
+    return features
 
 
 def _test(

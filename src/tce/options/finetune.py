@@ -13,6 +13,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from tce.errors import OptionError
 from tce.options.checks import (
     FromZero,
+    NotNegative,
     Pixels,
     Positive,
     Range,
@@ -98,8 +99,9 @@ class FinetuneModelOptions:
     model: str | None = None
     """resnet18, 34, 50, 101 or 152; hf:FOLDER_OR_NAME; package.module:callable; by default that of
     --weights, or resnet18."""
-    weights: str | None = None
-    """Checkpoint to start from, in any known format; by default random weights."""
+    weights: Annotated[str | None, arg(aliases=["--start"])] = None
+    """Network to start from: lite2, lite0, hf:NAME, a run folder or a checkpoint in any known format; by
+    default random weights."""
     input: Literal["differences", "rgb"] = "differences"
     """Stacks of five frame differences (paper), or RGB frames."""
     segments: Positive = 1
@@ -110,6 +112,10 @@ class FinetuneModelOptions:
     """How frames become square: squash the whole frame (paper), or crop its centre."""
     freeze: str | None = None
     """Freeze the backbone up to and including this layer, such as layer2; all: train the classifier only."""
+    cached_samples: NotNegative | None = None
+    """For --freeze all without augmentation: compute the features of as many evenly spread samples of a clip
+    once, and train on them in seconds; 0: pass new frames through the network in each epoch. By default 8
+    from lite2, lite0 or hf:, else 0."""
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
     """Probability of dropping a feature before the classifier in training."""
 
@@ -165,6 +171,11 @@ class FinetuneOptimOptions(OptimOptions):
     what was pre-trained."""
     head_lr: FromZero = 1.0
     """Factor of the classifier's learning rate; its weights start at random and may need a larger one."""
+    backbone_lr: FromZero | None = None
+    """Factor of the backbone's learning rate; by default 0.1 from lite2, lite0 or hf:, else 1."""
+    head_epochs: NotNegative | None = None
+    """Epochs in which only the classifier is trained, at the start; by default a tenth of --epochs from
+    lite2, lite0 or hf:, else 0."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
     """Share of the target that is spread over all classes, against overconfidence."""
 
@@ -177,7 +188,7 @@ class FinetuneRunOptions(RunOptions):
     """Run folder to write: options, logs, checkpoints, model.safetensors, result.json and predictions
     (required)."""
     recipe: str = "default"
-    """Named defaults that flags override: default, paper-2020-diff or paper-2021-rgb."""
+    """Named defaults that flags override: default, linear, paper-2020-diff or paper-2021-rgb."""
     evaluate: bool = False
     """Test only: the checkpoint of --resume, or that in --savedir, at its own image size."""
     resume: Resume = None

@@ -28,6 +28,7 @@ from tce.model.checkpoint import (
 from tce.model.checkpoint_formats import FINETUNED_2020, FINETUNED_LATER
 from tce.model.checkpoint_reader import start_name
 from tce.model.classifier import Classifier, classifier_from_encoder
+from tce.model.efficientnet_lite import VARIANTS
 from tce.model.encoder import FrameEncoder, build_encoder
 from tce.options.finetune import FinetuneOptions
 from tce.train.finetune_task import Finetuning
@@ -36,6 +37,9 @@ from tce.train.optim import make_optimizer
 log = logging.getLogger("tce.train")
 
 Ints = npt.NDArray[np.int64]
+
+CACHED_SAMPLES = 8  # of a clip, as the protocols of frozen networks take
+HEAD_SHARE, STRONG_BACKBONE_LR = 0.1, 0.1
 
 
 def divide(clips: SplitClips, options: FinetuneOptions) -> tuple[Ints, Ints, str]:
@@ -92,6 +96,45 @@ def starting_encoder(options: FinetuneOptions) -> FrameEncoder:
             encoder = new_encoder_like(model.weights, model.model, model.image_size, seed)
     encoder.freeze(model.freeze)  # checks the layer's name before footage is packed
     return encoder
+
+
+def settle_defaults(options: FinetuneOptions, encoder: FrameEncoder) -> FinetuneOptions:
+    """The options with the values that depend on the start filled in.
+
+    A network with strong weights of its own (EfficientNet-Lite, Hugging Face) keeps them: the classifier is
+    trained first, and the backbone then moves slowly. Our ResNets train as published.
+
+    Args:
+        options: as given.
+        encoder: what `starting_encoder` returned.
+
+    Raises:
+        OptionError: cached features of samples that augmentation would change, or of a trained backbone.
+    """
+    model, optim, architecture = options.model, options.optim, encoder.config.architecture
+    strong = architecture in VARIANTS or architecture.startswith("hf:")
+    frozen, plain = model.freeze == "all", options.augment.none
+    if model.cached_samples and not (frozen and plain):
+        raise OptionError(
+            f"--cached-samples {model.cached_samples}",
+            expected="--freeze all without augmentation",
+            found="augmentation" if frozen else "a backbone that is trained",
+            fix="use --recipe linear, or --freeze all --crop-scale 1 1 --flip 0 --color 0",
+        )
+    if frozen and strong and not plain:
+        log.info("with augmentation every epoch passes the network; --recipe linear trains in seconds")
+    samples, head, rate = model.cached_samples, optim.head_epochs, optim.backbone_lr
+    if samples is None:
+        samples = CACHED_SAMPLES if strong and frozen and plain else 0
+    if head is None:
+        head = max(1, round(HEAD_SHARE * optim.epochs)) if strong and not frozen and optim.epochs > 1 else 0
+    if rate is None:
+        rate = STRONG_BACKBONE_LR if strong else 1.0
+    return replace(
+        options,
+        model=replace(model, cached_samples=samples),
+        optim=replace(optim, head_epochs=head, backbone_lr=rate),
+    )
 
 
 def make_classifier(options: FinetuneOptions, clips: SplitClips, encoder: FrameEncoder) -> Classifier:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tce.data.loader import Batch, Loader
+from tce.data.loader import Batch, Loader, PlannedBatch
 from tce.data.splits import SplitClips
 from tce.device import autocast
 from tce.distributed import DistributedContext
@@ -22,6 +22,7 @@ from tce.model.backbone import ExternalBackbone
 from tce.model.checkpoint import describe_model, save_model
 from tce.model.classifier import Classifier
 from tce.options.finetune import FinetuneOptions
+from tce.rng import uniform
 from tce.train.run_folder import RunFolder
 from tce.train.stacks import StackAugmentation, StackPlan
 from tce.train.trainer import TrainProgress
@@ -36,6 +37,8 @@ VALIDATION_SAMPLES, TEST_SAMPLES = 5, 19  # of a clip: a validation costs a quar
 # On 100 clips an accuracy has a standard error of up to 5 points, more than late epochs differ by: the best
 # of twenty validations on fewer clips is mostly the luckiest one.
 FEWEST_HELD_OUT = 100
+CACHED = 204  # stream of the counter-based generator: which cached sample; beside those of `stacks`
+SCALED_LENGTH = 8.0  # of scaled features: the default learning rate then suits any number of features
 
 # (classifier, rows of the clips, samples of a clip, what for) -> top-1 and top-5 accuracy on them.
 ClipAccuracy = Callable[[Classifier, Ints, int, str], tuple[float, float]]
@@ -141,6 +144,7 @@ class Finetuning:
         self.best, self.best_on_test = Best(), Best()
         self.failed: dict[str, str] = {}
         self._epochs_done: int | None = None  # unknown before the first step
+        self._head_only = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -157,7 +161,8 @@ class Finetuning:
     def parameters(self) -> list[dict[str, Any]]:
         """The trained parameters by stage, each with its factor of the learning rate."""
         optim = self.options.optim
-        return stage_groups(self.classifier, optim.layer_decay, optim.head_lr)
+        rate = 1.0 if optim.backbone_lr is None else optim.backbone_lr
+        return stage_groups(self.classifier, optim.layer_decay, optim.head_lr, rate)
 
     def batches(self, start: int) -> Iterator[Batch]:
         """The batches of the run from number `start` on."""
@@ -166,17 +171,30 @@ class Finetuning:
 
     def step(self, batch: Batch, progress: TrainProgress) -> dict[str, Tensor | float]:
         """One forward pass: the samples' scores, summed for each clip, against the clips' classes."""
+        self._set_phase(progress)
         frames, ok = self._receive(batch)  # [B, P span, H, W, 3]
         images = self.augment(frames, batch.samples, batch.epoch, self.options.run.seed)
         with autocast(self.context.device, self.options.run.precision):
             logits = self.classifier(self.classifier.to_input(images))  # [B P, C]
         scores = logits.float().unflatten(0, (len(frames), -1)).sum(dim=1)  # [B, C]
-        labels = self.labels[torch.from_numpy(batch.clips).to(self.labels.device)]
+        return self._loss(scores, batch.clips, ok, progress)
+
+    def _loss(
+        self, scores: Tensor, rows: Ints, ok: Tensor | None, progress: TrainProgress
+    ) -> dict[str, Tensor | float]:
+        labels = self.labels[torch.from_numpy(rows).to(self.labels.device)]
         if ok is not None:
             scores, labels = scores[ok], labels[ok]
         loss = functional.cross_entropy(scores, labels, label_smoothing=self.options.optim.label_smoothing)
         self._epochs_done = (progress.step + 1) // progress.steps_per_epoch
         return {"loss": loss, "train_top1": (scores.argmax(dim=1) == labels).float().mean()}
+
+    def _set_phase(self, progress: TrainProgress) -> None:
+        """Freeze the backbone, batch statistics included, in the first epochs, and no longer after them."""
+        head_only = progress.epoch < (self.options.optim.head_epochs or 0)
+        if head_only != self._head_only:
+            self._head_only = head_only
+            self.classifier.freeze("all" if head_only else self.options.model.freeze)
 
     def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Frames on the device, and which samples are good; None where all are."""
@@ -274,16 +292,146 @@ class Finetuning:
         self.classifier.load_state_dict(latest)
 
 
-def stage_groups(classifier: Classifier, layer_decay: float, head_lr: float) -> list[dict[str, Any]]:
+# (classifier, rows of the clips, samples of a clip) -> features [n, samples, F]; row -> why it was not read.
+ClipFeatures = Callable[[Classifier, Ints, int], tuple[Tensor, dict[int, str]]]
+
+
+class CachedFinetuning(Finetuning):
+    """Training of the classifier alone, on features of each clip's samples that are computed once.
+
+    A step draws from a clip's samples instead of from all its frames. The weights are learned for features
+    that are scaled first: by the embedding head that the start was adapted with, then to mean 0 and standard
+    deviation 1. The scaling is linear, so it becomes part of the classifier's last layer.
+
+    Args:
+        options: everything, with `model.cached_samples`; no augmentation.
+        clips: the split.
+        train: see `Finetuning`.
+        held_out: see `Finetuning`.
+        classifier: its backbone is frozen.
+        context: the processes at work.
+        clip_accuracy: tests the classifier on the test clips, with `test_looks`.
+        clip_features: computes the features.
+        head: from features [.., F] to embedding [.., D]; None for the features themselves.
+    """
+
+    def __init__(
+        self,
+        options: FinetuneOptions,
+        clips: SplitClips,
+        train: Ints,
+        held_out: Ints,
+        classifier: Classifier,
+        context: DistributedContext,
+        clip_accuracy: ClipAccuracy,
+        clip_features: ClipFeatures,
+        head: nn.Linear | None = None,
+    ):
+        super().__init__(options, clips, train, held_out, classifier, context, clip_accuracy)
+        rows, count = np.union1d(train, held_out), options.model.cached_samples or 0
+        classifier.eval()
+        features, unread = clip_features(classifier, rows, count)  # [n, count, F]
+        for row, reason in unread.items():
+            self.failed[str(clips.store.catalog.ids[row])] = reason
+        self._place = torch.full((len(clips.labels),), -1, dtype=torch.int64)
+        self._place[torch.from_numpy(rows)] = torch.arange(len(rows))
+        self._readable = torch.from_numpy(~np.isin(np.arange(len(clips.labels)), list(unread)))
+        used = self._place[torch.from_numpy(train)][self._readable[torch.from_numpy(train)]]
+        if len(used) < 2:
+            raise TceError("the training clips", expected="two that can be read", found=str(len(used)))
+        features = features.double().to("cpu")
+        weight, bias = (
+            torch.eye(features.shape[2], dtype=torch.float64),
+            torch.zeros(features.shape[2]).double(),
+        )
+        if head is not None:
+            weight, bias = (value.detach().double().cpu() for value in (head.weight, head.bias))
+        vectors = features @ weight.T + bias  # [n, count, D]
+        mean = vectors[used].mean(dim=(0, 1))
+        spread = vectors[used].flatten(0, 1).std(dim=0, correction=0).clamp(min=1e-6)
+        scale = SCALED_LENGTH / (spread * len(spread) ** 0.5)  # [D]
+        self._weight, self._bias = weight * scale[:, None], (bias - mean) * scale
+        self._vectors = ((vectors - mean) * scale).float().to(context.device)
+        self.probe = nn.Linear(len(mean), classifier.num_classes, device=context.device)
+        nn.init.zeros_(self.probe.weight)
+        nn.init.zeros_(self.probe.bias)
+
+    @property
+    def seconds_waiting(self) -> float:
+        """No waiting: all features are in memory."""
+        return 0.0
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """The last layer's parameters."""
+        return [{"params": list(self.probe.parameters()), "lr_scale": self.options.optim.head_lr}]
+
+    def batches(self, start: int) -> Iterator[PlannedBatch]:  # type: ignore[override]
+        """The batches of the run from number `start` on."""
+        for number in range(start, len(self.plan)):
+            yield self.plan[number]
+
+    def step(self, batch: PlannedBatch, progress: TrainProgress) -> dict[str, Tensor | float]:  # type: ignore[override]
+        """Scores of samples drawn from each clip's, summed, against the clips' classes."""
+        parts, count = self.options.model.segments, self._vectors.shape[1]
+        drawn = uniform(self.options.run.seed, batch.epoch, batch.samples, CACHED, parts)  # [B, parts]
+        chosen = torch.from_numpy((drawn * count).astype(np.int64)).to(self._vectors.device)
+        rows = torch.from_numpy(batch.clips)
+        vectors = self._vectors[self._place[rows].to(chosen.device)[:, None], chosen]  # [B, parts, D]
+        dropped = functional.dropout(vectors, self.classifier.config.dropout)
+        ok = self._readable[rows]
+        if not ok.any():
+            raise TceError("a whole batch could not be read", fix="run `tce check`")
+        return self._loss(
+            self.probe(dropped).sum(dim=1), batch.clips, None if ok.all() else ok.to(chosen.device), progress
+        )
+
+    def validate(self) -> dict[str, float]:
+        """As `Finetuning.validate`."""
+        self._fold()
+        return super().validate()
+
+    def _accuracy(self, rows: Ints, samples: int, what: str) -> tuple[float, float]:
+        if rows is not self.held_out:
+            return super()._accuracy(rows, samples, what)
+        rows = rows[self._readable[torch.from_numpy(rows)].numpy()]
+        with torch.no_grad():
+            place = self._place[torch.from_numpy(rows)].to(self._vectors.device)
+            scores = self.probe(self._vectors[place]).sum(dim=1)  # [n, C]
+        ranks = scores.argsort(dim=1, descending=True) == self.labels[torch.from_numpy(rows)][:, None]
+        return float(ranks[:, :1].any(dim=1).float().mean()), float(ranks[:, :5].any(dim=1).float().mean())
+
+    @torch.no_grad()
+    def _fold(self) -> None:
+        """Write the last layer, its scaling included, into the classifier."""
+        weight, bias = (value.double().cpu() for value in (self.probe.weight, self.probe.bias))
+        self.classifier.fc.weight.copy_(weight @ self._weight)
+        self.classifier.fc.bias.copy_(weight @ self._bias + bias)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Finetuning.state_dict`, with the last layer before folding."""
+        self._fold()
+        return {**super().state_dict(), "probe": self.probe.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.probe.load_state_dict(state["probe"])
+
+
+def stage_groups(
+    classifier: Classifier, layer_decay: float, head_lr: float, backbone_lr: float = 1.0
+) -> list[dict[str, Any]]:
     """The trained parameters by stage of the backbone, with their factor "lr_scale" of the learning rate.
 
-    The last stage has factor 1, each one before it `layer_decay` times the next one's; the classifier has
-    `head_lr`. Stages are the backbone's children (of our ResNets: conv1 and bn1, layer1 to layer4).
+    The last stage has factor `backbone_lr`, each one before it `layer_decay` times the next one's; the
+    classifier has `head_lr`. Stages are the backbone's children (of our ResNets: conv1 and bn1, layer1 to
+    layer4).
 
     Args:
         classifier: the parameters' network.
         layer_decay: factor from stage to stage.
         head_lr: factor of the classifier.
+        backbone_lr: factor of the backbone's last stage.
     """
     network: nn.Module = classifier.backbone
     network = network.model if isinstance(network, ExternalBackbone) else network
@@ -296,7 +444,7 @@ def stage_groups(classifier: Classifier, layer_decay: float, head_lr: float) -> 
     own = list(network.parameters(recurse=False))
     if own:
         stages.insert(0, own)
-    scales = [layer_decay ** (len(stages) - 1 - place) for place in range(len(stages))]
+    scales = [backbone_lr * layer_decay ** (len(stages) - 1 - place) for place in range(len(stages))]
     groups = [
         {"params": [p for p in stage if p.requires_grad], "lr_scale": scale}
         for stage, scale in zip(stages, scales, strict=True)
