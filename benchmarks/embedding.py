@@ -73,7 +73,7 @@ def help_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--video", type=Path, help="a video; unset: generated ones of three sizes")
+    parser.add_argument("--video", type=Path, help="a video; by default generated ones of three sizes")
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--frames", type=int, default=300, help="of the generated videos")

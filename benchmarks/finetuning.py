@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--clips", type=int, default=32, help="test clips, of 120 frames")
     parser.add_argument("--steps", type=int, default=4, help="fine-tuning steps in a round")
-    parser.add_argument("--short-side", type=int, help="of the packed frames; unset: 256 pixels")
+    parser.add_argument("--short-side", type=int, help="of the packed frames; by default 256 pixels")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=5)

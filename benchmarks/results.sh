@@ -26,13 +26,13 @@ finetune() { # set split kind flags...: from random weights, and from the networ
             --model resnet18 "${small[@]}" "${weights[@]}" "${@:4}"
     done
 }
-judge() { # set splits start protocol ckpt...
+evaluate() { # set splits start protocol ckpt...
     tce evaluate --data "$out/$1" --lists "$data/$1/lists" --split "$2" --protocol "$4" \
-        --image-size 64 --out "$out/judged/$1-$3-$4" --ckpt "${@:5}"
+        --image-size 64 --out "$out/evaluated/$1-$3-$4" --ckpt "${@:5}"
 }
 both() { # set splits protocol: an untrained network, and the one pre-trained on each split's training clips
-    judge "$1" "$2" untrained "$3" random --model resnet18
-    judge "$1" "$2" pretrained "$3" "$out/tce/$1-{split}"
+    evaluate "$1" "$2" untrained "$3" random --model resnet18
+    evaluate "$1" "$2" pretrained "$3" "$out/tce/$1-{split}"
 }
 pretrain gestures 01 24
 pretrain gestures 02 40
@@ -46,9 +46,9 @@ done
 finetune fights 01 short --epochs 12
 for start in random tce; do # the means over the splits
     for kind in short long few; do
-        judge gestures 01,02,03 "$kind-$start" frames "$out/finetune/gestures-{split}-$kind-$start"
+        evaluate gestures 01,02,03 "$kind-$start" frames "$out/finetune/gestures-{split}-$kind-$start"
     done
-    judge fights 01 "short-$start" frames "$out/finetune/fights-01-short-$start"
+    evaluate fights 01 "short-$start" frames "$out/finetune/fights-01-short-$start"
 done
 for protocol in knn linear retrieval coherence; do
     both gestures 01,02,03 "$protocol"
@@ -64,14 +64,14 @@ compare() { # what the first of each two is called, name of the chart, runs by t
 frozen=()
 for set in gestures fights; do
     for protocol in knn linear retrieval; do
-        frozen+=("$out"/judged/$set-{untrained,pretrained}-$protocol)
+        frozen+=("$out"/evaluated/$set-{untrained,pretrained}-$protocol)
     done
 done
 compare untrained frozen "${frozen[@]}"
-compare untrained coherence "$out"/judged/gestures-{untrained,pretrained}-coherence "$out"/judged/fights-{untrained,pretrained}-coherence
+compare untrained coherence "$out"/evaluated/gestures-{untrained,pretrained}-coherence "$out"/evaluated/fights-{untrained,pretrained}-coherence
 for kind in long few; do
-    compare random finetune-$kind "$out"/judged/gestures-$kind-{random,tce}-frames
+    compare random finetune-$kind "$out"/evaluated/gestures-$kind-{random,tce}-frames
 done
-compare random finetune-short "$out"/judged/gestures-short-{random,tce}-frames "$out"/judged/fights-short-{random,tce}-frames
-tce compare "$out"/judged/gestures-{short,long,few}-{random,tce}-frames --output "$out/finetune.png" --names \
+compare random finetune-short "$out"/evaluated/gestures-short-{random,tce}-frames "$out"/evaluated/fights-short-{random,tce}-frames
+tce compare "$out"/evaluated/gestures-{short,long,few}-{random,tce}-frames --output "$out/finetune.png" --names \
     "12 epochs, random" "12 epochs, TCE" "60 epochs, random" "60 epochs, TCE" "5 labels a class, random" "5 labels a class, TCE"

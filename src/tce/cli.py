@@ -78,7 +78,7 @@ def parse(name: str, arguments: Sequence[str], prog: str | None = None) -> tuple
     """A command's options out of its arguments; a `--recipe` gives the defaults that flags override.
 
     Raises:
-        SystemExit: after `--help` (0), or a usage error told in one line (2).
+        SystemExit: after `--help` (0), or a usage error, printed in one line (2).
         TceError: options that contradict each other or lie outside their range.
     """
     command, prog = COMMANDS[name], prog or f"tce {name}"

@@ -122,7 +122,7 @@ def check_archive(archive: zipfile.ZipFile, size: int) -> str | None:
     """What is wrong with a zip archive's declared sizes, before anything of it is unpacked; None if nothing.
 
     Args:
-        archive: the archive, whose directory says what each member unpacks to.
+        archive: the archive, whose directory states what each member unpacks to.
         size: bytes of its file.
     """
     unpacked = sum(member.file_size for member in archive.infolist())

@@ -59,7 +59,7 @@ def test_single_recordings_give_their_last_pieces():
     assert strategy == "none" and not held.any()
 
 
-def test_scarce_labels_keep_every_class_and_nest():
+def test_label_subsets_keep_every_class_and_nest():
     labels = np.repeat(np.arange(7), 30)
     ten, twenty = label_subset(labels, "10%", 3), label_subset(labels, "20%", 3)
     assert np.bincount(labels[ten]).tolist() == [3] * 7

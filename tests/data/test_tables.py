@@ -127,15 +127,15 @@ def test_the_same_clips_whatever_the_form(name: str, footage: Path) -> None:
     """As footage, as lists over the folder, and as lists over clips that are packed already."""
     table = footage / name
     table.write_bytes(FORMS[name]([HEADER, *CLIPS]))
-    as_footage = read_catalog(table)
-    assert seen(as_footage) == SEEN
-    assert as_footage.classes == ["007", "NA", "nan", 'say "hi"; twice', "wave"]
-    assert as_footage.missing == [] and as_footage.listed == len(CLIPS)
-    assert all(Path(clip.path).exists() for clip in as_footage)
+    as_videos = read_catalog(table)
+    assert seen(as_videos) == SEEN
+    assert as_videos.classes == ["007", "NA", "nan", 'say "hi"; twice', "wave"]
+    assert as_videos.missing == [] and as_videos.listed == len(CLIPS)
+    assert all(Path(clip.path).exists() for clip in as_videos)
     as_lists = read_catalog(footage, table)
     # Folders give the class of clips whose row has none only if no list names them.
     assert sorted(map(repr, seen(as_lists))) == sorted(map(repr, SEEN))
-    again = apply_lists(as_footage, table)
+    again = apply_lists(as_videos, table)
     assert [row[:3] for row in seen(again)] == [row[:3] for row in SEEN]
 
 

@@ -81,7 +81,7 @@ def test_a_run_folder_holds_what_it_should(clips: Path, tmp_path: Path) -> None:
         and stored["figures"]["knn"] == log[-1]["knn"]
         and stored["first"]["knn"] == log[0]["knn"]
     )
-    assert "kNN: too few clips to tell (12 labelled clips" in result.text
+    assert "kNN: too few clips (12 labelled clips" in result.text
     assert str(out / "model.safetensors") in result.text
     assert described["chance"] == pytest.approx({"contrast": np.log(11), "loss": np.log(11), "knn": 1 / 3})
     assert stored["chance"] == described["chance"]

@@ -123,7 +123,7 @@ def _pretrain(training: PretrainOptions, options: DemoOptions) -> float:
             training = _within_budget(training, options.seconds)
         started = time.monotonic()
         pretrain(training)
-    except KeyboardInterrupt as interrupt:  # which says how a run is resumed; the demo cannot be
+    except KeyboardInterrupt as interrupt:  # its text explains how a run is resumed; the demo cannot be
         raise KeyboardInterrupt("stopped; repeat tce demo to start it again") from interrupt
     return time.monotonic() - started
 

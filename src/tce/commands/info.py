@@ -133,7 +133,7 @@ def _holds_frames(folder: Path) -> bool:
     try:
         found = find_clips(folder)
     except TceError:
-        return False  # the dataset's reader says what is wrong
+        return False  # the dataset's reader reports what is wrong
     return len(found.folders) == len(found.paths) == 1 and (Path(found.root) / found.paths[0]).samefile(
         folder
     )

@@ -147,7 +147,7 @@ def open_collection(
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """What the table of clips says of one.
+    """A clip's row in the table of clips.
 
     Attributes:
         path: of the footage.

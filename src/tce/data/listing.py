@@ -132,7 +132,7 @@ class NameIndex:
             self._by_caseless[name.lower()].append(place)
 
     def find(self, listed: str, piece: str = "") -> int | None:
-        """The clip's place; None where there is none, or several with nothing to tell them apart.
+        """The clip's place; None where there is none, or several that cannot be distinguished.
 
         Args:
             listed: the name, with or without folder and suffix.
@@ -187,7 +187,7 @@ def compose(text: str) -> str:
 
 
 def split_in_name(path: Path) -> str | None:
-    """The split that a file's name tells, "val" of something-something-v2-validation.json."""
+    """The split in a file's name, "val" of something-something-v2-validation.json."""
     words = re.findall(r"[a-z]+", path.stem.lower())
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 

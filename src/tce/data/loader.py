@@ -36,7 +36,7 @@ _PATIENCE = 0.2  # seconds between checks whether the program ends
 
 
 class PlannedBatch(NamedTuple):
-    """What a plan says of a batch of B samples.
+    """A planned batch of B samples.
 
     Attributes:
         clips: int64 [B], rows of the store's catalog.

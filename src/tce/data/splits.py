@@ -141,7 +141,7 @@ def open_split(
 
 
 def require_splits(data: str, lists: str | None, splits: Sequence[str]) -> None:
-    """Check the same for several splits, which only lists tell apart.
+    """Check the same for several splits, which need lists.
 
     Raises:
         OptionError: several splits without lists, or one that the data do not hold.

@@ -177,7 +177,7 @@ class Table:
         return found
 
     def seconds(self, cell: str | None, row: int) -> float:
-        """A cell's time in seconds, of 1.5 or 00:00:01.5; NaN where it is empty or says NaN.
+        """A cell's time in seconds, of 1.5 or 00:00:01.5; NaN where it is empty or NaN.
 
         Raises:
             TceError: no time, or an infinite one.

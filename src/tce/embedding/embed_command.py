@@ -103,7 +103,7 @@ def open_encoder(options: NetworkOptions) -> tuple[FrameEncoder, str]:
         if options.output_size not in (None, size):
             raise OptionError("--output-size", f"{size}, which {options.ckpt} has", str(options.output_size))
         place = Path(options.ckpt).absolute()
-        # Every run's network has the same file name; the run's tells more.
+        # Every run's network has the same file name; the run's name is used instead.
         name = place.parent.name if place.name == "model.safetensors" else place.name
         if options.ckpt == encoder.config.architecture:
             name = "ImageNet weights"
@@ -154,7 +154,7 @@ def gather(
 
     Raises:
         TceError: the only video is bad, or all are.
-        KeyboardInterrupt: interrupted; its text says what was kept.
+        KeyboardInterrupt: interrupted; its text names what was kept.
     """
     found: list[Embedded] = []
     owners: list[str] = []

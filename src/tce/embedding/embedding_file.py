@@ -147,7 +147,7 @@ def _from_parquet(path: Path) -> Embeddings:
 
 
 def check_embeddings(data: Any, what: str = "embeddings") -> NDArray[np.floating[Any]]:
-    """Embeddings as a finite float array, or an error that says what they are instead.
+    """Embeddings as a finite float array, or an error that names what they are instead.
 
     Args:
         data: [N, D] array, tensor or nested list of real numbers.

@@ -166,7 +166,7 @@ def _length(tracks: Tracks, clip: int) -> int:
 def phase_progression(
     train: Tracks, train_labels: Ints, test: Tracks, test_labels: Ints
 ) -> tuple[float, dict[int, float]]:
-    """How well a linear map, fitted on a class's training clips, tells the phase in its test clips.
+    """How well a linear map, fitted on a class's training clips, predicts the phase in its test clips.
 
     Phase is the place in the clip from 0 to 1 (Dwibedi et al., 2019, section 4.1, without annotated events:
     a whole clip counts as one phase).

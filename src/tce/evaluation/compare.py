@@ -171,7 +171,7 @@ def compare(options: CompareOptions) -> ComparisonResult:
 
 
 def _names(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each result: the checkpoint's, told apart by its hash or folder where two are alike."""
+    """A name for each result: the checkpoint's, with its hash or folder where two are alike."""
     names = [result["checkpoint"]["name"] for result in results]
     hashes: dict[str, set[str]] = {}
     for name, result in zip(names, results, strict=True):

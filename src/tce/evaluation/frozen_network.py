@@ -179,7 +179,7 @@ def untrained_like(trained: FrozenNetwork, seed: int, device: str) -> FrozenNetw
 
 
 def short_name(path: str) -> str:
-    """A checkpoint's name for folders and tables: the run folder's where the file's own says nothing."""
+    """A checkpoint's name for folders and tables: the run folder's where the file's own is a general one."""
     if path.startswith("hf:"):
         return path.rpartition("/")[2].removeprefix("hf:")
     target = Path(path).expanduser().resolve()

@@ -1,6 +1,6 @@
 """Backbones: our ResNets and EfficientNets, Hugging Face image models, any other importable network.
 
-A backbone maps normalised images [B, C, h, w] to features [B, F] and says its `feature_size`, F.
+A backbone maps normalised images [B, C, h, w] to features [B, F] and states its `feature_size`, F.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def unfinished(provenance: dict[str, Any] | None) -> str | None:
 
 
 def describe_model(model: nn.Module, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a checkpoint's header says of a model, JSON types.
+    """Description of a model for a checkpoint's header, JSON types.
 
     A training state that holds this under "tce" and the model's state dict under "model" can be loaded as a
     checkpoint too.
@@ -328,7 +328,7 @@ def describe_weights(path: str, model: str | None = None) -> dict[str, Any]:
 
 
 def weights_provenance(path: str, model: str | None = None) -> dict[str, Any]:
-    """What a network's file says of the weights it started from, and of what those came from."""
+    """Provenance of the weights that a network started from, and of what those came from."""
     facts = describe_weights(path, model)
     return {"path": path, "hash": facts.get("hash"), "provenance": facts.get("provenance")}
 

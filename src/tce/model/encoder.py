@@ -42,7 +42,7 @@ class EncoderConfig:
         embedding_size: numbers in an embedding, D.
         head: from features to embedding: "linear" (the paper's), "mlp" (two layers, the hidden one of the
             features' size) or "none" (the normalised features are the embedding, D = F).
-        rotation: whether there is a head that tells rotations by 0, 90, 180 and 270 degrees apart.
+        rotation: whether there is a head that classifies rotations by 0, 90, 180 and 270 degrees.
         feature_size: numbers in a feature vector, F.
         image_size: side of the square input in pixels.
         mean: per-channel mean of the input, of pixels in [0, 1].

@@ -27,11 +27,11 @@ TEMPERATURE = 0.07  # weight of a neighbour: exp(cosine / 0.07), as in instance 
 BATCH = 64
 
 SETTLED = 0.05  # share of the run after which the rank should only grow
-COLLAPSED = 0.15  # of the highest rank; classes that draw together take it to a third, a collapse to a tenth
+COLLAPSED = 0.15  # of the highest rank; classes that become compact take it to a third, a collapse to a tenth
 SMOOTHING = 0.7  # share of the past in the rank that is watched, since a batch's own rank is noisy
 ONE_POINT = 1.2  # an effective rank below it: all embeddings are the same, whatever they were before
 
-AT_CHANCE = 0.98  # of the chance loss: from here on a loss says nothing about the clips
+AT_CHANCE = 0.98  # of the chance loss: a loss above it is that of chance
 FALLEN_RANK = 0.5  # of the untrained network's rank
 FEWEST_CLIPS = 20  # kNN of fewer moves by more than 5 points with a single clip
 
@@ -135,7 +135,7 @@ def knn_accuracy(features: Tensor, labels: np.ndarray, groups: np.ndarray, k: in
 
 
 def learned_nothing(first: Mapping[str, float], last: Mapping[str, float], chance: float) -> str | None:
-    """What says that a finished run learned nothing, in one line; None where something does speak for it.
+    """Evidence that a finished run learned nothing, in one line; None where a metric shows that it did learn.
 
     Its contrastive loss ended at chance, its embeddings' rank collapsed, and kNN did not rise.
 

@@ -152,7 +152,7 @@ def open_clips(data: DataOptions, cache: Path, context: DistributedContext) -> F
 
 
 def require_clips(data: str, clips: int) -> None:
-    """Check that there are two clips: with one, there is nothing to tell it from.
+    """Check that there are two clips: one alone has no negatives.
 
     Raises:
         TceError: there are fewer.
@@ -200,7 +200,7 @@ def fit_batch_size(options: PretrainOptions, clips: int, context: DistributedCon
 
 
 def provenance(options: PretrainOptions, store: FrameStore) -> dict[str, Any]:
-    """What the network's file says of its training: clips, weights, recipe, seed and length."""
+    """Provenance for the network's file: clips, weights, recipe, seed and length."""
     data, weights = options.data, options.model.weights
     split = data.split or ("01" if data.lists is not None else None)
     return {
@@ -303,7 +303,7 @@ def _finish(
 
 def _knn_line(before: float, after: float, clips: int) -> str:
     if clips < FEWEST_CLIPS:
-        return f"kNN: too few clips to tell ({clips} labelled clips with another group of their class)"
+        return f"kNN: too few clips ({clips} labelled clips with another group of their class)"
     return f"kNN across groups, {clips} clips: {before:.1%} before, {after:.1%} after"
 
 

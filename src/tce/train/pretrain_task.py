@@ -203,7 +203,7 @@ class Pretraining:
         return [("encoder", self.encoder), *self.method.state().items()]
 
     def save_model(self, folder: RunFolder, step: int) -> None:
-        """Write model.safetensors, which says how many steps are done."""
+        """Write model.safetensors, which records how many steps are done."""
         total = self.steps_per_epoch * self.options.optim.epochs
         provenance = {**self.encoder.config.provenance, "step": step, "steps": total}
         save_model(folder.model_file, self.encoder, provenance)

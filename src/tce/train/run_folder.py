@@ -331,7 +331,7 @@ def settle_precision(
         context: the main process decides for all.
 
     Returns:
-        The options, and what options.json says of the choice: what was asked for, and the times measured.
+        The options, and options.json's record of the choice: what was asked for, and the times measured.
     """
     kept = folder.stored_precision() if folder is not None and run.precision == "auto" else None
     chosen = kept or (tce.device.choose_precision(run.precision, context.device) if context.is_main else None)

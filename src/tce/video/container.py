@@ -21,7 +21,7 @@ _VIDEO_FORMATS = (
     "pmp ty vivo roq smk bink flic film_cpk iv8 ingenient cine cdxl ea idcin 4xm anm bfi bethsoftvid c93 jv "
     "mm moflex mods paf rl2 siff smush sol thp tiertexseq tmv txd usm vmd wc3movie wsvqa xmv yop"
 )
-# They hold no video; opened all the same, since "audio only" says more than a refusal.
+# They hold no video; opened all the same, since "audio only" explains more than a refusal.
 _AUDIO_FORMATS = "wav w64 mp3 aac ac3 eac3 flac aiff au amr caf tta wv ape dts opus"
 _IMAGE_FORMATS = (
     "png_pipe jpeg_pipe jpegls_pipe jpegxl_pipe j2k_pipe bmp_pipe webp_pipe tiff_pipe gif_pipe pam_pipe "
@@ -49,7 +49,7 @@ _NUT_INDEX = 0x4E58DD672F23E64E
 
 
 def refusal(path: Path) -> tuple[str, str]:
-    """Why FFmpeg refuses a file, by its first bytes, and what to do; empty where they do not tell."""
+    """Why FFmpeg refuses a file, by its first bytes, and what to do; empty where they do not show it."""
     try:
         with open(path, "rb") as file:
             data = file.read(_SNIFFED_BYTES)

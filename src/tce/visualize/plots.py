@@ -146,7 +146,7 @@ def _by_video(
 
     for row, label in enumerate(labels):
         mine = points[owner == row]
-        # Ten colours are told apart with ease, twenty are not: the second ten get another shape.
+        # Ten colours are distinguished with ease, twenty are not: the second ten get another shape.
         axes.scatter(
             *mine.T,
             color=f"C{row % 10}",

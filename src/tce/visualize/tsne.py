@@ -74,7 +74,7 @@ def tsne(options: TsneOptions) -> Result:
 
 
 def require_output(given: str, film: bool) -> Path:
-    """Where the picture or film goes; a picture with a film's name becomes a .png, and that is said.
+    """Where the picture or film goes; a picture with a film's name becomes a .png, with a warning.
 
     Raises:
         OptionError: a suffix that fits neither.
