@@ -261,7 +261,7 @@ class _Plan:
 
 
 class _Assembly:
-    """Puts together the samples that a stream of frames completes, holding no more frames than are still needed.
+    """Puts together the samples that a stream of frames completes, holding only frames still needed.
 
     Args:
         member: for each sample the places of its frames in the stream, [S, span].
