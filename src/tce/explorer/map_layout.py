@@ -14,7 +14,7 @@ from tce.visualize.reduce import PERPLEXITY, fit_pca, fit_tsne
 COMPONENTS = 50  # of PCA, before t-SNE and the search for neighbours
 MOST_FITTED = 10_000  # frames that t-SNE lays out; the others are placed on their map
 PLACE_PERPLEXITY = 5  # openTSNE's advice for placing points on a map
-MOST_SEARCHED = 20_000  # frames among which neighbours are searched
+MOST_SEARCHED = 10_000  # frames among which neighbours are searched
 BLOCK = 1024  # frames whose similarities to all searched ones are in memory at a time
 
 Floats = NDArray[np.floating[Any]]
@@ -102,14 +102,16 @@ def nearest_frames(
     found = np.full((total, count), -1, np.int32)
     if count == 0:
         return found
-    several = video[0] != video[-1]
+    several, owners = video[0] != video[-1], video[searched]
     keys, squares = reduced[searched], (reduced[searched] ** 2).sum(axis=1)
     take = min(count, len(searched))
     for begin in range(0, total, BLOCK):
         rows = np.arange(begin, min(total, begin + BLOCK))
         distance = squares[None] - 2 * reduced[rows] @ keys.T  # [rows, searched], less the rows' own squares
         if several:
-            distance[video[rows][:, None] == video[searched][None]] = np.inf
+            first, stop = (np.searchsorted(owners, video[rows], side) for side in ("left", "right"))
+            for row, (low, high) in enumerate(zip(first.tolist(), stop.tolist())):
+                distance[row, low:high] = np.inf
         else:
             distance[np.abs(rows[:, None] - searched[None]) <= 1] = np.inf
         near = np.argpartition(distance, take - 1, axis=1)[:, :take]

@@ -18,6 +18,7 @@ log = logging.getLogger("tce.visualize")
 PERPLEXITY = 30.0
 EXAGGERATED_ITERATIONS = 250  # t-SNE's early phase, in which the clusters find their places
 ROWS_PER_BLOCK = 8192  # bounds the float64 copies PCA makes
+FEW_FOR_TREES = 5000  # frames up to which Barnes-Hut trees are faster than interpolation by FFT
 INITIAL_SPREAD = 1e-4  # t-SNE starts from a tiny picture, so that the first steps can rearrange it
 
 Floats = NDArray[np.floating[Any]]
@@ -245,7 +246,7 @@ def _tsne(
         early_exaggeration_iter=early,
         n_iter=steps - early,
         neighbors="exact" if len(scaled) <= 2000 else "auto",  # exact is also the faster for few
-        negative_gradient_method="bh" if num_dims > 2 or len(scaled) <= 10_000 else "fft",
+        negative_gradient_method="bh" if num_dims > 2 or len(scaled) <= FEW_FOR_TREES else "fft",
         callbacks=advance,
         callbacks_every_iters=50,
         random_state=seed % 2**32,  # NumPy's older generators take 32 bits
