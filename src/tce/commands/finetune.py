@@ -200,8 +200,8 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Tested:
             accuracy = clip_accuracy(options, clips)
             parts = (options, clips, train, held_out, classifier, context, accuracy)
             if options.model.cached_samples:
-                adapted = isinstance(encoder.head, torch.nn.Linear) and encoder.default_layer == "embedding"
-                head = encoder.head if adapted else None
+                linear = encoder.head if isinstance(encoder.head, torch.nn.Linear) else None
+                head = linear if encoder.default_layer == "embedding" else None
                 task: Finetuning = CachedFinetuning(*parts, clip_features(options, clips), head)
             else:
                 task = Finetuning(*parts)

@@ -373,6 +373,7 @@ class CachedFinetuning(Finetuning):
     def step(self, batch: PlannedBatch, progress: TrainProgress) -> dict[str, Tensor | float]:  # type: ignore[override]
         """Scores of samples drawn from each clip's, summed, against the clips' classes."""
         parts, count = self.options.model.segments, self._vectors.shape[1]
+        assert batch.samples is not None, "the plan numbers its samples"
         drawn = uniform(self.options.run.seed, batch.epoch, batch.samples, CACHED, parts)  # [B, parts]
         chosen = torch.from_numpy((drawn * count).astype(np.int64)).to(self._vectors.device)
         rows = torch.from_numpy(batch.clips)
