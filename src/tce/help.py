@@ -19,7 +19,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from tce.command_table import NEXT, Command
 
 NAME_WIDTH = 26  # of the column with flags
-PLACES = ("data", "lists", "out", "output", "ckpt", "weights", "savedir", "footage", "video", "path", "input")
+PLACES = (
+    *("data", "lists", "out", "output", "ckpt", "weights", "savedir", "footage", "video", "path", "input"),
+    *("db", "image", "csv", "sheet", "page"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def _shown(value: Any) -> str:
 def _values(field: str, kind: Any) -> str:
     """What stands behind a flag: INT, NUMBER, {a,b}, PATH, TEXT; with ... where it takes several."""
     origin, inner = get_origin(kind), [part for part in get_args(kind) if part is not type(None)]
+    if origin is Annotated:  # a number with its range
+        return _values(field, inner[0])
     if origin in (Union, UnionType):
         return _values(field, inner[0]) if len(inner) == 1 else "VALUE"
     if origin is Literal:

@@ -240,6 +240,7 @@ class IndexWriter:
         self.db, self.settings = db, settings
         self.videos: dict[str, VideoRecord] = {}
         self.changed = False
+        self._is_new = True  # whether it held no video when it was opened
         self._waiting: list[tuple[VideoRecord, FrameRows]] = []
         self._committed_at = time.monotonic()
 
@@ -366,8 +367,10 @@ class IndexWriter:
             if table.list_indices():
                 kind = "approximate (IVF)"
             if self.changed:
-                table.optimize(cleanup_older_than=_KEEP)
-                database.open_table(self.settings.name + _VIDEOS).optimize(cleanup_older_than=_KEEP)
+                # Nobody reads an index that is being made, and Lance warns of 0.
+                keep = timedelta(milliseconds=1) if self._is_new else _KEEP
+                for one in (table, database.open_table(self.settings.name + _VIDEOS)):
+                    one.optimize(cleanup_older_than=keep)
         return kind
 
     def _open(self) -> None:
@@ -383,6 +386,7 @@ class IndexWriter:
             self.db,
             lambda: open_frames(self.db, self.settings.name).to_table(columns=["video"])["video"].unique(),
         )
+        self._is_new = not self.videos
         orphans = sorted(set(names.to_pylist()) - set(self.videos))
         if orphans:
             log.info("removing frames of %d videos that an interruption left unfinished", len(orphans))
