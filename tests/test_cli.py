@@ -272,5 +272,5 @@ def test_a_next_step_without_its_value_is_left_out():
     options = cli.parse("tsne", ["--ckpt", "lite2", "--input", "a", "--output", "m.png"])[0]
     assert next_step("tsne", options, {}).startswith("next: tce evaluate --ckpt lite2 ")
     options = cli.parse("info", ["a b"])[0]
-    assert next_step("info", options, {"type": "dataset"}) == "next: tce adapt 'a b' --out runs/mine"
+    assert next_step("info", options, {"type": "collection"}) == "next: tce adapt 'a b' --out runs/mine"
     assert next_step("info", options, {"paths": []}) == ""
