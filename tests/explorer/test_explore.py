@@ -253,4 +253,5 @@ def test_embeddings_without_footage_still_give_a_page(tmp_path: Path) -> None:
     tce.explore(str(tmp_path / "plain.npy"), output=tmp_path / "p.html")
     data = page_data(tmp_path / "p.html")
     assert data["sprites"]["sheets"] == [] and len(data["frame"]) == 40
+    assert data["columns"][0]["name"] == "time"  # one video has one colour
     assert len(load_embeddings(tmp_path / "plain.npy")) == 40

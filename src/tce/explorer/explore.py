@@ -90,6 +90,8 @@ def explore(options: ExploreOptions) -> Result:
     columns[-1] = _in_order(columns[-1])
     if columns[0].name == "video" and len(found.clips) > MOST_COLOURS:  # too many to tell apart
         columns.insert(0, columns.pop())
+    elif len(found.clips) == 1:
+        columns.sort(key=lambda column: column.name != "time")
     sheets = sprite_sheets([clip.pictures for clip in found.clips], counts, found.side)
     copies = _copies(found.clips, options) if options.embed_video else {}
     title = options.title or Path(os.path.abspath(options.footage)).name

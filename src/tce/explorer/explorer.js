@@ -175,6 +175,7 @@ function pictureButton(i, under) {
   return button;
 }
 const shortName = name => name.slice(Math.max(name.lastIndexOf("/"), name.lastIndexOf("\\")) + 1).slice(0, 80);
+const caption = i => videos.length > 1 ? shortName(videos[owner[i]].name) : seconds(sinceStart(i));
 // `settled`: the frame was chosen, rather than passed while playing.
 function setCurrent(i, settled) {
   const changed = current < 0 || owner[i] !== owner[current];
@@ -216,7 +217,7 @@ function showNearest(i) {
   near.replaceChildren();
   for (let n = 0; n < k; n++) {
     const other = neighbours[i * k + n];
-    if (other >= 0) near.append(pictureButton(other, shortName(videos[owner[other]].name)));
+    if (other >= 0) near.append(pictureButton(other, caption(other)));
   }
   element("near-title").hidden = !near.childElementCount;
   element("near-title").textContent = (videos.length > 1 ? "Nearest frames of other videos" : "Nearest frames") + (maps.length > 1 ? ` · ${name.slice(0, 60)}` : "");
@@ -237,7 +238,7 @@ function select(list) {
   let count = 0;
   for (let n = 0; n < list.length; n += step, count++) {
     const i = list[Math.floor(n)];
-    grid.append(pictureButton(i, shortName(videos[owner[i]].name)));
+    grid.append(pictureButton(i, caption(i)));
   }
   element("more").textContent = count < list.length ? `${count} of them are shown, spread evenly.` : "";
   if (list.length) {
