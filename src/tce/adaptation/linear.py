@@ -1,4 +1,4 @@
-"""Linear temporal adaptation: frames of one clip draw together, clips apart, in closed form.
+"""Linear temporal adaptation: frames of one clip move closer, clips apart, in closed form.
 
 With W the mean covariance of a clip's frames and T the covariance of all frames, the rows of the map are the
 generalised eigenvectors of (T, W): features are whitened by what changes within clips, and ordered by how

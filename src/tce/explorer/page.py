@@ -218,7 +218,7 @@ def sprite_sheets(
 ) -> list[bytes]:
     """JPEG sheets of 16 x 16 pictures, in the order of the frames; each picture in the corner of its cell.
 
-    The quality is lowered until all pictures take about `PICTURE_BYTES`, judged by the first sheet.
+    The quality is lowered until all pictures take about `PICTURE_BYTES`, estimated from the first sheet.
 
     Args:
         pictures: of each video uint8 [n, h, w, 3], no side longer than `side`; None leaves its cells empty.

@@ -122,7 +122,7 @@ def _reach(
 def _aligned(similarity: Scores, begins: Rows) -> tuple[Scores, Rows]:
     """Mean similarity of the best alignment that ends at each row, and the row where it begins.
 
-    From one frame of the query to the next the alignment goes on by 0, 1 or 2 rows, and never by 0 twice:
+    From one frame of the query to the next the alignment advances by 0, 1 or 2 rows, and never by 0 twice:
     half to twice the query's speed.
     """
     rows = np.arange(similarity.shape[1])
