@@ -33,6 +33,7 @@ def test_the_demo_makes_everything_it_names_and_can_be_repeated(small, tmp_path,
     assert figures["chance"] == pytest.approx(1 / 3)
     for name in ("map_start", "map_adapted"):
         assert Image.open(figures[name]).format == "PNG"
+    assert "Content-Security-Policy" in (out / "page.html").read_text()
     with av.open(figures["film"]) as film:
         assert sum(1 for _ in film.decode(video=0)) == 3 * 2 * 8
     assert main(arguments) == 0
@@ -44,7 +45,7 @@ def test_the_demo_makes_everything_it_names_and_can_be_repeated(small, tmp_path,
 def test_the_demo_says_what_it_found_and_what_to_do_next(tmp_path):
     figures = {"knn_untrained": 0.25, "knn_pretrained": 0.75, "knn_start": 0.5, "knn_adapted": 0.875}
     figures |= {"chance": 1 / 6, "training_seconds": 61.0, "adapting_seconds": 9.0}
-    names = ("ckpt", "map_start", "map_adapted", "film")
+    names = ("ckpt", "map_start", "map_adapted", "film", "page")
     text = module._text({**figures, **{name: f"/there/{name}" for name in names}}, tmp_path)
     for words in (
         "25.0%",

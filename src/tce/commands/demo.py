@@ -24,7 +24,7 @@ FRAMES, SIZE, FPS = 24, 96, 15
 IMAGE_SIZE, BATCH_SIZE = 64, 64
 NEIGHBOURS = 10
 START, START_SIZE = "lite2", 112
-MAPPED, EVERY = ("start", "adapted"), 6
+MAPPED, EVERY, PAGE_FRAMES = ("start", "adapted"), 6, 600
 # The clips that are reported come from a seed of their own: the generator and the recipe were tuned on other
 # seeds only, and nothing may be changed because of the figures that this one gives.
 REPORTED_SEED = 20201127
@@ -226,9 +226,11 @@ def _knn(
 def _pictures(
     clips: SyntheticClips, networks: dict[str, str], out: Path, options: DemoOptions
 ) -> dict[str, str]:
-    """Maps of the held-out clips, and a film of a held-out person at all motions in turn."""
+    """Maps of the held-out clips, a film of a held-out person at all motions, and a page of all clips."""
     import numpy as np
 
+    from tce.explorer.explore import explore
+    from tce.options.explore import ExploreOptions
     from tce.options.network import NetworkOptions
     from tce.options.tsne import TsneOptions
     from tce.video.synthetic import draw_clip, write_video
@@ -251,6 +253,18 @@ def _pictures(
     write_video(everything, np.concatenate(parts), FPS)
     written["film"] = str(out / "film.mp4")
     tsne(TsneOptions(output=written["film"], input=(str(everything),), network=network, vid=True))
+    written["page"] = str(out / "page.html")
+    explore(
+        ExploreOptions(
+            footage=str(clips.videos),
+            output=written["page"],
+            ckpt=networks["adapted"],
+            max_frames=PAGE_FRAMES,
+            title="Generated clips",
+            image_size=START_SIZE,
+            device=options.device,
+        )
+    )
     return written
 
 
@@ -271,8 +285,10 @@ pre-trained run     tce info {out / "run"}
 map, start          {figures["map_start"]}
 map, adapted        {figures["map_adapted"]}
 film                {figures["film"]}
+page, in a browser  {figures["page"]}
 
 Next, on your own videos:
+  tce explore FOLDER --output page.html
   tce adapt FOLDER --out runs/mine
   tce tsne --ckpt runs/mine --input FOLDER --output map.png
   tce embed --ckpt runs/mine --input FOLDER --output embeddings.npz""".strip()
