@@ -188,6 +188,8 @@ def next_step(name: str, options: Any, figures: Mapping[str, Any]) -> str:
     needed = [key for _, key, _, _ in string.Formatter().parse(template) if key]
     if not template or any(values.get(key) is None for key in needed):
         return ""
+    if figures.get("bad"):  # `tce check` itself prints how to repair what it found
+        return ""
     return "next: " + template.format(**values)
 
 
