@@ -24,7 +24,8 @@ FRAMES, SIZE, FPS = 24, 96, 15
 IMAGE_SIZE, BATCH_SIZE = 64, 64
 NEIGHBOURS = 10
 START, START_SIZE = "lite2", 112
-MAPPED, EVERY, PAGE_FRAMES = ("start", "adapted"), 6, 600
+MAPPED, EVERY, PAGE_FRAMES = ("start", "adapted"), 8, 400
+SAMPLES = 4  # frames of a clip that vote in the evaluation
 # The clips that are reported come from a seed of their own: the generator and the recipe were tuned on other
 # seeds only, and nothing may be changed because of the figures that this one gives.
 REPORTED_SEED = 20201127
@@ -173,11 +174,17 @@ def _pretrain_options(
     )
 
 
+def _seconds_since(started: float) -> float:
+    return time.monotonic() - started
+
+
 def _within_budget(training: PretrainOptions, seconds: float) -> PretrainOptions:
     """The same training with as many epochs as fit into the time; a few steps of it are timed first.
 
-    The first steps load kernels and fill queues; the median of the others counts.
+    The first steps load kernels and fill queues; the median of the others counts. A fifth of the time is for
+    what is no step: start-up, and looking at the embeddings.
     """
+    started = time.monotonic()
     from tce.train.pretrain import pretrain
     from tce.train.run_log import read_log
 
@@ -194,8 +201,9 @@ def _within_budget(training: PretrainOptions, seconds: float) -> PretrainOptions
     shutil.rmtree(run.out)
     clips = CLASSES * CLIPS_PER_CLASS * (GROUPS - TEST_GROUPS) // GROUPS
     per_epoch = statistics.median(steps[2:]) * max(1, clips // BATCH_SIZE)
-    epochs = max(2, int(seconds / per_epoch))
-    log.info("%.2f s an epoch: %d epochs in %.0f s", per_epoch, epochs, seconds)
+    left = seconds - _seconds_since(started)
+    epochs = max(2, int(0.8 * left / per_epoch))
+    log.info("%.2f s an epoch: %d epochs in %.0f s", per_epoch, epochs, left)
     return replace(training, optim=replace(training.optim, epochs=epochs))
 
 
@@ -213,6 +221,7 @@ def _knn(
             lists=str(clips.lists),
             protocol="knn",
             k=NEIGHBOURS,
+            samples=SAMPLES,
             image_size=START_SIZE if name in ("start", "adapted") else None,
             crop="squash",
             out=str(out / "evaluation" / name),
