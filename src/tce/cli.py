@@ -217,7 +217,7 @@ def report(work: Callable[[], Any], output: OutputOptions, after: Callable[[Any]
         print(printable(result.text))
         if after is not None and "\nnext: " not in result.text and (line := after(result)):
             print(printable(line))
-    return 0
+    return getattr(result, "exit_code", 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

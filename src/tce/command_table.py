@@ -219,6 +219,12 @@ COMMANDS = {
             "tce export --ckpt runs/mine --output encoder.onnx --raw",
         ),
     ),
+    "doctor": Command(
+        "tce.diagnosis.doctor:doctor",
+        "tce.options.doctor:DoctorOptions",
+        "Check this installation and machine, and print a report to paste into an issue",
+        ("tce doctor", "tce doctor --json", "tce doctor --folder /data --output doctor.txt"),
+    ),
     "info": Command(
         "tce.commands.info:info",
         "tce.options.info:InfoOptions",
@@ -241,6 +247,7 @@ NEXT = {
     "classify": "tce export --ckpt {ckpt} --output classifier.onnx",
     "convert": "tce info {output}",
     "export": "tce info {output}",
+    "doctor": "tce demo, or tce explore FOLDER --output page.html for your own videos",
     "index": "tce search --db {db} --video CLIP.mp4 --sheet found.png",
     "explore": "open {output} in a browser; tce adapt FOLDER --out runs/mine fits the network to your videos",
     "info dataset": "tce explore {path} --output page.html, then tce adapt {path} --out runs/mine",

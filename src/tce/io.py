@@ -183,10 +183,12 @@ class Result:
     Attributes:
         text: what the shell prints without `--json`; may span lines.
         figures: what `--json` prints; plain Python values, NumPy scalars and arrays allowed.
+        exit_code: of the shell's command; 1 where the result itself reports that something is wrong.
     """
 
     text: str
     figures: dict[str, Any] = field(default_factory=dict)
+    exit_code: int = field(default=0, kw_only=True)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.text)}</pre>"
