@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tce.adaptation.adapt import choose_map
 from tce.adaptation.linear import NO_GROUP, Piece
 from tce.adaptation.statistics import FootageStatistics
-from tce.data.grouping import subtract_group_means
+from tce.data.splits import subtract_group_means
 from tce.io import atomic
 
 Rows = npt.NDArray[np.floating[Any]]

@@ -30,9 +30,8 @@ import numpy.typing as npt
 from feature_methods import CENTRED, FROZEN, METHODS, PEERS, UNCENTRED, Fitted, Footage, Method
 from frozen_features import UNTRAINED, ClipFeatures, View, cached_features
 
-from tce.data.grouping import subtract_group_means
 from tce.data.open_data import open_store
-from tce.data.splits import SplitClips, open_split
+from tce.data.splits import SplitClips, open_split, subtract_group_means
 from tce.evaluation.coherence import Tracks, across_distance, neighbour_distance
 from tce.evaluation.frozen_network import FrozenNetwork, freeze
 from tce.evaluation.metrics import mean_interval, top_k

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from tce.device import pick_device
@@ -129,6 +130,36 @@ class DistributedContext:
         dist.all_reduce(flat)
         for tensor, mean in zip(kept, (flat / self.world_size).split([t.numel() for t in kept]), strict=True):
             tensor.copy_(mean.view_as(tensor))
+
+
+def data_parallel(network: nn.Module, context: DistributedContext, find_unused: bool = False) -> nn.Module:
+    """The network with gradients averaged over the processes; itself where there is one process.
+
+    Args:
+        network: what is trained, on `context.device`.
+        context: the processes at work.
+        find_unused: whether some of its parameters may get no gradient.
+    """
+    if context.world_size == 1:
+        return network
+    devices = [context.device] if context.device.type == "cuda" else None
+    with warnings.catch_warnings(category=FutureWarning, action="ignore"):
+        # Its successor came with torch 2.13 only; batch statistics are averaged after each step.
+        return nn.parallel.DistributedDataParallel(
+            network, devices, broadcast_buffers=False, find_unused_parameters=find_unused
+        )
+
+
+def synchronise_batch_norm(network: nn.Module, context: DistributedContext) -> nn.Module:
+    """The network with batch statistics over all processes; the layers in question are new modules.
+
+    Raises:
+        OptionError: there are no GPUs, or there is one process.
+    """
+    if context.device.type != "cuda" or context.world_size == 1:
+        found = f"{context.world_size} on {context.device.type}"
+        raise OptionError("--sync-bn", expected="several processes on GPUs", found=found, fix="leave it out")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 @contextmanager

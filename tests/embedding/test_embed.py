@@ -18,7 +18,7 @@ from tce.model.checkpoint import save_model
 from tce.model.encoder import build_encoder
 from tce.options.embed import EmbedOptions
 from tce.options.network import NetworkOptions
-from tce.video import isolated
+from tce.video import open_video as isolated
 from tce.video.base import VideoError
 from tce.video.open_video import open_video
 from tce.video.pool import DecodePool

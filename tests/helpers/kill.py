@@ -33,12 +33,11 @@ from tce.options.pretrain import (
     PretrainRunOptions,
     TCEOptions,
 )
-from tce.train.method import TCE
+from tce.train.method import TCE, ViewEncoder
 from tce.train.pretrain import pretrain
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import RunFolder
 from tce.train.trainer import Trainer
-from tce.train.views import ViewEncoder
 
 STEPS_BETWEEN_CHECKPOINTS = 3
 

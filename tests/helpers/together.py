@@ -24,10 +24,9 @@ import torch
 
 from tce.cli import OutputOptions, report
 from tce.options.pretrain import PretrainOptions
-from tce.train.method import TCE, MoCo
+from tce.train.method import TCE, MoCo, ViewEncoder
 from tce.train.pretrain import pretrain
 from tce.train.trainer import Trainer
-from tce.train.views import ViewEncoder
 from tests.helpers.training_options import pretrain_options
 
 VARIANTS: dict[str, dict[str, Any]] = {

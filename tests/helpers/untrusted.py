@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tce.video import isolated
+from tce.video import open_video as isolated
 from tce.video.base import FrameError
-from tce.video.isolated import StreamJob, stream_chunks
-from tce.video.open_video import open_video
+from tce.video.open_video import StreamJob, open_video, stream_chunks
 from tce.video.pool_worker import heartbeat
 
 

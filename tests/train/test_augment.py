@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from tce.errors import OptionError
+from tce.model.preprocess import normalise
+from tce.options.finetune import FinetuneAugmentOptions
 from tce.options.pretrain import AugmentOptions
 from tce.train.augment import (
     IMAGENET_MEAN,
@@ -17,6 +19,7 @@ from tce.train.augment import (
     Augmentation,
     ColorJitter,
     Crops,
+    StackAugmentation,
     blur,
     crop_boxes,
     quarter_turn,
@@ -287,3 +290,28 @@ def test_views_are_channels_last_of_the_wanted_type(dtype: torch.dtype) -> None:
 def test_options_out_of_range_are_refused(field: str, value: object) -> None:
     with pytest.raises(OptionError):
         AugmentOptions(**{field: value})
+
+
+def test_a_stack_is_cropped_mirrored_and_coloured_as_one() -> None:
+    still = np.random.default_rng(0).integers(0, 256, (4, 1, 40, 40, 3), dtype=np.uint8)
+    frames = torch.from_numpy(np.repeat(still, 6, axis=1))
+    options = FinetuneAugmentOptions(crop_scale=(0.3, 0.9), flip=0.5, color=0.5)
+    augment = StackAugmentation(options, 24, IMAGENET_MEAN, IMAGENET_STD)
+    images = augment(frames, np.arange(4), 0, 0).unflatten(0, (4, 6))
+    assert images.shape == (4, 6, 3, 24, 24)
+    torch.testing.assert_close(images, images[:, :1].expand_as(images))
+    assert not torch.allclose(images[0], images[1])
+    torch.testing.assert_close(augment(frames, np.arange(4), 0, 0).unflatten(0, (4, 6)), images)
+    assert not torch.allclose(augment(frames, np.arange(4), 1, 0).unflatten(0, (4, 6)), images)
+    alone = augment(frames[2:3], np.arange(2, 3), 0, 0)
+    torch.testing.assert_close(alone, images[2])
+
+
+def test_mirroring_alone_leaves_the_pixels() -> None:
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 2, 16, 16, 3), dtype=np.uint8))
+    plain = normalise(frames.flatten(0, 1).permute(0, 3, 1, 2), IMAGENET_MEAN, IMAGENET_STD)
+    whole = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
+    none = StackAugmentation(FinetuneAugmentOptions(flip=0.0, **whole), 16, IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(none(frames, np.arange(8), 0, 0), plain)
+    flipped = StackAugmentation(FinetuneAugmentOptions(flip=1.0, **whole), 16, IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(flipped(frames, np.arange(8), 0, 0), plain.flip(-1), rtol=1e-4, atol=1e-4)

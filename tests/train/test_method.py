@@ -26,9 +26,9 @@ from tce.options.pretrain import (
     PretrainRunOptions,
     TCEOptions,
 )
+from tce.train.method import ViewEncoder, ema_update
 from tce.train.pretrain_task import Pretraining
 from tce.train.trainer import TrainProgress
-from tce.train.views import ViewEncoder, ema_update
 
 PLAIN = AugmentOptions(crop_scale=(1, 1), flip=0, grey=0, brightness=0, color_contrast=0, saturation=0, hue=0)
 PROGRESS = TrainProgress(step=3, steps_per_epoch=2, epochs=5, log_steps=1)

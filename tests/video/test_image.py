@@ -23,8 +23,7 @@ from tce.data.open_data import open_store
 from tce.errors import OptionError
 from tce.video.base import FrameError
 from tce.video.image import decode, decode_into, image_size
-from tce.video.isolated import FrameChunk, StreamJob, stream_chunks
-from tce.video.open_video import open_video
+from tce.video.open_video import FrameChunk, StreamJob, open_video, stream_chunks
 from tests.helpers import hard_footage
 
 

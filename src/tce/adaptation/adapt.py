@@ -23,7 +23,7 @@ from tce.adaptation.guard import Validation, cross_validate
 from tce.adaptation.linear import NO_GROUP, LinearMap, Piece, ScatterSums, decompose
 from tce.adaptation.statistics import FILE_NAME, FootageStatistics, require_settings
 from tce.data.catalog import Catalog
-from tce.data.grouping import group_names
+from tce.data.splits import group_names
 from tce.device import choose_precision
 from tce.distributed import DistributedContext, init_distributed
 from tce.errors import OptionError, TceError

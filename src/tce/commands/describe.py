@@ -16,8 +16,7 @@ from tce.io import Result
 from tce.progress import Progress
 from tce.video.base import Video
 from tce.video.image import decode
-from tce.video.isolated import open_isolated
-from tce.video.open_video import open_video
+from tce.video.open_video import open_isolated, open_video
 from tce.video.pool import DecodePool
 from tce.visualize.contact_sheet import save_sheet
 

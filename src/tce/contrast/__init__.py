@@ -1,7 +1,6 @@
 """Memory bank, negative mining and the contrastive losses."""
 
-from tce.contrast.embedding_stats import alignment, effective_rank, uniformity
-from tce.contrast.losses import InfoNCE, NCELoss, NTXent
+from tce.contrast.losses import InfoNCE, NCELoss, NTXent, alignment, effective_rank, uniformity
 from tce.contrast.memory_bank import KeyQueue, MemoryBank
 from tce.contrast.mining import Mined, Sources, curriculum_threshold, mine, quantile_threshold
 

@@ -108,7 +108,7 @@ def _videos(state: _State) -> list[Path]:
 
 
 def _decode(state: _State) -> str:
-    from tce.video.isolated import open_isolated
+    from tce.video.open_video import open_isolated
     from tce.video.synthetic import draw_clip
 
     first = _videos(state)[0]

@@ -14,8 +14,7 @@ from tce.embedding.embedding_file import Embeddings
 from tce.errors import OptionError, TceError
 from tce.progress import Progress
 from tce.video.base import Video
-from tce.video.isolated import FrameChunk, StreamJob, stream_chunks
-from tce.video.open_video import open_video
+from tce.video.open_video import FrameChunk, StreamJob, open_video, stream_chunks
 from tce.video.pool import DecodePool
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tce.data.catalog import Catalog
-from tce.data.grouping import group_names, subtract_group_means
+from tce.data.splits import group_names, subtract_group_means
 from tce.embedding.embed import Embedded, decoding_pool, embed_videos
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.errors import OptionError, TceError
@@ -22,8 +22,7 @@ from tce.io import Result, require_writable
 from tce.options.embed import EmbedOptions
 from tce.options.network import RANDOM, RANDOM_MODEL, NetworkOptions
 from tce.progress import Progress
-from tce.video.isolated import StreamJob, estimated_length
-from tce.video.open_video import open_video
+from tce.video.open_video import StreamJob, estimated_length, open_video
 from tce.video.pool import DecodePool
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from tce.model.classifier import Classifier
 from tce.options.classify import ClassifyOptions
 from tce.progress import Progress
 from tce.video.base import Video
-from tce.video.isolated import open_isolated
+from tce.video.open_video import open_isolated
 from tce.visualize.plots import require_picture
 from tce.visualize.result_plots import time_line
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tce.contrast.embedding_stats import effective_rank, uniformity
+from tce.contrast.losses import effective_rank, uniformity
 from tce.data.splits import SplitClips
 from tce.evaluation.clip_reader import Samples
 from tce.evaluation.probes import unit_rows

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tce.data.grouping import group_names, subtract_group_means
 from tce.data.listing import compose
-from tce.data.splits import SplitClips, label_subset
+from tce.data.splits import SplitClips, group_names, label_subset, subtract_group_means
 from tce.device import choose_precision
 from tce.errors import TceError
 from tce.evaluation.clip_reader import Reader, clip_means, even_samples, paper_samples

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tce.data.grouping import group_names
+from tce.data.splits import group_names
 from tce.errors import TceError
 from tce.evaluation.metrics import Interval, bootstrap_interval
 from tce.evaluation.probes import unit_rows

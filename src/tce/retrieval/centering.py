@@ -44,7 +44,7 @@ def group_of_clips(catalog: Catalog, by: str | None) -> Sequence[str | None]:
 
 
 def _group_names(catalog: Catalog, by: str, several: bool) -> list[str]:
-    from tce.data.grouping import group_names
+    from tce.data.splits import group_names
 
     return group_names(catalog, by, "--center", several=several)
 

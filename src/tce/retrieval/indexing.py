@@ -25,7 +25,7 @@ from tce.retrieval.frame_table import FrameRows, IndexSettings, IndexWriter, Vid
 from tce.retrieval.sampled_video import CollectionClip, SampledVideo
 from tce.video.base import Video
 from tce.video.image import encode_jpeg
-from tce.video.isolated import StreamJob, estimated_length
+from tce.video.open_video import StreamJob, estimated_length
 from tce.video.pool import DecodePool
 
 if TYPE_CHECKING:

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
+from tce.options.finetune import FinetuneAugmentOptions
 from tce.options.pretrain import AugmentOptions
 from tce.rng import uniform
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Streams of the counter-based generator: a kind's stream in a view is VIEW + SPAN * view + kind.
 SHARED, VIEW, SPAN = 100, 110, 10
 CROP, FLIP, GREY, JITTER, TURN, BLUR = range(6)
+STACK_CROP, STACK_FLIP, STACK_COLOR = 200, 201, 202  # of fine-tuning
 ROTATED_VIEW = 50  # the rotated view's draws are its own, however many other views there are
 
 TOGETHER = 2**19  # numbers of views worked on together on a CPU: what its cache holds
@@ -339,3 +339,55 @@ def channel_matrix(channel: Channels) -> Numbers:
         choices[single, :, single] = 1
     choices[-1] = np.eye(3)
     return choices[channel]
+
+
+class StackAugmentation:
+    """Normalised frames with random crop, mirroring and colour, the same for all frames of a sample.
+
+    Args:
+        options: kinds and strengths.
+        size: side of the result in pixels.
+        mean: per-channel mean, of pixels in [0, 1].
+        std: per-channel standard deviation.
+    """
+
+    def __init__(
+        self,
+        options: FinetuneAugmentOptions,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
+        self.options = options
+        self.mean = mean
+        self.std = std
+        planar = torch.contiguous_format  # the layout that differences are computed in
+        self._augment = Augmentation(AugmentOptions(), size, mean, std, memory_format=planar)
+
+    def __call__(self, frames: Tensor, samples: NDArray[np.int64], epoch: int, seed: int) -> Tensor:
+        """Normalised frames float32 [B F, 3, h, w], sample by sample.
+
+        Args:
+            frames: uint8 [B, F, H, W, 3], on the device that computes.
+            samples: keys of the random draws, [B].
+            epoch: of the random draws.
+            seed: of the random draws.
+        """
+        flat = frames.flatten(0, 1)  # [B F, H, W, 3]
+        if self.options.none:
+            return normalise(flat.permute(0, 3, 1, 2), self.mean, self.std)
+        options, count = self.options, len(samples)
+        crop = uniform(seed, epoch, samples, STACK_CROP, 4)
+        color = uniform(seed, epoch, samples, STACK_COLOR, 4)
+        strength = options.color * np.array([1, 1, 1, 0.5])
+        draws = Draws(
+            boxes=crop_boxes(crop, flat.shape[1:3], options.crop_scale, options.crop_ratio),
+            flip=uniform(seed, epoch, samples, STACK_FLIP, 1)[:, 0] < options.flip,
+            channel=np.full(count, -1),
+            factors=(2 * color - 1) * strength + np.array([1, 1, 1, 0]),
+            sigma=np.zeros(count),
+        )
+        each_frame = np.repeat(np.arange(count), frames.shape[1])
+        return self._augment.apply(
+            flat, Draws(**{name: value[each_frame] for name, value in vars(draws).items()})
+        )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tce.data.loader import Batch, Loader, PlannedBatch
+from tce.data.sampling import StackPlan
 from tce.data.splits import SplitClips
 from tce.device import autocast
 from tce.distributed import DistributedContext
@@ -23,8 +24,8 @@ from tce.model.checkpoint import describe_model, save_model
 from tce.model.classifier import Classifier
 from tce.options.finetune import FinetuneOptions
 from tce.rng import uniform
+from tce.train.augment import StackAugmentation
 from tce.train.run_folder import RunFolder
-from tce.train.stacks import StackAugmentation, StackPlan
 from tce.train.trainer import TrainProgress
 from tce.train.training_state import save_tensors
 from tce.video.image import CROP_MARGIN

@@ -1,4 +1,4 @@
-"""The three methods: TCE (the paper's), SimCLR and MoCo, one training step each.
+"""The three methods: TCE (the paper's), SimCLR and MoCo, one training step each, on the views of a batch.
 
 A clip is an instance: its anchor v is pulled to its positive p and pushed from other clips' vectors. The
 methods differ in where these negatives come from. Shapes: B clips a batch, b of them in this process, N clips
@@ -34,7 +34,6 @@ from tce.device import autocast
 from tce.distributed import DistributedContext
 from tce.model.encoder import FrameEncoder
 from tce.options.pretrain import PretrainOptions
-from tce.train.views import Views, ema_update
 
 log = logging.getLogger("tce.train")
 
@@ -43,6 +42,51 @@ LARGEST_QUEUE = 65_536  # MoCo's
 Z_ROWS = 512  # rows whose cosines estimate NCE's constant
 
 Metrics = dict[str, Tensor | float]
+
+
+class Views(NamedTuple):
+    """Augmented frames of this process's part of a batch, b of B clips, normalised."""
+
+    images: Tensor
+    """Anchors and positives, [b, 2, 3, h, w]."""
+    rotated: Tensor | None = None
+    """A third view, rotated by quarter turns, [b, 3, h, w]."""
+    rotation_label: Tensor | None = None
+    """By how many quarter turns, int64 [b]."""
+    valid: Tensor | None = None
+    """Which clips could be read, bool [b]; None: all."""
+
+
+class ViewEncoder(nn.Module):
+    """The network's passes over a batch's views.
+
+    Args:
+        encoder: the network.
+        joint: all views in one pass, which share batch statistics, or one pass each (paper).
+        precision: of the passes, see `autocast`.
+    """
+
+    def __init__(self, encoder: FrameEncoder, joint: bool, precision: str = "float32"):
+        super().__init__()
+        self.encoder = encoder
+        self.joint = joint
+        self.precision = precision
+
+    def forward(self, images: Tensor, rotated: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Unit embeddings [b, V, D] of images [b, V, 3, h, w], and rotation scores [b, 4] of `rotated`."""
+        with autocast(self.encoder.device, self.precision):
+            return self._joint(images, rotated) if self.joint else self._separate(images, rotated)
+
+    def _joint(self, images: Tensor, rotated: Tensor | None) -> tuple[Tensor, Any]:
+        upright = images.flatten(0, 1)  # [b V, 3, h, w]
+        features = self.encoder.features(upright if rotated is None else torch.cat([upright, rotated]))
+        vectors = self.encoder.project(features[: len(upright)]).unflatten(0, images.shape[:2])
+        return vectors, None if rotated is None else self.encoder.rotation_logits(features[len(upright) :])
+
+    def _separate(self, images: Tensor, rotated: Tensor | None) -> tuple[Tensor, Any]:
+        passes = [self.encoder.project(self.encoder.features(view)) for view in images.unbind(1)]
+        vectors = torch.stack(passes, dim=1)  # [b, V, D]
+        return vectors, None if rotated is None else self.encoder.rotation(rotated)
 
 
 class StepInfo(NamedTuple):
@@ -289,6 +333,18 @@ class MoCo(Method):
         self.queue.update(ids, vectors)
         ema_update(self.momentum_encoder, self.encoder, self.options.moco.momentum_encoder)
         self.context.average(self.momentum_encoder.buffers())
+
+
+@torch.no_grad()
+def ema_update(average: nn.Module, current: nn.Module, momentum: float) -> None:
+    """Move an averaged copy towards its original: average = m average + (1 - m) current, buffers aside.
+
+    Args:
+        average: the copy (momentum encoder; He et al. 2020).
+        current: the original, of the same shape.
+        momentum: m, the share kept of the old value.
+    """
+    torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1.0 - momentum)
 
 
 METHODS: dict[str, type[Method]] = {"tce": TCE, "simclr": SimCLR, "moco": MoCo}

@@ -16,7 +16,7 @@ from tce.errors import OptionError, TceError
 from tce.io import Result, require_writable
 from tce.options.tsne import TsneOptions
 from tce.progress import Progress
-from tce.video.isolated import open_isolated
+from tce.video.open_video import open_isolated
 from tce.visualize.film import FILMS, FRAMES_PER_SECOND, save_film
 from tce.visualize.plots import PICTURES, require_picture, save_map
 from tce.visualize.reduce import Floats, fit_tsne

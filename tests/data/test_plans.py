@@ -1,11 +1,15 @@
+"""The batches of a run: which clips and frames, in which order."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tce.data.sampling import FillPlan, PairPlan, StackPlan, balance, occurrences
 from tce.errors import OptionError, TceError
 from tce.options.pretrain import ContrastOptions, PretrainOptimOptions
-from tce.train.pretrain_task import FillPlan, PairPlan
 
 LENGTHS = np.arange(3, 26)  # 23 clips
 
@@ -98,3 +102,86 @@ def test_clips_that_cannot_be_learned_from_are_reported() -> None:
     assert len(plan(np.ones_like(LENGTHS), positives="same")) == 15
     with pytest.raises(OptionError, match="a multiple of the 3 processes"):
         plan(processes=3)
+
+
+def stack_plan(clips: int = 23, **changes: object) -> StackPlan:
+    """A plan over every second row of a store."""
+    rng = np.random.default_rng(0)
+    base = {
+        "labels": np.arange(clips) % 3,
+        "lengths": rng.integers(1, 40, clips),
+        "batch_size": 5,
+        "epochs": 3,
+    }
+    return StackPlan(np.arange(clips) * 2 + 7, **{**base, "span": 6, **changes})  # type: ignore[arg-type]
+
+
+def test_an_epoch_of_stacks_takes_every_clip_once_in_its_own_order() -> None:
+    made = stack_plan()
+    assert made.per_epoch == 5 and len(made) == 15
+    epochs = [np.concatenate([made[e * 5 + i][0] for i in range(5)]) for e in range(3)]
+    for order in epochs:
+        assert sorted(order.tolist()) == made.rows.tolist()
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_stacks_are_consecutive_and_repeat_the_last_frame(parts: int) -> None:
+    made = stack_plan(parts=parts)
+    starts = set()
+    for position in range(len(made)):
+        clips, index, *_ = made[position]
+        assert index.shape == (len(clips), parts * 6)
+        for clip, frames in zip(clips, index, strict=True):
+            n = int(made.lengths[made.rows.tolist().index(clip)])
+            for stack in frames.reshape(parts, 6):
+                expected = [min(stack[0] + j, n - 1) for j in range(6)]
+                assert stack.tolist() == expected and stack[0] >= 0
+                assert n < 6 or stack[-1] == stack[0] + 5, "a clip that is long enough repeats nothing"
+                starts.add((int(clip), int(stack[0])))
+    assert len(starts) > 40, "starts differ from epoch to epoch"
+
+
+def test_a_last_batch_of_one_clip_is_left_out_and_steps_are_whole() -> None:
+    assert stack_plan(21).per_epoch == 4
+    assert stack_plan(22).per_epoch == 5
+    assert stack_plan(3).per_epoch == 1 and len(stack_plan(3)[0][0]) == 3
+    assert stack_plan(23, accumulate=2).per_epoch == 4
+    few = stack_plan(6, accumulate=4)
+    assert few.per_epoch == 4 and [len(few[i][0]) for i in range(4)] == [5, 5, 5, 5]
+    with pytest.raises(TceError, match="the training clips; expected at least 2; found 1"):
+        stack_plan(1)
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(0, 5))
+def test_balanced_draws_take_classes_equally_and_clips_in_turn(labels: list[int], epoch: int) -> None:
+    held = np.array(labels)
+    order = np.random.default_rng(epoch).permutation(len(held))
+    drawn = balance(order, held, 3, epoch)
+    assert len(drawn) == len(held)
+    counts = np.bincount(held[drawn], minlength=5)[np.unique(held)]
+    assert counts.max() - counts.min() <= 1
+    for label in set(labels):
+        times = np.bincount(drawn[held[drawn] == label], minlength=len(held))[held == label]
+        assert times.max() - times.min() <= 1
+
+
+def test_a_clip_drawn_again_gets_a_draw_of_its_own() -> None:
+    assert occurrences(np.array([4, 2, 4, 4, 2, 0])).tolist() == [0, 0, 1, 2, 1, 0]
+    made = stack_plan(30, labels=np.array([0] * 28 + [1, 2]), balanced=True, lengths=np.full(30, 500))
+    rare = [
+        (int(sample), int(index[0]))
+        for position in range(made.per_epoch)
+        for clip, sample, index in zip(*(made[position][:1]), made[position].samples, made[position][1])
+        if clip == made.rows[28]
+    ]
+    assert len(rare) == 10 and len(set(rare)) == 10 and len({start for _, start in rare}) > 5
+
+
+def test_samples_are_a_function_of_seed_epoch_and_clip_alone() -> None:
+    made, again, other = stack_plan(), stack_plan(), stack_plan(seed=1)
+    backwards = [again[i] for i in reversed(range(15))][::-1]
+    for position in range(15):
+        for a, b in zip(made[position], backwards[position], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert any((made[i][1] != other[i][1]).any() for i in range(15) if made[i][1].shape == other[i][1].shape)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from tce.cli import main
-from tce.video import isolated
+from tce.video import open_video as isolated
 from tce.video.base import DecoderCrashed, FrameError, VideoMissing, VideoTimeout, VideoTruncated
-from tce.video.isolated import StreamJob, estimated_length, open_isolated
-from tce.video.open_video import open_video
+from tce.video.open_video import StreamJob, estimated_length, open_isolated, open_video
 from tce.video.pool import DecodePool
 from tests.helpers import untrusted
 from tests.helpers.hard_footage import FRAMES, encode, numbers, streamed
