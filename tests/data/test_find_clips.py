@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tce.data.find_clips import find_clips
 from tce.data.read_catalog import read_catalog
 from tce.errors import TceError
-from tests.helpers.hard_footage import jpeg, picture
+from tests.helpers.hard_footage import jpeg, picture, png
 
 
 def touch(*files: Path) -> None:
@@ -87,15 +88,29 @@ def test_optical_flow_is_reported_once(tmp_path: Path) -> None:
     assert line.endswith("16 images of optical flow beside the frames (and 1 more)")
 
 
-def test_two_cameras_in_a_folder_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touch(*(tmp_path / "clip" / f"cam{camera}_{i}.png" for camera in (1, 2) for i in (1, 2, 10)))
-    assert find_clips(tmp_path).paths == ["clip"]
-    assert "2 series (cam1_*, cam2_*)" in caplog.text and "folder of its own" in caplog.text
-    caplog.clear()
-    touch(*(tmp_path / "other" / name for name in ("frame_1.png", "frame_2.png", "cover.png")))
-    touch(*(tmp_path / "photos" / name for name in ("cat.png", "dog7.png", "tree3.png")))
-    (tmp_path / "clip").rename(tmp_path / ".hidden")
-    assert find_clips(tmp_path).paths == ["other", "photos"] and not caplog.records
+def test_two_cameras_in_a_folder_are_refused_by_every_reader(tmp_path: Path) -> None:
+    from tce.video.isolated import open_isolated
+
+    from tce.data.frame_store import FolderStore
+    from tce.video.base import VideoError
+    from tests.helpers.numbered import pack_into
+
+    root = tmp_path / "data"
+    for clip, names in {
+        "mixed": [f"cam{camera}_{i}.png" for camera in (1, 2) for i in (1, 2, 10)],
+        "one": ["frame_1.png", "frame_2.png", "cover.png"],
+    }.items():
+        (root / clip).mkdir(parents=True)
+        for name in names:
+            (root / clip / name).write_bytes(png(picture(3)))
+    reason = "found 3 named cam1_*, 3 named cam2_*; put each series of images into a folder of its own"
+    store = FolderStore(read_catalog(root))
+    assert store.catalog.ids.tolist() == ["one"] and reason in store.damaged["mixed"]
+    pack_into(tmp_path / "packed", root)
+    (failed,) = json.loads((tmp_path / "packed" / "report.json").read_text())["failed"]
+    assert failed["id"] == "mixed" and reason in failed["error"]
+    with open_isolated(root / "mixed", timeout=60) as video, pytest.raises(VideoError, match="3 named cam1_"):
+        len(video)
 
 
 def test_single_images_beside_an_animation_are_reported(tmp_path: Path) -> None:

@@ -107,6 +107,22 @@ def test_a_file_that_lacks_only_its_index_is_complete(
         streamed(open_video(path))
 
 
+def test_a_nut_file_without_index_loses_only_a_packet_that_is_cut(tmp_path: Path) -> None:
+    """As a writer to a pipe leaves it; FFmpeg passes the half of a packet on as a whole one."""
+    whole = encode(tmp_path / "whole.nut", "ffv1", muxer={"write_index": "0"}, frames=6)
+    data = whole.read_bytes()
+    indices, frames = streamed(open_video(whole))
+    assert list(indices) == numbers(frames) == list(range(6)) == numbers(open_video(whole).frames(range(6)))
+    for missing in (1, 17, 100):
+        path = tmp_path / f"cut_{missing}.nut"
+        path.write_bytes(data[:-missing])
+        seen: list[int] = []
+        with pytest.raises(VideoTruncated):
+            for _, frames in open_video(path).stream():
+                seen += numbers(frames)
+        assert seen == list(range(5)) and len(open_video(path)) == 5
+
+
 @pytest.mark.parametrize("name", ["a.nut", "a.mpg", "a.mkv", "a.avi", "a.ts"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_damaged_last_frame_is_the_same_in_order_and_by_number(

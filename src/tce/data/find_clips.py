@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections import defaultdict, deque
@@ -10,9 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tce.errors import TceError
-from tce.video.folder import holds_several, is_image, name_series, without_flow
-
-log = logging.getLogger("tce.data")
+from tce.video.folder import holds_several, is_image, without_flow
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -74,7 +71,6 @@ def find_clips(data: str | os.PathLike[str]) -> FoundClips:
     search.walk()
     search.choose_frame_folders()
     clips = FoundClips(root, sorted(search.paths), search.folders, search.skipped.lines())
-    search.warn_of_mixed_series()
     if not clips.paths:
         reason = f" ({clips.skipped[0]})" if clips.skipped else ""
         kinds = "video files (.mp4, .avi, ...) or folders of images (.jpg, .png, ...)"
@@ -175,7 +171,7 @@ class _Search:
             self.paths.append(below)
             self.folders.add(below)
             holding |= {"", *_folders_above(below)}
-            self._images[below], flow = without_flow(names)
+            _, flow = without_flow(names)
             if flow:
                 self.skipped.add(here, "of optical flow beside the frames", _counted(len(flow)))
 
@@ -191,24 +187,6 @@ class _Search:
                 self._images[below] = single
             else:
                 del self._images[below]
-
-    def warn_of_mixed_series(self) -> None:
-        """Warn where the images in a folder look like several videos, such as two cameras' frames."""
-        mixed = []
-        for below in self.folders:
-            series = name_series(self._images[below])
-            if len(series) > 1 and all(prefix and len(names) > 1 for prefix, names in series.items()):
-                mixed.append((below, list(series)))
-        if mixed:
-            below, prefixes = min(mixed)
-            log.warning(
-                "%s%s holds images of %d series (%s), which count as one video in the order of their names; "
-                "put each series into a folder of its own if they are several videos",
-                self._place(below),
-                f" (like {len(mixed) - 1:,} other folders)" if len(mixed) > 1 else "",
-                len(prefixes),
-                ", ".join(f"{prefix}*" for prefix in prefixes[:3]) + (", ..." if len(prefixes) > 3 else ""),
-            )
 
     def _place(self, below: str) -> str:
         return os.path.join(self.root, below) if below else self.root

@@ -8,11 +8,16 @@ FFmpeg's default.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+import av
 from av.video.stream import VideoStream
+
+from tce.video.pool_worker import heartbeat
 
 _VIDEO_FORMATS = (
     "mov matroska avi mpeg mpegts mpegvideo m4v asf flv live_flv kux ogg gif apng webp_anim mxf gxf dv nut "
@@ -78,7 +83,7 @@ def gif_size(path: Path) -> tuple[int, int]:
 def ends_abruptly(path: Path, stream: VideoStream) -> bool:
     """Whether the file is shorter than its container declares, or lacks the end of its format.
 
-    MP4 states where each frame lies, AVI and Matroska state their length, and NUT ends with an index. Other
+    MP4 states where each frame lies, AVI and Matroska state their length, and NUT that of each packet. Other
     containers declare nothing, and neither do files whose writer was interrupted before it filled the length
     in: those are taken to be complete.
 
@@ -87,7 +92,8 @@ def ends_abruptly(path: Path, stream: VideoStream) -> bool:
         stream: its open video stream.
     """
     try:
-        size = os.path.getsize(path)
+        status = os.stat(path)
+        size = status.st_size
         container = stream.container.format.name
         if container.startswith("mov,mp4"):
             return _end_of_samples(stream) > size
@@ -97,7 +103,9 @@ def ends_abruptly(path: Path, stream: VideoStream) -> bool:
             if container.startswith("matroska"):
                 return _end_of_segment(file) > size
             if container == "nut":
-                return not _has_nut_index(file, size)
+                if _has_nut_index(file, size):
+                    return False
+                return _is_last_packet_cut(path, stream.index, status.st_mtime_ns)
     except (OSError, ValueError):
         pass
     return False
@@ -160,3 +168,51 @@ def _has_nut_index(file: IO[bytes], size: int) -> bool:
         return False
     file.seek(size - length)
     return int.from_bytes(file.read(8), "big") == _NUT_INDEX
+
+
+@lru_cache(maxsize=32)  # asked each time a file is opened
+def _is_last_packet_cut(path: Path, stream: int, modified: int) -> bool:
+    """Whether the last packet of a NUT file without index is of this stream and lacks its end.
+
+    FFmpeg passes such a packet on as a whole one. It declares more bytes than the file has if it grows when
+    bytes are appended to the file.
+
+    Args:
+        path: the file.
+        stream: number of the video stream.
+        modified: when the file was changed; for the cache only.
+    """
+    as_it_is, appended = _packets_of_nut(path, b""), _packets_of_nut(path, bytes(64))
+    if not as_it_is:
+        return True
+    number, (own, length) = len(as_it_is) - 1, as_it_is[-1]
+    return own == stream and (number >= len(appended) or appended[number][1] > length)
+
+
+def _packets_of_nut(path: Path, more: bytes) -> list[tuple[int, int]]:
+    """Stream and size of each packet of a NUT file to whose end some bytes were appended."""
+    found = []
+    with (
+        open(path, "rb") as file,
+        contextlib.suppress(av.FFmpegError),  # what was appended is no packet
+        av.open(_Appended(file, more), "r", format="nut") as container,
+    ):
+        for packet in container.demux():
+            if packet.size:
+                found.append((packet.stream_index, packet.size))
+            heartbeat()
+    return found
+
+
+class _Appended:
+    """A file that can only be read forwards, with bytes behind its end."""
+
+    def __init__(self, file: IO[bytes], more: bytes):
+        self._file, self._more = file, more
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        if data:
+            return data
+        more, self._more = self._more, b""
+        return more

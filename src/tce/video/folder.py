@@ -32,7 +32,11 @@ PAGED_SUFFIXES = frozenset((".tif", ".tiff", ".webp", ".png"))
 """Suffixes of image files that can hold several pictures."""
 
 _DIGITS = re.compile(r"(\d+)")
-_NUMBERED = re.compile(r"(.*?)(\d+)\D*", re.DOTALL)
+_TIME_OF_DAY = re.compile(  # 2024-01-31, 20240131_120059, 12-00-59, 1h20m30s: their fields count on together
+    r"(?<!\d)(\d{4}([-_.])\d\d\2\d\d|\d{8}[-_T]?\d{6}|\d\d([-_.:])\d\d\3\d\d|\d+h\d+m\d+s?)(?!\d)"
+)
+_TIME = "\0"  # stands for one; no file name holds it
+_NUMBERED = re.compile(r"(.*?)(\d+|\0)([^\d\0]*)", re.DOTALL)
 _ENDS_IN_NUMBER = re.compile(r"(.*?)\d+(\.[^.\d]+)", re.DOTALL)
 _FLOW = re.compile(r"(^|[^a-z])(opt(ical)?_?)?flow([^a-z]|$)")  # TSN's and MMAction's flow_x_00001.jpg
 
@@ -50,26 +54,50 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def name_series(names: Sequence[str]) -> dict[str, list[str]]:
-    """File names by what stands before their last number; those without a number under ""."""
-    if _is_one_series(names):
-        return {_NUMBERED.fullmatch(os.path.splitext(names[0])[0])[1]: list(names)}  # type: ignore[index]
+    """File names by the pattern around their last number, such as `cam1_*`; those without a number under "".
+
+    Dates and times of day count as one number. Suffixes belong to the pattern where two files differ in
+    nothing else, as `1.jpg` and its mask `1.png`.
+    """
+    pattern = _pattern_of_all(names)
+    if pattern:
+        return {pattern: list(names)}
+    stems = [os.path.splitext(name) for name in names]
+    is_clash = len({stem for stem, _ in stems}) < len(stems)
     series: dict[str, list[str]] = {}
-    for name in names:
-        match = _NUMBERED.fullmatch(os.path.splitext(name)[0])
-        series.setdefault(match[1] if match else "", []).append(name)
+    for name, (stem, suffix) in zip(names, stems, strict=True):
+        match = _NUMBERED.fullmatch(_TIME_OF_DAY.sub(_TIME, stem))
+        pattern = f"{match[1]}*{match[3]}{suffix.lower() if is_clash else ''}" if match else ""
+        series.setdefault(pattern.replace(_TIME, "*"), []).append(name)
     return series
 
 
-def _is_one_series(names: Sequence[str]) -> bool:
-    """Whether all names are one text, a number and one suffix, as nearly always; quick to check."""
+def _pattern_of_all(names: Sequence[str]) -> str:
+    """`frame*` where all names are one text, a number and one suffix, as nearly always; quick to check."""
     match = _ENDS_IN_NUMBER.fullmatch(names[0]) if names else None
     if match is None:
-        return False
+        return ""
     prefix, suffix = match[1], match[2]
     start, end = len(prefix), -len(suffix)
-    return all(
+    if all(
         name.startswith(prefix) and name.endswith(suffix) and name[start:end].isdecimal() for name in names
-    )
+    ):
+        return f"{prefix}*"
+    return ""
+
+
+def several_videos(names: Sequence[str]) -> dict[str, list[str]]:
+    """The series of a folder's images if they are several videos, such as two cameras' frames; else nothing.
+
+    They are if at least two series have two images each; the directions of optical flow count as one. Single
+    images of other names, such as a cover, make no second video.
+    """
+    series = {
+        pattern: own
+        for pattern, own in name_series(names).items()
+        if pattern and len(own) > 1 and not _FLOW.search(pattern.lower())
+    }
+    return series if len(series) > 1 else {}
 
 
 def without_flow(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -84,7 +112,7 @@ def without_flow(names: Sequence[str]) -> tuple[list[str], list[str]]:
         names of the frames, and names of the flow images.
     """
     flow = {
-        name for prefix, own in name_series(names).items() if _FLOW.search(prefix.lower()) for name in own
+        name for pattern, own in name_series(names).items() if _FLOW.search(pattern.lower()) for name in own
     }
     if not flow or len(flow) == len(names):
         return list(names), []
@@ -216,7 +244,17 @@ def _list_images(folder: Path) -> list[str]:
         raise kind(str(folder), "a folder of images", error.strerror or str(error)) from error
     if not names:
         raise VideoUnreadable(str(folder), "a folder of images (.jpg, .png, ...)", "no images in it")
-    return without_flow(names)[0]
+    frames, _ = without_flow(names)
+    series = several_videos(frames)
+    if series:
+        found = ", ".join(f"{len(own)} named {pattern}" for pattern, own in list(series.items())[:3])
+        raise VideoUnreadable(
+            str(folder),
+            "the frames of one video",
+            found + (", ..." if len(series) > 3 else ""),
+            "put each series of images into a folder of its own",
+        )
+    return frames
 
 
 class ImageFile(ImageSequence):
