@@ -5,7 +5,16 @@ from sklearn.linear_model import LogisticRegression
 
 from tce.errors import TceError
 from tce.evaluation import probes
-from tce.evaluation.probes import fit_linear, knn_scores, nearest, retrieve, unit_rows
+from tce.evaluation.fewshot import logistic_scores
+from tce.evaluation.probes import (
+    DEFAULT_PENALTY,
+    center_and_scale,
+    fit_linear,
+    knn_scores,
+    nearest,
+    retrieve,
+    unit_rows,
+)
 
 
 def blobs(seed, per_class=40, classes=4, dim=8, noise=0.8):
@@ -41,17 +50,56 @@ def test_knn_survives_a_tiny_temperature_and_few_rows():
 
 def test_linear_probe_finds_the_optimum_of_scikit_learn():
     features, labels = blobs(0)
-    features = features * np.array([100, 1, 1, 1, 0.01, 1, 1, 1], "f4") + 5  # scales must not matter
-    test, _ = blobs(1)
-    test = test * np.array([100, 1, 1, 1, 0.01, 1, 1, 1], "f4") + 5
+    stretch = np.array([5, 1, 1, 1, 0.2, 1, 1, 1], "f4")  # stays: all dimensions get one factor
+    features, test = features * stretch + 5, blobs(1)[0] * stretch + 5
     probe = fit_linear(features, labels, np.arange(len(labels)).astype(str), 4, penalty=1e-2)
-    scale = features.std(axis=0)
+    centred = features - features.mean(axis=0)
+    scale = np.sqrt((centred.astype("f8") ** 2).mean())
     oracle = LogisticRegression(C=1 / (2 * 1e-2 * len(labels)), tol=1e-8, max_iter=5000)
-    oracle.fit((features - features.mean(axis=0)) / scale, labels)
+    oracle.fit(centred / scale, labels)
     expected = oracle.predict_log_proba((test - features.mean(axis=0)) / scale)
     logits = probe.scores(test).astype("f8")
     found = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def of_two_people(seed, dims=300, noise=0.02):
+    """Two people's clips: 8 strong directions tell the class, many weak ones only the person's recording."""
+    sides = []
+    for person in (0, 1):
+        strong, labels = blobs(seed + person, noise=0.4)
+        offset = np.random.default_rng([seed, person]).normal(size=(4, dims))  # one recording a class
+        wobble = 0.3 * np.random.default_rng([seed, person, 1]).normal(size=(len(labels), dims))
+        sides.append((np.hstack([strong, noise * (offset[labels] + wobble)]).astype("f4"), labels))
+    return sides
+
+
+def test_weak_dimensions_that_tell_the_recording_do_not_rule_the_probes():
+    (train, labels), (test, own) = of_two_people(3)
+    groups = ["one person"] * len(labels)
+    deviations = train.std(axis=0)
+
+    def accuracy(scores):
+        return (scores.argmax(axis=1) == own).mean()
+
+    probe = fit_linear(train, labels, groups, 4)
+    assert accuracy(probe.scores(test)) > 0.95
+    standardised = fit_linear(train / deviations, labels, groups, 4)
+    assert accuracy(standardised.scores(test / deviations)) < 0.7, "the case is one that fails that way"
+    mean, scale = center_and_scale(train)
+    few = np.concatenate([np.flatnonzero(labels == label)[:2] for label in range(4)])
+    rows, queries = (scale * (side - mean) for side in (train, test))
+    assert accuracy(logistic_scores(queries, rows[few], labels[few], 4, DEFAULT_PENALTY, "cpu")) > 0.9
+
+
+def test_linear_probe_does_not_depend_on_scale_shift_or_rotation():
+    features, labels = blobs(0)
+    test, _ = blobs(1)
+    groups = np.arange(len(labels)).astype(str)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype("f4")
+    plain = fit_linear(features, labels, groups, 4, penalty=1e-2).scores(test)
+    moved = fit_linear(700 * features @ turn + 3, labels, groups, 4, penalty=1e-2)
+    np.testing.assert_allclose(moved.scores(700 * test @ turn + 3), plain, atol=2e-2)
 
 
 def test_penalty_is_chosen_on_recordings_or_not_at_all():

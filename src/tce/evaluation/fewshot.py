@@ -10,7 +10,7 @@ import torch
 
 from tce.errors import TceError
 from tce.evaluation.metrics import top_k
-from tce.evaluation.probes import DEFAULT_PENALTY, solve_logistic, unit_rows
+from tce.evaluation.probes import DEFAULT_PENALTY, center_and_scale, solve_logistic, unit_rows
 from tce.evaluation.protocols import SplitResult
 from tce.rng import uniform
 
@@ -40,7 +40,8 @@ def fewshot(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
     own = clips.labels[both.test]
     order = [draw_order(labels, options.seed, draw) for draw in range(options.draws)]
     device = evaluator.network.network.device
-    scaled, scaled_queries = standardise(both.train_features, both.test_features)
+    mean, scale = center_and_scale(both.train_features)  # no labels are used
+    scaled, scaled_queries = (scale * (side - mean) for side in (both.train_features, both.test_features))
     draws: dict[str, npt.NDArray[np.float64]] = {}
     for shot in shots:
         chosen = [np.flatnonzero(rank < shot) for rank in order]
@@ -138,13 +139,6 @@ def centroid_scores(queries: Floats, rows: Floats, labels: Ints, classes: int) -
     np.add.at(sums, number, rows)
     scores[:, present] = queries @ unit_rows(sums).T
     return scores
-
-
-def standardise(train: Floats, test: Floats) -> tuple[Floats, Floats]:
-    """Both sides with the training clips' mean 0 and standard deviation 1; no labels are used."""
-    mean = train.mean(axis=0, dtype=np.float64)
-    scale = 1 / np.maximum(train.std(axis=0, dtype=np.float64), 1e-6)
-    return ((train - mean) * scale).astype(np.float32), ((test - mean) * scale).astype(np.float32)
 
 
 def logistic_scores(

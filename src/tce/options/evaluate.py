@@ -132,7 +132,7 @@ class EvaluateOptions:
     nearest most."""
     penalty: AboveZero | None = None
     """Weight of the squared coefficients, for linear and fewshot; by default chosen on held-out training
-    groups, 0.001 for fewshot."""
+    groups, 0.0001 where there are too few and for fewshot."""
     shots: tuple[Positive, ...] = (1, 2, 5, 10, 20)
     """Labelled clips of each class, for fewshot."""
     draws: Positive = 20

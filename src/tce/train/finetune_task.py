@@ -301,8 +301,9 @@ class CachedFinetuning(Finetuning):
     """Training of the classifier alone, on features of each clip's samples that are computed once.
 
     A step draws from a clip's samples instead of from all its frames. The weights are learned for features
-    that are scaled first: by the embedding head that the start was adapted with, then to mean 0 and standard
-    deviation 1. The scaling is linear, so it becomes part of the classifier's last layer.
+    scaled first: by the embedding head that the start was adapted with, then to mean 0 and a common length,
+    with the same factor in all dimensions (see `tce.evaluation.probes.center_and_scale` for the reason). The
+    scaling is linear, so it becomes part of the classifier's last layer.
 
     Args:
         options: everything, with `model.cached_samples`; no augmentation.
@@ -349,9 +350,9 @@ class CachedFinetuning(Finetuning):
             weight, bias = (value.detach().double().cpu() for value in (head.weight, head.bias))
         vectors = features @ weight.T + bias  # [n, count, D]
         mean = vectors[used].mean(dim=(0, 1))
-        spread = vectors[used].flatten(0, 1).std(dim=0, correction=0).clamp(min=1e-6)
-        scale = SCALED_LENGTH / (spread * len(spread) ** 0.5)  # [D]
-        self._weight, self._bias = weight * scale[:, None], (bias - mean) * scale
+        length = vectors[used].flatten(0, 1).var(dim=0, correction=0).sum().sqrt().clamp(min=1e-6)
+        scale = SCALED_LENGTH / length
+        self._weight, self._bias = weight * scale, (bias - mean) * scale
         self._vectors = ((vectors - mean) * scale).float().to(context.device)
         self.probe = nn.Linear(len(mean), classifier.num_classes, device=context.device)
         nn.init.zeros_(self.probe.weight)
