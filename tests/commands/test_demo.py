@@ -30,6 +30,7 @@ def test_the_demo_makes_everything_it_names_and_can_be_repeated(small, tmp_path,
     figures = json.loads(capsys.readouterr().out)
     for name in ("untrained", "pretrained", "start", "adapted"):
         assert 0 <= figures[f"knn_{name}"] <= 1
+        assert 0 <= figures[f"one_{name}"] <= 1
     assert figures["chance"] == pytest.approx(1 / 3)
     for name in ("map_start", "map_adapted"):
         assert Image.open(figures[name]).format == "PNG"
@@ -44,6 +45,7 @@ def test_the_demo_makes_everything_it_names_and_can_be_repeated(small, tmp_path,
 
 def test_the_demo_says_what_it_found_and_what_to_do_next(tmp_path):
     figures = {"knn_untrained": 0.25, "knn_pretrained": 0.75, "knn_start": 0.5, "knn_adapted": 0.875}
+    figures |= {"one_untrained": 0.125, "one_pretrained": 0.3125, "one_start": 0.4375, "one_adapted": 0.625}
     figures |= {"chance": 1 / 6, "training_seconds": 61.0, "adapting_seconds": 9.0}
     names = ("ckpt", "map_start", "map_adapted", "film", "page")
     text = module._text({**figures, **{name: f"/there/{name}" for name in names}}, tmp_path)
@@ -52,6 +54,8 @@ def test_the_demo_says_what_it_found_and_what_to_do_next(tmp_path):
         "75.0%",
         "50.0%",
         "87.5%",
+        "12.5%",
+        "62.5%",
         "16.7%",
         "/there/film",
         "tce adapt FOLDER --out runs/mine",

@@ -44,6 +44,13 @@ def test_clips_are_decided_by_seed_group_and_number():
         assert np.abs(first.astype(int) - draw_clip("Kick", *other[:2], 4, 48, 15, seed=other[2])).mean() > 2
 
 
+def test_clutter_changes_more_within_a_clip():
+    plain, cluttered = (draw_clip("Kick", 0, 0, 12, 48, 15, seed=0, clutter=value) for value in (False, True))
+    np.testing.assert_array_equal(cluttered, draw_clip("Kick", 0, 0, 12, 48, 15, seed=0, clutter=True))
+    change = [np.abs(np.diff(clip.astype(float), axis=0)).mean() for clip in (plain, cluttered)]
+    assert change[1] > 1.5 * change[0]
+
+
 def test_colour_names_no_class_but_shape_does():
     labels, groups, colours, shapes = [], [], [], []
     for label, name in enumerate(list(MOTIONS)[:6]):

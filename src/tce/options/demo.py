@@ -15,7 +15,7 @@ class DemoOptions:
     out: str = "demo"
     """Folder to write to; an earlier demo's files there are replaced."""
     seconds: Annotated[float, Range(1)] = 90.0
-    """Seconds of pre-training; the number of steps depends on the machine."""
+    """Seconds of learning: adaptation, then pre-training in steps that depend on the machine."""
     epochs: Positive | None = None
     """Passes over the training clips; by default as many as fit into --seconds."""
     seed: Seed = 0

@@ -4,6 +4,9 @@ Classes differ by pose and motion only. Everyone wears the same kit; a group is 
 shared by all classes; in every clip the figure wanders about and coloured lamps turn, wherever they happen to
 stand. So neither colour nor texture, background or place names the class, and none of them names the clip:
 what stays the same through a clip, and is worth learning, is what the figure does.
+
+With `clutter`, more that has nothing to do with the class changes within a clip: stronger lamps, a camera
+that zooms, wider wandering, and balls that fly about and cover the figure.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ Image = NDArray[np.uint8]  # [H, W, 3] RGB
 TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG, HEAD = 1.0, 0.55, 0.55, 0.65, 0.65, 0.24
 LAMP_SECONDS = 1.2  # in which a lamp's colours come round again
 NOISE = 3.0  # standard deviation of the camera's noise, in grey levels
+BALLS, BALL_RADIUS = 4, 0.09  # with clutter; the radius is a share of the picture's size
 
 
 class SyntheticClips(NamedTuple):
@@ -129,6 +133,7 @@ def make_clips(
     groups: int = 6,
     test_groups: int = 2,
     test_seed: int | None = None,
+    clutter: bool = False,
 ) -> SyntheticClips:
     """Write clips of a moving figure as H.264 files, with UCF101's names and lists.
 
@@ -145,6 +150,7 @@ def make_clips(
         groups: persons in rooms (`gNN`), each of which performs every class.
         test_groups: how many of them, the last ones, make up the test list.
         test_seed: the same as `seed` for the test groups; None: `seed`.
+        clutter: lamps, camera and flying balls change every clip (see the module).
 
     Raises:
         OptionError: a number out of its range.
@@ -167,7 +173,7 @@ def make_clips(
                 file = f"{name}/v_{name}_g{group + 1:02d}_c{clip + 1:02d}.mp4"
                 tested = group >= groups - test_groups
                 drawn_by = test_seed if tested and test_seed is not None else seed
-                pictures = draw_clip(name, group, clip, frames, size, fps, drawn_by)
+                pictures = draw_clip(name, group, clip, frames, size, fps, drawn_by, clutter)
                 write_video(target.videos / file, pictures, fps)
                 if tested:
                     test.append(file)
@@ -200,7 +206,7 @@ def write_video(path: str | os.PathLike[str], frames: NDArray[np.uint8], fps: in
 
 
 def draw_clip(
-    name: str, group: int, clip: int, frames: int, size: int, fps: int, seed: int
+    name: str, group: int, clip: int, frames: int, size: int, fps: int, seed: int, clutter: bool = False
 ) -> NDArray[np.uint8]:
     """The pictures of one clip.
 
@@ -212,6 +218,7 @@ def draw_clip(
         size: height and width in pixels.
         fps: frames a second.
         seed: of the whole set.
+        clutter: as in `make_clips`.
 
     Returns:
         uint8 [frames, size, size, 3], RGB.
@@ -228,6 +235,11 @@ def draw_clip(
     drift, angle = take.uniform(0.06, 0.14) * size, take.uniform(0, 2 * math.pi)
     centre = size * np.array([take.uniform(0.4, 0.6), take.uniform(0.5, 0.58)])
     lamp = take.uniform(0, 2 * math.pi) + np.array([0, 2, 4]) * take.uniform(0.3, 1)
+    balls: list[_Ball] = []
+    strength, zoom, zoom_phase = 0.3, 0.0, 0.0
+    if clutter:  # drawn after the rest, so that pose, place and rhythm are the same with and without it
+        strength, zoom, zoom_phase, drift = 0.55, 0.25, take.uniform(0, 2 * math.pi), 1.5 * drift
+        balls = [_Ball(take.uniform(0, 2 * math.pi, 3), take.uniform(0.5, 1.2, 2)) for _ in range(BALLS)]
 
     pictures = np.empty((frames, size, size, 3), np.uint8)
     for row in range(frames):
@@ -236,11 +248,35 @@ def draw_clip(
         turn = angle + 2 * math.pi * time / 3.1
         where = centre + drift * np.array([math.cos(turn), 0.3 * math.sin(1.7 * turn)])
         picture = background.copy()
-        _draw_figure(picture, person, pose, where, scale, mirrored)
-        light = 0.9 + 0.3 * np.sin(lamp + 2 * math.pi * time / LAMP_SECONDS)
+        zoomed = scale * (1 + zoom * math.sin(zoom_phase + 2 * math.pi * time / 1.9))
+        _draw_figure(picture, person, pose, where, zoomed, mirrored)
+        for ball in balls:
+            ball.draw(picture, time)
+        light = 0.9 + strength * np.sin(lamp + 2 * math.pi * time / LAMP_SECONDS)
         noisy = picture * light + take.normal(scale=NOISE, size=picture.shape)
         pictures[row] = np.clip(noisy, 0, 255)
     return pictures
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """A ball that flies about and changes its colour.
+
+    Attributes:
+        phases: of its place (x, y) and of its colour, in radians.
+        speeds: turns a second, (x, y).
+    """
+
+    phases: NDArray[np.float64]
+    speeds: NDArray[np.float64]
+
+    def draw(self, picture: Image, time: float) -> None:
+        """Draw it where it is after `time` seconds."""
+        size, angle = picture.shape[0], 2 * math.pi * time * self.speeds
+        place = size * (0.5 + 0.45 * np.sin(self.phases[:2] + angle))
+        colour = 128 + 110 * np.sin(self.phases[2] + np.array([0, 2, 4]) + angle[0])
+        radius = round(size * BALL_RADIUS * 8)
+        cv2.circle(picture, _pixel(place), radius, tuple(map(int, colour)), -1, cv2.LINE_AA, 3)
 
 
 @dataclass(frozen=True)
