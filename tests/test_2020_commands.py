@@ -78,7 +78,6 @@ def test_several_inputs_without_checkpoint(files, command, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("make_tsne.py --vid --input {0}/input.mp4 {0}/frames --output out.mp4", "--vid"),
         ("make_tsne.py --vid --input {0}/input.mp4 --output out.png", "--output out.png"),
         ("make_tsne.py --input {0}/input.mp4 --output out.txt", "--output out.txt"),
         ("make_tsne.py --input {0}/nothing.mp4 --output out.png", "nothing.mp4"),

@@ -139,7 +139,23 @@ COMMANDS = {
         (
             "tce tsne --ckpt runs/mine --input a.mp4 b.mp4 --output map.png",
             "tce tsne --ckpt runs/mine --input a.mp4 --vid --output film.mp4",
-            "tce tsne --embeddings videos.npz --output map.svg",
+            "tce tsne --embeddings videos.npz --map map.npz --output map.svg",
+        ),
+        (
+            *(
+                "output",
+                "input",
+                "embeddings",
+                "vid",
+                "color_by",
+                "lists",
+                "split",
+                "table",
+                "theme",
+                "title",
+            ),
+            *("ckpt", "model", "every", "map", "fps", "tail", "perplexity", "init", "exaggeration"),
+            *("iterations", "save_embeddings", "image_size", "device", "seed"),
         ),
     ),
     "explore": Command(

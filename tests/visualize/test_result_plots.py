@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tce.visualize import result_plots
-from tce.visualize.plots import legend_label, literal, one_line, save_curves, save_map
+from tce.visualize.plots import legend_label, literal, one_line, save_curves
 from tce.visualize.result_plots import (
     BarPanel,
     LearningCurve,
@@ -46,7 +46,6 @@ def test_odd_names_are_drawn_in_every_picture(tmp_path):
         neighbour_picture(tmp_path / "neighbours.png", sheet, title)
         shares = np.full((3, count), 1 / count)
         time_line(tmp_path / "line.png", np.arange(3.0), shares, ODD, [(1.0, picture())], title, 2.0, 0.1)
-        save_map(tmp_path / "map.png", np.random.default_rng(0).random((count, 2)), ODD, title=title)
         save_curves(tmp_path / "curves.png", [{"step": 0, "$x_{$": 1.0}, {"step": 1, "$x_{$": 2.0}], title)
     for path in tmp_path.iterdir():
         assert cv2.imread(str(path)).std() > 3, path.name
@@ -55,16 +54,6 @@ def test_odd_names_are_drawn_in_every_picture(tmp_path):
 def test_text_is_literal():
     assert literal("$x_{$") == r"\$x_{\$" and one_line("a\n b\t\x1b") == r"a b \x1b"
     assert legend_label("_name")[0] != "_" and legend_label("_name").endswith("_name")
-
-
-def test_the_legend_of_a_map_keeps_names_with_an_underscore(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
-    kept = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: kept.append(self))
-    save_map(tmp_path / "map.png", np.random.default_rng(0).random((4, 2)), ["_a", "_a", "b", "b"])
-    labels = [text.get_text() for text in kept[0].axes[0].get_legend().get_texts()]
-    assert [label.strip("\u200b") for label in labels] == ["_a", "b"]
 
 
 def test_a_confusion_matrix_is_in_percent_and_says_which_side_is_which(figures, tmp_path):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tce.embedding.embed_command import counted, report_skipped
 from tce.errors import OptionError, TceError
-from tce.explorer.colour_columns import clip_columns, read_table_columns
+from tce.explorer.colour_columns import frame_columns
 from tce.explorer.map_layout import cluster, lay_out, nearest_frames, reduce
 from tce.explorer.page import PageColumn, PageMap, PageVideo, build_page, category, sprite_sheets
 from tce.explorer.sampled_clips import (
@@ -32,6 +32,7 @@ from tce.io import Result, atomic, require_writable
 from tce.options.explore import DEFAULT_FRAMES, ExploreOptions
 from tce.progress import Progress
 from tce.video.pool import DecodePool
+from tce.visualize.table_columns import TableColumns
 
 if TYPE_CHECKING:
     from tce.embedding.embedding_file import Embeddings
@@ -75,19 +76,19 @@ def explore(options: ExploreOptions) -> Result:
     output = require_writable(options.output)
     if options.parquet is not None:
         require_writable(options.parquet, "--parquet")
-    extra = read_table_columns(options.table) if options.table is not None else None
+    table = TableColumns.read(options.table) if options.table is not None else None
     stored = os.path.isfile(options.footage) and options.footage.lower().endswith(EMBEDDING_SUFFIXES)
     found = _from_embeddings(options) if stored else _from_footage(options)
     reduced = [reduce(vectors) for vectors in found.vectors]
     counts = [len(clip.frame) for clip in found.clips]
     owner = np.repeat(np.arange(len(counts)), counts)
     maps = [_map(rows, owner, name, options) for rows, name in zip(reduced, found.names)]
-    columns = clip_columns(found.clips, owner, extra)
+    columns = frame_columns(found.clips, owner, table)
     time = np.concatenate([clip.time for clip in found.clips])
     columns.append(PageColumn("time", "number", _since_start(found.clips)))
-    groups = cluster(reduced[0], options.clusters, options.seed)
-    columns.append(category("cluster", [f"cluster {number + 1}" for number in groups.tolist()]))
-    columns[-1] = _in_order(columns[-1])
+    if table is None or "cluster" not in table.names:
+        groups = cluster(reduced[0], options.clusters, options.seed)
+        columns.append(_in_order(category("cluster", [f"cluster {one + 1}" for one in groups.tolist()])))
     if columns[0].name == "video" and len(found.clips) > MOST_COLOURS:  # too many to tell apart
         columns.insert(0, columns.pop())
     elif len(found.clips) == 1:

@@ -40,12 +40,12 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
 
     path = Path(path)
     check_suffix(path)
-    font = _font()
+    font = text_font()
     cells = []
     for text, pixels in pictures:
         picture = Pictures.fromarray(pixels)
         picture.thumbnail((CELL, CELL), Pictures.Resampling.LANCZOS)
-        cells.append(([_fitted(line, font) for line in printable(text).splitlines()], picture))
+        cells.append(([fitted_text(line, font) for line in printable(text).splitlines()], picture))
     if not cells:
         raise TceError(f"contact sheet {path}", "at least one frame", "none")
     columns = min(COLUMNS, len(cells))
@@ -81,19 +81,19 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
         raise TceError(f"--sheet {path}", f"a name ending in {', '.join(PICTURES)}", suffix or "no suffix")
 
 
-def _font() -> Any:
+def text_font(size: int = 11) -> Any:
     """DejaVu Sans as matplotlib brings it: it knows more letters than Pillow's own."""
     import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 11)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def _fitted(text: str, font: Any) -> str:
-    """`text`, its middle left out where it is too long for its cell."""
-    if font.getlength(text) <= CELL:
+def fitted_text(text: str, font: Any, width: float = CELL) -> str:
+    """`text`, its middle left out where it is wider than `width` pixels."""
+    if font.getlength(text) <= width:
         return text
     keep = len(text)
-    while keep > 2 and font.getlength(text[: keep // 2] + "…" + text[-(keep // 2) :]) > CELL:
+    while keep > 2 and font.getlength(text[: keep // 2] + "…" + text[-(keep // 2) :]) > width:
         keep -= 1
     return text[: keep // 2] + "…" + text[-(keep // 2) :]

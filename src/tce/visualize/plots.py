@@ -1,22 +1,22 @@
-"""Pictures of a map (one video coloured by time, or several a colour each) and of a run's curves."""
+"""Pictures of a run's curves, and the text and files of all pictures."""
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tce.errors import OptionError, TceError, printable
-from tce.io import atomic, require_writable
+from tce.io import Result, atomic, require_writable
 
+MOST_BYTES = 24 << 20  # of a film or page that is shown inside a notebook
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
-MOST_NAMES = 20  # more lines than this no legend keeps legible
 NAME_LENGTH = 36
-FRAME_COLOUR = "0.6"
 
 INVISIBLE = "\u200b"  # zero-width space: before the underscore that would keep a name out of a legend
 NOT_DRAWN = {"step", "epoch", "seconds"}
@@ -44,140 +44,13 @@ def _require_suffix(path: str | os.PathLike[str], what: str) -> None:
         raise OptionError(f"{what} {path}", f"a name ending in {', '.join(PICTURES)}", suffix or "no suffix")
 
 
-def save_map(
-    path: str | os.PathLike[str],
-    points: NDArray[np.floating[Any]],
-    videos: Sequence[str] | None = None,
-    times: NDArray[np.floating[Any]] | None = None,
-    title: str = "",
-) -> str:
-    """Draw a map of frames and write it, replacing what was there.
-
-    One video is coloured by time. Up to 20 videos get a colour and a line in the legend each; of more
-    videos, their folders do if there are 2 to 20, else the colour follows the order of the videos.
-
-    Args:
-        path: picture to write, one of `PICTURES` by its suffix.
-        points: [N, 2] map.
-        videos: N names, the video of each frame; None means one video.
-        times: [N] seconds since each video's first frame; None counts frames.
-        title: a line above the map.
-
-    Returns:
-        What the colours mean: "time", "frame", "video", "folder" or "order".
-
-    Raises:
-        OptionError: a suffix that is no picture's.
-    """
-    path = Path(path)
-    _require_suffix(path, "picture")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: nothing global, so it is safe in a library and in threads
-    axes = figure.add_subplot()
-    _frame(axes, points)
-    if title:
-        axes.set_title(literal(title), fontsize=10, color="0.25")
-
-    names = list(dict.fromkeys(videos)) if videos is not None else []
-    if len(names) <= 1:
-        meaning = _by_time(figure, axes, points, times)
-    else:
-        assert videos is not None
-        rows = {name: row for row, name in enumerate(names)}
-        owner = np.array([rows[name] for name in videos])  # [N]
-        meaning = _by_video(figure, axes, points, owner, names)
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a Matplotlib figure in the format of its suffix, with all that is drawn outside its axes."""
+    kind = Path(path).suffix[1:].lower() or "png"
     with atomic(path) as file:
-        figure.savefig(file, format=path.suffix[1:].lower(), bbox_inches="tight", facecolor="white")
-    return meaning
-
-
-def _frame(axes: Any, points: NDArray[np.floating[Any]]) -> None:
-    """A bare box with room around the points; the axes of a t-SNE map have no units."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(FRAME_COLOUR)
-    low, high = points.min(axis=0), points.max(axis=0)
-    middle = (low + high) / 2
-    half = max(float((high - low).max()) / 2, 1e-12) * 1.08
-    axes.set_xlim(middle[0] - half, middle[0] + half)
-    axes.set_ylim(middle[1] - half, middle[1] + half)
-    axes.set_aspect("equal")  # distances mean the same in both directions
-
-
-def point_area(n: int) -> float:
-    """A marker's area in square points that shows single frames and keeps thousands apart."""
-    return float(np.clip(4000 / max(n, 1), 6, 40))
-
-
-def _by_time(
-    figure: Any, axes: Any, points: NDArray[np.floating[Any]], times: NDArray[np.floating[Any]] | None
-) -> str:
-    colours = np.arange(len(points)) if times is None else times
-    # A thin dark rim: plasma's last yellow would vanish on white.
-    drawn = axes.scatter(
-        *points.T,
-        c=colours,
-        cmap="plasma",
-        s=point_area(len(points)),
-        edgecolors="0.35",
-        linewidths=0.25,
-    )
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.03)
-    bar.set_label("frame" if times is None else "time in the video (s)", color="0.25")
-    bar.outline.set_edgecolor(FRAME_COLOUR)
-    return "frame" if times is None else "time"
-
-
-def _by_video(
-    figure: Any, axes: Any, points: NDArray[np.floating[Any]], owner: NDArray[np.int64], names: list[str]
-) -> str:
-    labels, meaning = short_names(names), "video"
-    if len(names) > MOST_NAMES:
-        folders = [str(PurePath(name).parent) for name in names]
-        distinct = list(dict.fromkeys(folders))
-        if not 2 <= len(distinct) <= MOST_NAMES:
-            return _by_order(figure, axes, points, owner, len(names))
-        owner = np.array([distinct.index(folder) for folder in folders])[owner]
-        labels, meaning = short_names(distinct), "folder"
-
-    for row, label in enumerate(labels):
-        mine = points[owner == row]
-        # Ten colours are distinguished with ease, twenty are not: the second ten get another shape.
-        axes.scatter(
-            *mine.T,
-            color=f"C{row % 10}",
-            marker="o" if row < 10 else "^",
-            s=point_area(len(points)),
-            label=legend_label(label),
-            alpha=0.85,
-            linewidths=0,
+        figure.savefig(
+            file, format=kind, bbox_inches="tight", pad_inches=0.12, facecolor=figure.get_facecolor()
         )
-    legend = axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1),
-        borderaxespad=0,
-        frameon=False,
-        fontsize=8,
-        handletextpad=0.3,
-    )
-    for handle in legend.legend_handles:
-        handle.set_sizes([30])
-        handle.set_alpha(1)
-    return meaning
-
-
-def _by_order(
-    figure: Any, axes: Any, points: NDArray[np.floating[Any]], owner: NDArray[np.int64], count: int
-) -> str:
-    drawn = axes.scatter(*points.T, c=owner + 1, cmap="turbo", s=point_area(len(points)), linewidths=0)
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.03)
-    bar.set_label(f"video, 1 to {count} in the order given", color="0.25")
-    bar.outline.set_edgecolor(FRAME_COLOUR)
-    return "order"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -226,6 +99,44 @@ def legend_label(text: str) -> str:
     """`text` for a Matplotlib legend, which leaves out names that begin with an underscore."""
     label = literal(one_line(text))
     return INVISIBLE + label if label.startswith("_") else label
+
+
+@dataclass
+class PictureResult(Result):
+    """A written picture, film or page.
+
+    Attributes:
+        path: the file.
+        figure: the Matplotlib figure of a picture, to change and save again; None of films and pages.
+    """
+
+    path: str = ""
+    figure: Any = None
+
+    def _repr_html_(self) -> str:
+        text = f"<pre>{html.escape(self.text)}</pre>"
+        if self.figure is not None:
+            return figure_html(self.figure) + text
+        place = Path(self.path)
+        if not place.is_file() or place.stat().st_size > MOST_BYTES:
+            return text
+        if place.suffix.lower() in (".html", ".htm"):
+            page = html.escape(place.read_text(encoding="utf-8"))
+            return f'<iframe srcdoc="{page}" style="width:100%;height:640px;border:0"></iframe>' + text
+        data = base64.b64encode(place.read_bytes()).decode()
+        if place.suffix.lower() == ".gif":
+            return f'<img src="data:image/gif;base64,{data}" alt="">' + text
+        if place.suffix.lower() in (".mp4", ".m4v", ".mov"):
+            return f'<video src="data:video/mp4;base64,{data}" controls loop muted></video>' + text
+        return text
+
+
+def figure_html(figure: Any) -> str:
+    """A Matplotlib figure as an image element."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor=figure.get_facecolor())
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{data}" style="max-width:100%" alt="">'
 
 
 class Panel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,14 @@ from tce.errors import OptionError, TceError
 log = logging.getLogger("tce.visualize")
 
 PERPLEXITY = 30.0
+LARGE, LARGE_EXAGGERATION = 100_000, 4.0
 EXAGGERATED_ITERATIONS = 250  # t-SNE's early phase, in which the clusters find their places
 ROWS_PER_BLOCK = 8192  # bounds the float64 copies PCA makes
 FEW_FOR_TREES = 5000  # frames up to which Barnes-Hut trees are faster than interpolation by FFT
 INITIAL_SPREAD = 1e-4  # t-SNE starts from a tiny picture, so that the first steps can rearrange it
 
 Floats = NDArray[np.floating[Any]]
+Initialization = Literal["pca", "random"]
 
 
 def fit_pca(
@@ -55,23 +57,37 @@ def fit_pca(
     if not 0 < threshold <= 1:
         raise OptionError("threshold", "a share of the variance in (0, 1]", str(threshold))
 
-    mean = data.mean(axis=0, dtype=np.float64)  # [D]
+    mean, components, share = principal_components(data, threshold, num_dims)
+    reduced = np.empty((len(data), components.shape[1]), dtype=data.dtype)
+    for rows, centred in _blocks(data, mean):
+        reduced[rows] = centred @ components
+    log.log(
+        logging.INFO if debug else logging.DEBUG,
+        "PCA: %d of %d dimensions keep %.3f of the variance",
+        *(components.shape[1], data.shape[1], share),
+    )
+    return reduced
+
+
+def principal_components(
+    data: Floats, threshold: float, num_dims: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The mean [D] of embeddings, the axes [D, d] that keep `threshold` of their variance, and its share.
+
+    Args:
+        data: checked embeddings.
+        threshold: share of the variance to keep, in (0, 1].
+        num_dims: number of axes instead; 0 lets `threshold` decide.
+    """
+    mean = data.mean(axis=0, dtype=np.float64)
     components, variances = _principal_axes(data, mean)
     total = variances.sum()
     if num_dims == 0:
         kept = np.cumsum(variances) / total if total > 0 else np.ones(1)
         # Rounding may leave the last sum a hair under 1, which must not ask for one component more.
         num_dims = min(int(np.searchsorted(kept, threshold - 1e-12)) + 1, len(kept))
-    reduced = np.empty((len(data), num_dims), dtype=data.dtype)
-    for rows, centred in _blocks(data, mean):
-        reduced[rows] = centred @ components[:, :num_dims]
     share = variances[:num_dims].sum() / total if total > 0 else 1.0
-    log.log(
-        logging.INFO if debug else logging.DEBUG,
-        "PCA: %d of %d dimensions keep %.3f of the variance",
-        *(num_dims, data.shape[1], share),
-    )
-    return reduced
+    return mean, components[:, :num_dims], float(share)
 
 
 def _blocks(data: Floats, mean: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
@@ -162,6 +178,8 @@ def fit_tsne(
     *,
     seed: int = 0,
     perplexity: float | None = None,
+    init: Initialization = "pca",
+    exaggeration: float | None = None,
     jobs: int = 1,
     callback: Callable[[int, int], None] | None = None,
 ) -> Floats:
@@ -181,6 +199,11 @@ def fit_tsne(
         debug: say what is done.
         seed: the same seed gives the same map (for the same `jobs`).
         perplexity: effective number of neighbours; None means 30, fewer for less than 91 rows.
+        init: where the points start. "pca", the first two principal components, keeps what is far apart far
+            apart, and makes maps alike; "random" keeps neighbourhoods only.
+        exaggeration: factor on the attraction between neighbours after the early phase. 1 is plain t-SNE; 4
+            is near UMAP (Böhm, Berens and Kobak, 2022): denser groups, more of their arrangement. None: 1 up
+            to 100,000 rows and 4 above (Kobak and Berens, 2019).
         jobs: threads; sums in another order make another, equally good map.
         callback: called as callback(steps done, steps in all) about every 50 steps.
 
@@ -201,6 +224,13 @@ def fit_tsne(
         highest = max((len(data) - 1) / 3, 1)
         raise OptionError("perplexity", f"1 to {highest:.1f} for {len(data)} frames", str(perplexity))
 
+    if init not in ("pca", "random"):
+        raise OptionError("init", "pca or random", repr(init))
+    if exaggeration is None:
+        exaggeration = LARGE_EXAGGERATION if len(data) > LARGE else 1.0
+    if not 1 <= exaggeration <= 12:
+        raise OptionError("exaggeration", "1 to 12, the early phase's", f"{exaggeration:g}")
+
     if np.ptp(data, axis=0).max() == 0:
         log.warning("all %d embeddings are equal: the map is a single point", len(data))
         return np.zeros((len(data), num_dims))
@@ -210,7 +240,7 @@ def fit_tsne(
         data = fit_pca(data, pca_num_dims, pca_threshold, pca_error, debug)
     if perplexity is None:
         perplexity = min(PERPLEXITY, (len(data) - 1) / 3)
-    return _tsne(data, num_dims, num_iterations, perplexity, seed, jobs, callback, debug)
+    return _tsne(data, num_dims, num_iterations, perplexity, init, exaggeration, seed, jobs, callback, debug)
 
 
 def _tsne(
@@ -218,6 +248,8 @@ def _tsne(
     num_dims: int,
     steps: int,
     perplexity: float,
+    init: Initialization,
+    exaggeration: float,
     seed: int,
     jobs: int,
     callback: Callable[[int, int], None] | None,
@@ -242,7 +274,8 @@ def _tsne(
     model = TSNE(
         n_components=num_dims,
         perplexity=perplexity,
-        initialization=_start(scaled, num_dims, seed),
+        initialization=_start(scaled, num_dims, seed) if init == "pca" else "random",
+        exaggeration=None if exaggeration == 1 else exaggeration,
         early_exaggeration_iter=early,
         n_iter=steps - early,
         neighbors="exact" if len(scaled) <= 2000 else "auto",  # exact is also the faster for few
