@@ -81,11 +81,12 @@ class Progress:
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._first) / seconds
         text = f"{self.what}: {self.done}"
-        if self.total is not None:
-            text += f"/{self.total}"
+        total = self.total if self.total is not None and self.done <= self.total else None  # an estimate
+        if total is not None:
+            text += f"/{total}"
         text += f" {self.unit}s, {rate:.1f}/s"
-        if self.total is not None and rate > 0:
-            text += f", {format_seconds((self.total - self.done) / rate)} left"
+        if total is not None and rate > 0:
+            text += f", {format_seconds((total - self.done) / rate)} left"
         return text + "".join(f", {key} {value}" for key, value in info.items())
 
     def __exit__(
