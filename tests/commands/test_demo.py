@@ -77,7 +77,7 @@ def test_the_length_of_the_training_follows_the_time_a_step_takes(small, tmp_pat
         *[{"seconds": 0.5}] * 5,
         {"seconds": 40.0},
     ]  # warm-up, a hiccup
-    monkeypatch.setattr("tce.train.run_log.read_log", lambda path: rows)
+    monkeypatch.setattr("tce.train.run_record.read_log", lambda path: rows)
     done = []
     pretrain = training.pretrain
     monkeypatch.setattr(training, "pretrain", lambda options: done.append(pretrain(options)))

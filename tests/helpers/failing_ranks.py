@@ -22,8 +22,9 @@ from tce.distributed import init_distributed
 from tce.errors import TceError
 from tce.io import Result
 from tce.options.training import OptimOptions, RunOptions
+from tce.train.optim import TrainProgress
 from tce.train.run_folder import RunFolder
-from tce.train.trainer import TrainProgress, fit
+from tce.train.trainer import fit
 
 FAIL_AT = 5
 FAILURES: dict[str, tuple[int, Any]] = {  # name -> failing rank, and what it raises, or "kill"

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import tce.io
-import tce.train.run_log
+import tce.train.run_record
 import tce.train.trainer
 from tce.contrast import MemoryBank
 from tce.options.pretrain import (
@@ -98,14 +98,14 @@ def die_in_checkpoint(calls: int) -> None:
 
 
 def die_in_row(calls: int) -> None:
-    real = tce.train.run_log.CsvLog.write
+    real = tce.train.run_record.CsvLog.write
 
     def write(self: Any, row: Any) -> None:
         self._file.write("9999,1,0.12")
         self._file.flush()
         die()
 
-    tce.train.run_log.CsvLog.write = after(calls, real, write)  # type: ignore[method-assign]
+    tce.train.run_record.CsvLog.write = after(calls, real, write)  # type: ignore[method-assign]
 
 
 def die_at(place: Any, name: str) -> Callable[[int], None]:

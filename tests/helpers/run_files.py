@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from tce.train.run_log import TIMING_COLUMNS, read_log
+from tce.train.run_record import TIMING_COLUMNS, read_log
 
 
 def rows(path: Path) -> list[dict[str, float]]:

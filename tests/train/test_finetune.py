@@ -27,7 +27,8 @@ from tce.options.compare import CompareOptions
 from tce.options.finetune import FinetuneOptions
 from tce.options.training import require_used_decay
 from tce.recipes import apply_recipe
-from tce.train.finetune_task import Finetuning, stage_groups
+from tce.train.finetune_task import Finetuning
+from tce.train.optim import stage_groups
 from tce.video.synthetic import make_clips
 from tests.helpers.run_files import rows, same, saved
 from tests.helpers.training_options import jpegs_256, options, released_classifier

@@ -27,8 +27,8 @@ from tce.options.pretrain import (
     TCEOptions,
 )
 from tce.train.method import ViewEncoder, ema_update
+from tce.train.optim import TrainProgress
 from tce.train.pretrain_task import Pretraining
-from tce.train.trainer import TrainProgress
 
 PLAIN = AugmentOptions(crop_scale=(1, 1), flip=0, grey=0, brightness=0, color_contrast=0, saturation=0, hue=0)
 PROGRESS = TrainProgress(step=3, steps_per_epoch=2, epochs=5, log_steps=1)

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tce.errors import OptionError, TceError
-from tce.train.run_folder import RunFolder, describe_run, git_commit
+from tce.train.run_folder import RunFolder
+from tce.train.run_record import describe_run, git_commit
 
 OPTIONS: dict[str, Any] = {"optim": {"lr": 0.1, "epochs": 3}, "run": {"workers": 1}}
 DATA = {"fingerprint": "abc", "clips": 12}

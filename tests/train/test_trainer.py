@@ -16,9 +16,9 @@ from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.options.pretrain import PretrainRunOptions
 from tce.options.training import OptimOptions
-from tce.train.optim import learning_rate
+from tce.train.optim import TrainProgress, learning_rate
 from tce.train.run_folder import RunFolder
-from tce.train.trainer import Interrupted, TrainProgress, fit
+from tce.train.trainer import Interrupted, fit
 from tests.helpers.run_files import rows, same, saved
 
 
@@ -303,8 +303,8 @@ def test_more_epochs_go_on_from_a_finished_run(tmp_path: Path) -> None:
 
 
 def rates(options: OptimOptions, per_epoch: int = 10) -> list[float]:
-    total = options.epochs * per_epoch
-    return [learning_rate(step, total, per_epoch, options) for step in range(total)]
+    steps = range(options.epochs * per_epoch)
+    return [learning_rate(TrainProgress(step, per_epoch, options.epochs), options) for step in steps]
 
 
 def test_one_cycle_rises_for_three_tenths_and_falls_to_nothing() -> None:

@@ -190,7 +190,7 @@ def _within_budget(training: PretrainOptions, seconds: float) -> PretrainOptions
     """
     started = time.monotonic()
     from tce.train.pretrain import pretrain
-    from tce.train.run_log import read_log
+    from tce.train.run_record import read_log
 
     replace = dataclasses.replace
     run = replace(

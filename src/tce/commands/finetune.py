@@ -43,7 +43,8 @@ from tce.train.finetune_start import (
     what_is_resumed,
 )
 from tce.train.finetune_task import FEWEST_HELD_OUT, CachedFinetuning, ClipAccuracy, ClipFeatures, Finetuning
-from tce.train.run_folder import RunFolder, describe_run, settle_precision
+from tce.train.run_folder import RunFolder, settle_precision
+from tce.train.run_record import describe_run
 from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")

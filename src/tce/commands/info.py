@@ -208,7 +208,7 @@ def describe_run(path: str, curves: str | None = None) -> Result:
     Raises:
         TceError: its files cannot be read, or the picture cannot be written.
     """
-    from tce.train.run_log import read_log
+    from tce.train.run_record import read_log
     from tce.visualize.plots import save_curves
 
     folder = Path(path).parent if Path(path).is_file() else Path(path)

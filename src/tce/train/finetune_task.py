@@ -19,14 +19,13 @@ from tce.data.splits import SplitClips
 from tce.device import autocast
 from tce.distributed import DistributedContext
 from tce.errors import TceError
-from tce.model.backbone import ExternalBackbone
 from tce.model.checkpoint import describe_model, save_model
 from tce.model.classifier import Classifier
 from tce.options.finetune import FinetuneOptions
 from tce.rng import uniform
 from tce.train.augment import StackAugmentation
+from tce.train.optim import TrainProgress, stage_groups
 from tce.train.run_folder import RunFolder
-from tce.train.trainer import TrainProgress
 from tce.train.training_state import save_tensors
 from tce.video.image import CROP_MARGIN
 
@@ -419,38 +418,3 @@ class CachedFinetuning(Finetuning):
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.probe.load_state_dict(state["probe"])
-
-
-def stage_groups(
-    classifier: Classifier, layer_decay: float, head_lr: float, backbone_lr: float = 1.0
-) -> list[dict[str, Any]]:
-    """The trained parameters by stage of the backbone, with their factor "lr_scale" of the learning rate.
-
-    The last stage has factor `backbone_lr`, each one before it `layer_decay` times the next one's; the
-    classifier has `head_lr`. Stages are the backbone's children (of our ResNets: conv1 and bn1, layer1 to
-    layer4).
-
-    Args:
-        classifier: the parameters' network.
-        layer_decay: factor from stage to stage.
-        head_lr: factor of the classifier.
-        backbone_lr: factor of the backbone's last stage.
-    """
-    network: nn.Module = classifier.backbone
-    network = network.model if isinstance(network, ExternalBackbone) else network
-    stages: list[list[nn.Parameter]] = []
-    for name, child in network.named_children():
-        if name == "bn1" and stages:
-            stages[-1] += child.parameters()  # the stem's own
-        elif any(True for _ in child.parameters()):
-            stages.append(list(child.parameters()))
-    own = list(network.parameters(recurse=False))
-    if own:
-        stages.insert(0, own)
-    scales = [backbone_lr * layer_decay ** (len(stages) - 1 - place) for place in range(len(stages))]
-    groups = [
-        {"params": [p for p in stage if p.requires_grad], "lr_scale": scale}
-        for stage, scale in zip(stages, scales, strict=True)
-    ]
-    groups.append({"params": list(classifier.fc.parameters()), "lr_scale": head_lr})
-    return [group for group in groups if group["params"]]

@@ -1,42 +1,94 @@
-"""Learning-rate schedules, the optimizer and its state."""
+"""The position of a run, the learning rate there, the optimizer and its state."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
+from tce.model.backbone import ExternalBackbone
+from tce.model.classifier import Classifier
 from tce.options.training import OptimOptions
 
 ONE_CYCLE_RISE = 0.3  # share of the steps in which the rate rises
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1e-4  # of the highest rate
 
 
-def learning_rate(step: int, total: int, steps_per_epoch: int, options: OptimOptions) -> float:
+@dataclass(frozen=True)
+class TrainProgress:
+    """The position of a run.
+
+    Attributes:
+        step: steps done before the present one.
+        steps_per_epoch: steps in an epoch.
+        epochs: epochs in all.
+        log_steps: steps between rows of the log.
+        validation_interval: epochs between validations, 0 for none.
+    """
+
+    step: int
+    steps_per_epoch: int
+    epochs: int
+    log_steps: int = 10
+    validation_interval: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps in all."""
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present step's epoch, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of the training that is done, t in [0, 1)."""
+        return self.step / self.total_steps
+
+    @property
+    def should_validate(self) -> bool:
+        """Whether a validation follows the present step."""
+        done = self.step + 1
+        if not self.validation_interval:
+            return False
+        return done == self.total_steps or done % (self.steps_per_epoch * self.validation_interval) == 0
+
+    @property
+    def should_log(self) -> bool:
+        """Whether a row is logged after the present step."""
+        return (
+            (self.step + 1) % self.log_steps == 0 or self.step + 1 == self.total_steps or self.should_validate
+        )
+
+
+def learning_rate(progress: TrainProgress, options: OptimOptions) -> float:
     """Learning rate of a step, a pure function of its number.
 
     one-cycle and cosine depend on the length of the run: resumed with more epochs, it continues on the longer
     run's curve, which is higher at that step. step and constant do not.
 
     Args:
-        step: steps done before.
-        total: steps of the whole run.
-        steps_per_epoch: steps in an epoch.
+        progress: the step, and how many there are.
         options: schedule, highest rate, warm-up.
     """
+    step, total = progress.step, progress.total_steps
     if options.schedule == "one-cycle":
         rise = ONE_CYCLE_RISE * total
         if step < rise:
             return options.lr * _ease(ONE_CYCLE_START, 1.0, step / rise)
         return options.lr * _ease(1.0, ONE_CYCLE_END, (step - rise) / (total - rise))
-    warm = options.warm_up * steps_per_epoch
+    warm = options.warm_up * progress.steps_per_epoch
     if step < warm:
         return options.lr * min(1.0, (step + 1) / warm)
     if options.schedule == "cosine":
         return options.lr * _ease(1.0, 0.0, (step - warm) / (total - warm))
     if options.schedule == "step":
-        drops = sum(step >= epoch * steps_per_epoch for epoch in options.lr_decay_epochs)
+        drops = sum(step >= epoch * progress.steps_per_epoch for epoch in options.lr_decay_epochs)
         return options.lr * options.lr_decay_rate**drops
     return options.lr
 
@@ -106,3 +158,38 @@ def make_optimizer(parameters: Any, options: OptimOptions) -> torch.optim.Optimi
             fused=True,
         )
     return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
+
+
+def stage_groups(
+    classifier: Classifier, layer_decay: float, head_lr: float, backbone_lr: float = 1.0
+) -> list[dict[str, Any]]:
+    """The trained parameters by stage of the backbone, with their factor "lr_scale" of the learning rate.
+
+    The last stage has factor `backbone_lr`, each one before it `layer_decay` times the next one's; the
+    classifier has `head_lr`. Stages are the backbone's children (of our ResNets: conv1 and bn1, layer1 to
+    layer4).
+
+    Args:
+        classifier: the parameters' network.
+        layer_decay: factor from stage to stage.
+        head_lr: factor of the classifier.
+        backbone_lr: factor of the backbone's last stage.
+    """
+    network: nn.Module = classifier.backbone
+    network = network.model if isinstance(network, ExternalBackbone) else network
+    stages: list[list[nn.Parameter]] = []
+    for name, child in network.named_children():
+        if name == "bn1" and stages:
+            stages[-1] += child.parameters()  # the stem's own
+        elif any(True for _ in child.parameters()):
+            stages.append(list(child.parameters()))
+    own = list(network.parameters(recurse=False))
+    if own:
+        stages.insert(0, own)
+    scales = [backbone_lr * layer_decay ** (len(stages) - 1 - place) for place in range(len(stages))]
+    groups = [
+        {"params": [p for p in stage if p.requires_grad], "lr_scale": scale}
+        for stage, scale in zip(stages, scales, strict=True)
+    ]
+    groups.append({"params": list(classifier.fc.parameters()), "lr_scale": head_lr})
+    return [group for group in groups if group["params"]]

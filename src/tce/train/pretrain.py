@@ -1,6 +1,6 @@
 """The command `tce pretrain`: clips in, an encoder and its run folder out.
 
-Runs that were started before `--method` took the place of `--loss` can be resumed: see `current_options`.
+Runs that were started before `--method` took the place of `--loss` can be resumed: see `tce.options.pretrain`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from tce.model.backbone import is_callable_name, same_architecture
 from tce.model.checkpoint import checkpoint_hash, describe_weights, load_encoder, weights_provenance
 from tce.model.encoder import FrameEncoder, build_encoder, seeded
 from tce.options.checks import split_names
-from tce.options.pretrain import DataOptions, PretrainOptions, PretrainRunOptions
+from tce.options.pretrain import DataOptions, PretrainOptions, PretrainRunOptions, current_options
 from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.train.monitor import FEWEST_CLIPS, FRAMES_PER_CLIP, NEIGHBOURS, learned_nothing
 from tce.train.pretrain_task import Pretraining
-from tce.train.run_folder import RunFolder, RunResult, describe_run, settle_precision
+from tce.train.run_folder import RunFolder, RunResult, settle_precision
+from tce.train.run_record import describe_run
 from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
@@ -41,12 +42,6 @@ FREE = (  # what may change when a run is resumed: where it runs, how it is kept
     *("data", "lists", "out", "recipe", "show", "epochs", "max_steps", "stop_on_collapse"),
     *("workers", "device", "compile", "channels_last", "deterministic"),
     *("checkpoint_minutes", "keep", "resume", "force"),
-)
-
-METHOD_OF_LOSS = {"ntxent": "simclr", "nce": "tce"}
-TCE_FIELDS = (
-    *("negatives", "threshold_by", "threshold_low", "threshold_high", "threshold_rate"),
-    *("constant_z", "own_row_positive", "rotation"),
 )
 
 
@@ -322,47 +317,3 @@ def _protocol(options: PretrainOptions, task: Pretraining) -> dict[str, Any] | N
         "seed": options.run.seed,
         "checkpoint": checkpoint_hash(Path(options.run.out) / "model.safetensors"),
     }
-
-
-def current_options(record: Mapping[str, Any], out: str) -> Mapping[str, Any]:
-    """What a run's options.json holds, in the present groups.
-
-    Args:
-        record: the file's content.
-        out: the run folder, for the message.
-
-    Raises:
-        OptionError: the run's method no longer exists.
-    """
-    groups = record.get("options", {})
-    contrast = groups.get("contrast", {})
-    if record.get("command") != "pretrain" or "method" in contrast or "loss" not in contrast:
-        return record
-    gone = removed_options(groups)
-    if gone:
-        raise OptionError(
-            f"--resume {out}",
-            expected="a run of --method tce, simclr or moco",
-            found=f"one with {gone[0]}, which this version does not have",
-            fix=f"start a new run from its network with --weights {out}",
-        )
-    method = METHOD_OF_LOSS[contrast["loss"]]
-    tce = {name: contrast[name] for name in TCE_FIELDS if name in contrast} if method == "tce" else {}
-    return {**record, "options": {**groups, "contrast": {**contrast, "method": method}, "tce": tce}}
-
-
-def removed_options(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Options of an earlier version, in its groups, that changed what is learned and no longer exist."""
-    contrast, augment = groups.get("contrast", {}), groups.get("augment", {})
-    loss, mining = contrast.get("loss"), contrast.get("mining", "curriculum")
-    used = {
-        f"--loss {loss}": loss not in METHOD_OF_LOSS,
-        f"--mining {mining}": loss != "ntxent" and mining != "curriculum",
-        "--own-row-positive only": contrast.get("own_row_positive") == "only",
-        "--momentum-encoder": contrast.get("momentum_encoder", 0) > 0,
-        "--bank-momentum": contrast.get("bank_momentum", 0) > 0,
-        f"--rotation beside --loss {loss}": loss == "ntxent" and contrast.get("rotation", 0) > 0,
-        "--jitter released": augment.get("jitter", "linear") == "released",
-        "--chunks": groups.get("optim", {}).get("chunks", 1) > 1,
-    }
-    return [flag for flag, given in used.items() if given]

@@ -21,8 +21,8 @@ from tce.options.pretrain import PretrainOptions
 from tce.train.augment import Augmentation
 from tce.train.method import METHODS, STATS, TCE, Metrics, StepInfo, ViewEncoder, Views
 from tce.train.monitor import CollapseWatch, Monitor
+from tce.train.optim import TrainProgress
 from tce.train.run_folder import RunFolder
-from tce.train.trainer import TrainProgress
 
 log = logging.getLogger("tce.train")
 

@@ -13,12 +13,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,11 +26,11 @@ from filelock import FileLock, Timeout
 import tce.device
 from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
-from tce.io import Result, atomic, plain, require_pandas, require_writable, write_json
+from tce.io import Result, atomic, require_pandas, require_writable, write_json
 from tce.model.checkpoint import load_encoder
 from tce.model.encoder import FrameEncoder
 from tce.options.training import RunOptions
-from tce.train.run_log import RunLog, read_log
+from tce.train.run_record import RunLog, read_log, read_options, require_same
 from tce.train.training_state import load_training_state, save_training_state
 
 log = logging.getLogger("tce.train")
@@ -140,7 +137,7 @@ class RunFolder:
         """The precision of the run that `resume` continues; None for a new run."""
         if not self.resume or not (self.path / "options.json").exists():
             return None
-        stored = self._read_options().get("options", {}).get("run", {}).get("precision")
+        stored = read_options(self.path).get("options", {}).get("run", {}).get("precision")
         return stored if stored in ("float32", "bf16") else None
 
     def exists(self) -> bool:
@@ -171,7 +168,7 @@ class RunFolder:
         """
         state = None
         if self.resume and (self.path / "options.json").exists():
-            require_same(current(self._read_options(), str(self.path)), record, free)
+            require_same(current(read_options(self.path), str(self.path)), record, free)
             state = self.load() if self.latest.exists() else None
             if state is None:
                 self._require_no_checkpoint()
@@ -210,26 +207,6 @@ class RunFolder:
                 found=f"none, but {len(kept)} earlier ones",
                 fix=f"copy {kept[-1].name} to {self.latest.name} and resume, or start again with --force",
             )
-
-    def _read_options(self) -> dict[str, Any]:
-        """The run's options.json, with the structure that `describe_run` gives it.
-
-        Raises:
-            TceError: it is no JSON, or has another structure.
-        """
-        file, found = self.path / "options.json", "another structure"
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if _is_record(content):
-                return content
-        except (ValueError, RecursionError) as error:
-            found = "no JSON" if isinstance(error, ValueError) else "JSON nested too deeply"
-        raise TceError(
-            f"--resume: {file} cannot be read",
-            expected="the options that tce wrote",
-            found=found,
-            fix="restore it, start a new run from the network with --weights, or start again with --force",
-        )
 
     def _clear(self) -> None:
         for name in FILES:
@@ -341,109 +318,3 @@ def settle_precision(
         probe = tce.device.probe_precision(context.device)
         record |= {"float32_ms": 1000 * probe.float32, "bf16_ms": 1000 * probe.bf16}
     return dataclasses.replace(run, precision=chosen), record
-
-
-def describe_run(
-    command: str,
-    options: Mapping[str, Any],
-    data: Mapping[str, Any],
-    precision: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What options.json holds.
-
-    Args:
-        command: the command's name.
-        options: the option groups as nested mappings.
-        data: the data's fingerprint and sizes.
-        precision: how the precision was chosen.
-    """
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for name in ("tce-video", "torch", "numpy", "pylance", "simplejpeg", "opencv-python-headless"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    record = {"command": command, "options": options, "data": data, "versions": versions, "git": git_commit()}
-    if precision is not None:
-        record["precision"] = precision
-    return json.loads(json.dumps(plain(record)))
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout this package runs from, with "+changes" where files differ; else None."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # else it is the checkout of something around us
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _is_record(content: Any) -> bool:
-    """Whether a file's content has the structure of `describe_run`'s result."""
-    return (
-        isinstance(content, dict)
-        and all(isinstance(content.get(name), dict) for name in ("options", "data"))
-        and all(isinstance(group, dict) for group in content["options"].values())
-    )
-
-
-def require_same(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Check that a run is resumed with the options and data it was started with.
-
-    Args:
-        old: the run's options.json.
-        new: the same for the present command.
-        free: field names that may differ.
-
-    Raises:
-        OptionError: the run is another command's, or data or options differ; the message names each of them.
-    """
-    if old.get("command") != new["command"]:
-        raise OptionError(
-            "--resume",
-            expected=f"a run of `tce {new['command']}`",
-            found=f"a run of `tce {old.get('command')}`",
-        )
-    differing = []
-    for group, fields in new["options"].items():
-        before = old["options"].get(group, {})
-        for name, value in fields.items():
-            if name not in before:
-                continue  # an option that came later
-            was = before[name]
-            kind_differs = name == "epochs" and type(was) is not type(value)
-            shortened = name == "epochs" and not kind_differs and value < was  # a run may only be extended
-            if kind_differs or shortened or (name not in free and was != value):
-                differing.append((f"--{name.replace('_', '-')}", _word(was), _word(value)))
-    if differing:
-        verb = "contradicts" if len(differing) == 1 else "contradict"
-        raise OptionError(
-            f"{', '.join(flag for flag, _, _ in differing)} {verb} the run that is resumed",
-            expected=", ".join(f"{flag} {was}" for flag, was, _ in differing),
-            found=", ".join(now for _, _, now in differing),
-            fix="repeat the command as it was started, plus --resume",
-        )
-    if old["data"] != new["data"]:
-        changed = [name for name in new["data"] if old["data"].get(name) != new["data"][name]]
-        raise OptionError(
-            "--resume",
-            expected="the data the run was started on",
-            found=f"other data (its {' and '.join(changed)} differ)",
-            fix="give the same data and lists, or start a new run in another folder",
-        )
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_word, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

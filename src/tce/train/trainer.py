@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -22,60 +21,11 @@ from tce.errors import TceError
 from tce.options.training import OptimOptions, RunOptions
 from tce.progress import Progress
 from tce.signals import StopSignals
-from tce.train.optim import learning_rate, load_optimizer_state, make_optimizer
+from tce.train.optim import TrainProgress, learning_rate, load_optimizer_state, make_optimizer
 from tce.train.run_folder import RunFolder
-from tce.train.run_log import TIMING_COLUMNS
+from tce.train.run_record import TIMING_COLUMNS, RunningMeans
 
 log = logging.getLogger("tce.train")
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """The position of a run.
-
-    Attributes:
-        step: steps done before the present one.
-        steps_per_epoch: steps in an epoch.
-        epochs: epochs in all.
-        log_steps: steps between rows of the log.
-        validation_interval: epochs between validations, 0 for none.
-    """
-
-    step: int
-    steps_per_epoch: int
-    epochs: int
-    log_steps: int = 10
-    validation_interval: int = 0
-
-    @property
-    def total_steps(self) -> int:
-        """Steps in all."""
-        return self.steps_per_epoch * self.epochs
-
-    @property
-    def epoch(self) -> int:
-        """Number of the present step's epoch, from 0."""
-        return self.step // self.steps_per_epoch
-
-    @property
-    def fraction(self) -> float:
-        """Fraction of the training that is done, t in [0, 1)."""
-        return self.step / self.total_steps
-
-    @property
-    def should_validate(self) -> bool:
-        """Whether a validation follows the present step."""
-        done = self.step + 1
-        if not self.validation_interval:
-            return False
-        return done == self.total_steps or done % (self.steps_per_epoch * self.validation_interval) == 0
-
-    @property
-    def should_log(self) -> bool:
-        """Whether a row is logged after the present step."""
-        return (
-            (self.step + 1) % self.log_steps == 0 or self.step + 1 == self.total_steps or self.should_validate
-        )
 
 
 class Task(Protocol):
@@ -140,44 +90,6 @@ class Task(Protocol):
 
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run after a whole step, with everything saved."""
-
-
-class RunningMeans:
-    """Means of metrics since the last logged row; sums stay on the device, so that no step waits for it."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, parts: Mapping[str, Tensor | float]) -> None:
-        """Add one step's metrics."""
-        for name, value in parts.items():
-            value = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None).detach()
-            before = self._sums.get(name)
-            self._sums[name] = value.double() if before is None else before + value
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        """The means, with a reset; the only place that waits for the device."""
-        means = self.peek()
-        self._sums, self._counts = {}, {}
-        return means
-
-    def peek(self) -> dict[str, float]:
-        """The means so far, without a reset."""
-        return {name: float(value) / self._counts[name] for name, value in self._sums.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Sums and counts."""
-        return {
-            "sums": {name: float(value) for name, value in self._sums.items()},
-            "counts": dict(self._counts),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
-        self._counts = dict(state["counts"])
 
 
 class Trainer:
@@ -267,7 +179,7 @@ class Trainer:
     def one_step(self, batches: Iterator[Any]) -> None:
         """One step of the optimizer on the next batches, and the row of the log that follows it."""
         progress = self.progress
-        rate = learning_rate(self.step, progress.total_steps, progress.steps_per_epoch, self.optim)
+        rate = learning_rate(progress, self.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         for _ in range(self.optim.accumulate):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tce.train.run_log import RunLog, read_log
+from tce.train.run_record import RunLog, read_log
 from tests.helpers.run_files import events
 
 
