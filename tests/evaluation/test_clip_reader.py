@@ -137,8 +137,8 @@ def test_means_are_weighted_and_failed_clips_are_named(data, networks, tmp_path,
     samples = even_samples(store.lengths, rows, 8, 1)
     means = clip_means(reader, encoder, encoder.features, samples, "features")
     (failed,) = reader.failed
-    assert store.catalog.ids[failed] == "v_Left_g02_c01" and "v_Left_g02_c01" in reader.failed[failed]
-    assert sum("left out" in record.message for record in caplog.records) == 1
+    assert store.catalog.ids[failed] == "v_Left_g02_c01" and reader.failed[failed].startswith("frame 3: ")
+    assert sum("left out: v_Left_g02_c01, frame 3" in record.message for record in caplog.records) == 1
     assert reader.readable(rows).sum() == len(rows) - 1
     clip = int(np.flatnonzero(store.lengths == 5)[0])  # 8 samples of 5 frames: weights differ
     mine = samples.clip == clip

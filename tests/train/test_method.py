@@ -200,7 +200,7 @@ def test_a_failed_slot_counts_for_nothing(clips: Path) -> None:
     batch = next(task.batches(2))
     batch.ok[[1, 4]] = False
     names = [str(task.store.catalog.ids[row]) for row in batch.clips[~batch.ok]]
-    batch.errors += [f"{name}, broken, alas" for name in names]
+    batch.errors += ["broken, alas"] * len(names)
     parts = task.step(batch, PROGRESS)
     good = batch.ok
     v = slow_embeddings(task, batch.clips[good], batch.index[good, 0])

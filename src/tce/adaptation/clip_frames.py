@@ -210,13 +210,15 @@ def stored_clips(
         batches = iter(loader)
         for row, (parts, horizon) in zip(rows, plans):
             own = islice(batches, len(parts))
-            yield row, _loaded(own, float(store.fps[row]), horizon)
+            yield row, _loaded(own, store.catalog.ids, float(store.fps[row]), horizon)
             for _ in own:  # what was left after a piece that could not be read
                 pass
 
 
-def _loaded(batches: Iterator[Any], fps: float, horizon: float | None) -> Iterator[FramePiece]:
+def _loaded(
+    batches: Iterator[Any], names: np.ndarray, fps: float, horizon: float | None
+) -> Iterator[FramePiece]:
     for batch in batches:
         if not batch.ok[0]:
-            raise TceError(batch.errors[0])
+            raise TceError(f"{names[batch.clips[0]]}, {batch.errors[0]}")
         yield FramePiece(np.asarray(batch.frames[0]), batch.index[0] / fps, horizon)

@@ -73,7 +73,7 @@ class Batch:
         number: the batch's position in the plan.
         epoch: the pass over the data that it belongs to, as planned.
         samples: int64 [B], numbers from which the samples' random draws follow, as planned.
-        errors: one line for each failed sample, naming its clip and the reason.
+        errors: for each failed sample, in order, which frame failed and why.
     """
 
     frames: Any
@@ -235,16 +235,11 @@ class Loader:
         ok = np.ones(samples, dtype=bool)
         ok[list(reasons)] = False
         _fill_failed(pixels, ok)
-        errors = [
-            f"{self._name(planned.clips[sample])}, {reason}" for sample, reason in sorted(reasons.items())
-        ]
+        errors = [reason for _, reason in sorted(reasons.items())]
         numbers = planned.clips if planned.samples is None else planned.samples
         return Batch(
             held, planned.clips, planned.frames, ok, encoded.number, planned.epoch, numbers, errors=errors
         )
-
-    def _name(self, clip: int) -> str:
-        return self.store.catalog[int(clip)].id
 
 
 def _planned(given: tuple[Any, ...], position: int) -> PlannedBatch:

@@ -161,10 +161,10 @@ class Reader:
         return self._stacks[:samples]
 
     def _note(self, clips: Ints, errors: list[str]) -> None:
-        for clip, error in zip(clips.tolist(), errors, strict=True):
+        for clip, reason in zip(clips.tolist(), errors, strict=True):
             if clip not in self.failed:
-                log.warning("left out: %s", error)
-            self.failed.setdefault(clip, error)
+                log.warning("left out: %s, %s", self.store.catalog.ids[clip], reason)
+            self.failed.setdefault(clip, reason)
 
     def readable(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Which of the clips had no frame that could not be read, after `outputs`."""

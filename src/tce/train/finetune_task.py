@@ -26,6 +26,7 @@ from tce.rng import uniform
 from tce.train.augment import StackAugmentation
 from tce.train.optim import TrainProgress, stage_groups
 from tce.train.run_folder import RunFolder
+from tce.train.trainer import ClipTask
 from tce.train.training_state import save_tensors
 from tce.video.image import CROP_MARGIN
 
@@ -82,7 +83,7 @@ class Best:
             self.weights = weights
 
 
-class Finetuning:
+class Finetuning(ClipTask):
     """Cross-entropy of the classes of clips, as a task of the trainer.
 
     Shapes: B clips a batch, P samples of a clip whose scores are summed, C classes.
@@ -114,7 +115,7 @@ class Finetuning:
         clip_accuracy: ClipAccuracy,
     ):
         self.options = options
-        self.clips = clips
+        self.clips, self.store = clips, clips.store
         self.classifier = classifier
         self.context = context
         self.train = train
@@ -153,11 +154,6 @@ class Finetuning:
         tested = ("test_top1", "test_top5") if self.options.run.test_looks else ()
         return ("loss", "train_top1", "lr", *held_out, *tested)
 
-    @property
-    def seconds_waiting(self) -> float:
-        """Seconds spent waiting for data so far."""
-        return self.loader.seconds_waiting
-
     def parameters(self) -> list[dict[str, Any]]:
         """The trained parameters by stage, each with its factor of the learning rate."""
         optim = self.options.optim
@@ -172,7 +168,7 @@ class Finetuning:
     def step(self, batch: Batch, progress: TrainProgress) -> dict[str, Tensor | float]:
         """One forward pass: the samples' scores, summed for each clip, against the clips' classes."""
         self._set_phase(progress)
-        frames, ok = self._receive(batch)  # [B, P span, H, W, 3]
+        frames, ok = self.receive(batch)  # [B, P span, H, W, 3]
         images = self.augment(frames, batch.samples, batch.epoch, self.options.run.seed)
         with autocast(self.context.device, self.options.run.precision):
             logits = self.classifier(self.classifier.to_input(images))  # [B P, C]
@@ -195,18 +191,6 @@ class Finetuning:
         if head_only != self._head_only:
             self._head_only = head_only
             self.classifier.freeze("all" if head_only else self.options.model.freeze)
-
-    def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Frames on the device, and which samples are good; None where all are."""
-        for clip, error in zip(batch.clips[~batch.ok], batch.errors, strict=True):
-            name = str(self.clips.store.catalog.ids[clip])
-            if name not in self.failed:
-                log.warning("left out: %s", error)
-            self.failed.setdefault(name, error)
-        if not batch.ok.any():
-            raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
-        frames = torch.as_tensor(batch.frames).to(self.context.device, non_blocking=True)
-        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.context.device)
 
     def after_step(self) -> None:
         """Nothing is left to do."""

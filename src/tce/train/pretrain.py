@@ -1,6 +1,7 @@
 """The command `tce pretrain`: clips in, an encoder and its run folder out.
 
-Runs that were started before `--method` took the place of `--loss` can be resumed: see `tce.options.pretrain`.
+Runs that were started before `--method` took the place of `--loss` can be resumed: see
+`tce.options.pretrain.current_options`.
 """
 
 from __future__ import annotations

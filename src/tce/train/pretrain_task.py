@@ -23,11 +23,12 @@ from tce.train.method import METHODS, STATS, TCE, Metrics, StepInfo, ViewEncoder
 from tce.train.monitor import CollapseWatch, Monitor
 from tce.train.optim import TrainProgress
 from tce.train.run_folder import RunFolder
+from tce.train.trainer import ClipTask
 
 log = logging.getLogger("tce.train")
 
 
-class Pretraining:
+class Pretraining(ClipTask):
     """Loads and augments pairs of frames, gives them to the method, and watches what comes of it.
 
     Args:
@@ -102,11 +103,6 @@ class Pretraining:
             loss["rotation_accuracy"] = 0.25
         return loss | (self.monitor.chance if self.monitor is not None else {})
 
-    @property
-    def seconds_waiting(self) -> float:
-        """Seconds spent waiting for data so far."""
-        return self.loader.seconds_waiting
-
     def parameters(self) -> list[nn.Parameter]:
         """What is trained: all that is not frozen."""
         return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
@@ -119,7 +115,7 @@ class Pretraining:
     def step(self, batch: Batch, progress: TrainProgress) -> Metrics:
         """Augment a batch and take the method's step on it; see `Method.step`."""
         samples, epoch, seed = batch.samples, batch.epoch, self.options.run.seed
-        frames, valid = self._receive(batch)  # [b, F, H, W, 3]
+        frames, valid = self.receive(batch)  # [b, F, H, W, 3]
         frames = frames.expand(-1, 2, -1, -1, -1)  # --positives same: anchor and positive are one frame
         if self.options.tce.rotation:
             images, rotated, label = self.augment.with_rotated(frames, samples, epoch, seed)
@@ -147,7 +143,7 @@ class Pretraining:
             log.info("filling the memory bank by one pass over %d clips", len(self.store))
         self.encoder.train()  # batch statistics: an untrained network has no others
         for batch in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
-            frames, valid = self._receive(batch)
+            frames, valid = self.receive(batch)
             images = self.augment(frames, batch.samples, batch.epoch, self.options.run.seed)
             ids = torch.from_numpy(batch.clips).to(self.context.device)
             self.method.fill(Views(images, valid=valid), ids)
@@ -207,15 +203,3 @@ class Pretraining:
         total = self.steps_per_epoch * self.options.optim.epochs
         provenance = {**self.encoder.config.provenance, "step": step, "steps": total}
         save_model(folder.model_file, self.encoder, provenance)
-
-    def _receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Frames on the device, and which samples are good; None where all are."""
-        for row, error in zip(batch.clips[~batch.ok], batch.errors, strict=True):
-            clip = str(self.store.catalog.ids[row])
-            if clip not in self.failed:
-                log.warning("left out: %s", error)
-                self.failed[clip] = error.removeprefix(f"{clip}, ")
-        if not batch.ok.any() and self.context.world_size == 1:
-            raise TceError("a whole batch could not be read", found=batch.errors[0], fix="run `tce check`")
-        frames = torch.as_tensor(batch.frames).to(self.context.device, non_blocking=True)
-        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.context.device)

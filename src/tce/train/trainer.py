@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tce.data.frame_store import FrameStore
+from tce.data.loader import Batch, Loader
 from tce.distributed import DistributedContext
 from tce.errors import TceError
 from tce.options.training import OptimOptions, RunOptions
@@ -86,6 +88,44 @@ class Task(Protocol):
     def save_model(self, folder: RunFolder, step: int) -> None:
         """Write the network as it is now."""
         ...
+
+
+class ClipTask:
+    """What tasks that load clips share: batches on the device, and a list of the clips that cannot be read.
+
+    Attributes:
+        store: the clips.
+        context: the processes at work.
+        loader: gives the batches.
+        failed: clip's id -> why it could not be read.
+    """
+
+    store: FrameStore
+    context: DistributedContext
+    loader: Loader
+    failed: dict[str, str]
+
+    @property
+    def seconds_waiting(self) -> float:
+        """Seconds spent waiting for data so far."""
+        return self.loader.seconds_waiting
+
+    def receive(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Frames on the device, and which samples are good, bool [b]; None where all are.
+
+        Raises:
+            TceError: none is, and no other process has the rest of the batch.
+        """
+        for row, reason in zip(batch.clips[~batch.ok], batch.errors, strict=True):
+            clip = str(self.store.catalog.ids[row])
+            if clip not in self.failed:
+                log.warning("left out: %s, %s", clip, reason)
+                self.failed[clip] = reason
+        if not batch.ok.any() and self.context.world_size == 1:
+            found = f"{self.store.catalog.ids[batch.clips[0]]}, {batch.errors[0]}"
+            raise TceError("a whole batch could not be read", found=found, fix="run `tce check`")
+        frames = torch.as_tensor(batch.frames).to(self.context.device, non_blocking=True)
+        return frames, None if batch.ok.all() else torch.from_numpy(batch.ok).to(self.context.device)
 
 
 class Interrupted(KeyboardInterrupt):
