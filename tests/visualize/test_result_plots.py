@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tce.visualize import result_plots
+from tce.visualize import fonts, result_plots
+from tce.visualize.contact_sheet import save_sheet
+from tce.visualize.fonts import drawable
 from tce.visualize.plots import legend_label, literal, one_line, save_curves
 from tce.visualize.result_plots import (
     BarPanel,
@@ -19,7 +21,7 @@ from tce.visualize.result_plots import (
     time_line,
 )
 
-ODD = ["$x_{$", "_hidden", "a\tb\nc", "\x1b[31mred", "bad\udc80byte", "$\\frac$", "50% ^ off"]
+ODD = ["$x_{$", "_hidden", "a\tb\nc", "\x1b[31mred", "bad\udc80byte", "$\\frac$", "50% ^ off", "拳击"]
 
 
 @pytest.fixture
@@ -54,6 +56,27 @@ def test_odd_names_are_drawn_in_every_picture(tmp_path):
 def test_text_is_literal():
     assert literal("$x_{$") == r"\$x_{\$" and one_line("a\n b\t\x1b") == r"a b \x1b"
     assert legend_label("_name")[0] != "_" and legend_label("_name").endswith("_name")
+
+
+def test_letters_without_a_font_are_escaped_and_never_boxes(tmp_path, monkeypatch):
+    """U+0CA0 to U+0CA2 are Kannada letters; U+2315 is in Matplotlib's STIX fonts, not in DejaVu Sans."""
+    monkeypatch.setattr(fonts, "FALLBACKS", ("STIXGeneral",))
+    fonts.fonts.cache_clear()
+    try:
+        assert literal("cafe\u0301 \u0ca0!") == r"café \u0ca0!" and literal("\u2315") == "\u2315"
+        assert drawable("\u2315", ["DejaVu Sans"]) == r"\u2315"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Matplotlib warns of each glyph that is missing
+            names = ["\u2315 \u0ca0", "\u0ca1", "拳击"]
+            confusion_picture(tmp_path / "confusion.png", np.eye(3, dtype=int), names, names[0])
+            save_curves(tmp_path / "curves.png", [{"step": 1, "loss": 2.0}], title=names[0])
+            save_sheet(tmp_path / "sheet.png", [(name, picture()) for name in names])
+        with monkeypatch.context() as alone:
+            alone.setattr(fonts, "FALLBACKS", ())
+            fonts.fonts.cache_clear()
+            assert literal("\u2315") == r"\u2315"
+    finally:
+        fonts.fonts.cache_clear()
 
 
 def test_a_confusion_matrix_is_in_percent_and_says_which_side_is_which(figures, tmp_path):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tce.errors import TceError, printable
 from tce.io import atomic
+from tce.visualize.fonts import text_and_font
 
 CELL = 176  # pixels, width and height of a picture's place
 GAP = 10
@@ -40,12 +41,11 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
 
     path = Path(path)
     check_suffix(path)
-    font = text_font()
     cells = []
     for text, pixels in pictures:
         picture = Pictures.fromarray(pixels)
         picture.thumbnail((CELL, CELL), Pictures.Resampling.LANCZOS)
-        cells.append(([fitted_text(line, font) for line in printable(text).splitlines()], picture))
+        cells.append(([_line(line) for line in printable(text).splitlines()], picture))
     if not cells:
         raise TceError(f"contact sheet {path}", "at least one frame", "none")
     columns = min(COLUMNS, len(cells))
@@ -61,7 +61,7 @@ def save_sheet(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image
         for place, (words, picture) in enumerate(line):
             middle = GAP + place * (CELL + GAP) + CELL // 2
             sheet.paste(picture, (middle - picture.width // 2, bottom - picture.height))
-            for number, one in enumerate(words):
+            for number, (one, font) in enumerate(words):
                 colour = "black" if number == 0 else "#555555"
                 draw.text((middle, bottom + 2 + number * TEXT_HEIGHT), one, colour, font, anchor="ma")
         bottom += text_height
@@ -81,12 +81,9 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
         raise TceError(f"--sheet {path}", f"a name ending in {', '.join(PICTURES)}", suffix or "no suffix")
 
 
-def text_font(size: int = 11) -> Any:
-    """DejaVu Sans as matplotlib brings it: it knows more letters than Pillow's own."""
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+def _line(text: str) -> tuple[str, Any]:
+    text, font = text_and_font(text, 11)
+    return fitted_text(text, font), font
 
 
 def fitted_text(text: str, font: Any, width: float = CELL) -> str:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tce.visualize.contact_sheet import fitted_text, text_font
+from tce.visualize.contact_sheet import fitted_text
+from tce.visualize.fonts import text_and_font
 from tce.visualize.plots import one_line
 from tce.visualize.themes import THEMES, Theme, ThemeName, rgb
 
@@ -72,7 +73,6 @@ class Scene:
         self.cells = _place(rows, MARGIN, MARGIN + self.side + GAP, self.side)
         self._size = TEXT if self.side >= SMALL else SMALL_TEXT
         self._time_width = round(TIME_WIDTH * self._size)
-        self._font = text_font(self._size)
         self._texts: dict[str, Image] = {}
         self._shown: list[str | None] = [None] * len(self.cells)
         for cell, name, colour in zip(self.cells, names, colours, strict=True):
@@ -110,7 +110,8 @@ class Scene:
             disc(self.picture, left + 6, top + 9, 5, rgb(colour))
             left += 18
         room = cell.left + cell.width - left - self._time_width - 4
-        drawn = self._text(fitted_text(one_line(name), self._font, max(room, 10)))
+        text, font = text_and_font(one_line(name), self._size)
+        drawn = draw_text(fitted_text(text, font, max(room, 10)), font, self._size, self.look)
         width = min(drawn.shape[1], cell.left + cell.width - left)
         self.picture[top : top + drawn.shape[0], left : left + width] = drawn[:, :width]
 
@@ -119,7 +120,7 @@ class Scene:
         if text not in self._texts:
             if len(self._texts) > 512:
                 self._texts.clear()
-            self._texts[text] = draw_text(text, self._font, self._size, self.look)
+            self._texts[text] = draw_text(*text_and_font(text, self._size), self._size, self.look)
         return self._texts[text]
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from tce.errors import OptionError, TceError, printable
+from tce.errors import OptionError, TceError
 from tce.io import Result, atomic, require_writable
+from tce.visualize.fonts import drawable, set_fonts
 
 MOST_BYTES = 24 << 20  # of a film or page that is shown inside a notebook
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
@@ -47,6 +48,7 @@ def _require_suffix(path: str | os.PathLike[str], what: str) -> None:
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a Matplotlib figure in the format of its suffix, with all that is drawn outside its axes."""
     kind = Path(path).suffix[1:].lower() or "png"
+    set_fonts(figure)
     with atomic(path) as file:
         figure.savefig(
             file, format=kind, bbox_inches="tight", pad_inches=0.12, facecolor=figure.get_facecolor()
@@ -62,7 +64,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     Returns:
         As many distinct labels.
     """
-    parts = [PurePath(name).parts or (name,) for name in names]
+    parts = [PurePath(name).parts or (name,) for name in map(one_line, names)]
     labels = [""] * len(names)
     waiting = list(range(len(names)))
     depth = 0
@@ -86,13 +88,13 @@ def _ellipsis(label: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks, tabs and control characters."""
-    return printable(" ".join(text.split()))
+    """`text` without line breaks, tabs, control characters and letters that cannot be drawn."""
+    return drawable(" ".join(text.split()))
 
 
 def literal(text: str) -> str:
     """`text` for any of Matplotlib's titles, labels, ticks and annotations."""
-    return printable(text.replace("\t", " ")).replace("$", r"\$")
+    return drawable(text.replace("\t", " ")).replace("$", r"\$")
 
 
 def legend_label(text: str) -> str:
@@ -133,6 +135,7 @@ class PictureResult(Result):
 
 def figure_html(figure: Any) -> str:
     """A Matplotlib figure as an image element."""
+    set_fonts(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", facecolor=figure.get_facecolor())
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -212,6 +215,7 @@ def save_curves(
         _draw(axes, panel, rows, chance or {})
         if place >= len(panels) - COLUMNS:
             axes.set_xlabel("Step", fontsize=8)
+    set_fonts(figure)
     with atomic(Path(path)) as file:
         figure.savefig(file, format="png", facecolor="white")
     return [name for panel in panels for name in panel.names if name in logged]

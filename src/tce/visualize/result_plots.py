@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.io import atomic
-from tce.visualize.plots import legend_label, literal, one_line
+from tce.visualize.plots import legend_label, literal, one_line, set_fonts
 
 Pixels = npt.NDArray[np.uint8]
 Interval = tuple[float, float]
@@ -43,6 +43,7 @@ def new_figure(width: float, height: float) -> Any:
 def save(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a figure, replacing what was there."""
     kind = Path(path).suffix[1:].lower() or "png"
+    set_fonts(figure)
     with atomic(path) as file:
         figure.savefig(file, format=kind, facecolor="white", bbox_inches="tight")
 
