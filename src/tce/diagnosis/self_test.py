@@ -176,11 +176,13 @@ def _pack(state: _State) -> str:
 
 
 def _picture(state: _State) -> str:
-    from tce.visualize.plots import save_map
+    from tce.visualize.map_plot import map_figure
+    from tce.visualize.plots import save_figure
+    from tce.visualize.point_colours import choose_colours
     from tce.visualize.reduce import fit_pca
 
     path, stored = state.folder / "map.png", state.embeddings
-    save_map(path, fit_pca(stored.vectors, 2), [Path(name).stem for name in stored.video])
+    save_figure(map_figure(fit_pca(stored.vectors, 2), choose_colours(stored)), path)
     _require(path.stat().st_size > 1000, "a picture", f"{path.stat().st_size} bytes")
     return "a map as .png"
 
