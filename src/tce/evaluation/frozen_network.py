@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tce.device import pick_device
 from tce.errors import OptionError, TceError
+from tce.model.backbone import is_callable_name, rebuild_backbone
 from tce.model.checkpoint import describe_weights, load_classifier, load_encoder, tensors_hash
 from tce.model.classifier import Classifier, classifier_from_encoder
-from tce.model.encoder import FrameEncoder, build_encoder
-from tce.model.resnet import DEPTHS, canonical_name
+from tce.model.encoder import EncoderConfig, FrameEncoder, build_encoder, seeded
 from tce.options.network import RANDOM
 
 
@@ -149,30 +149,46 @@ def freeze(
 
 
 def untrained_like(trained: FrozenNetwork, seed: int, device: str) -> FrozenNetwork | None:
-    """A network of the same architecture and input with random weights.
+    """A network of the same backbone and input with random weights, and without a head.
+
+    An untrained head would only lose what random features hold, so its embedding is its pooled features.
 
     Args:
-        trained: what it is to be compared with; the two differ in their weights alone.
+        trained: what it is to be compared with.
         seed: of the weights.
         device: where it is to run.
 
     Returns:
-        The network; None for foreign architectures, whose makers provide them with trained weights.
+        The network; None for `package.module:callable`, whose maker provides it with weights.
     """
     config = trained.network.config
-    if canonical_name(config.architecture) not in DEPTHS:
+    if is_callable_name(config.architecture):
         return None
-    shape: dict[str, Any] = {"image_size": config.image_size, "seed": seed, "resize": config.resize}
+    tensors = trained.network.backbone.state_dict().values()
+    size = sum(value.numel() * value.element_size() for value in tensors)
+    with seeded(seed):
+        backbone = rebuild_backbone(
+            config.architecture, 3, config.network, config.feature_size, size, trained.name
+        )
+    encoder = FrameEncoder(
+        EncoderConfig(
+            architecture=config.architecture,
+            embedding_size=config.feature_size,
+            head="none",
+            feature_size=config.feature_size,
+            image_size=config.image_size,
+            mean=config.mean,
+            std=config.std,
+            resize=config.resize,
+            network=config.network,
+        ),
+        backbone,
+    )
+    network: FrameEncoder | Classifier = encoder
     if isinstance(trained.network, Classifier):
         kind = trained.network.config
-        encoder = build_encoder(config.architecture, **shape)
-        network: FrameEncoder | Classifier = classifier_from_encoder(
+        network = classifier_from_encoder(
             encoder, kind.num_classes, kind.differences, kind.classes, kind.resize, seed=seed
-        )
-    else:
-        kind_of = trained.network.config
-        network = build_encoder(
-            config.architecture, embedding_size=kind_of.embedding_size, head=kind_of.head, **shape
         )
     facts = {"path": RANDOM, "format": "untrained", "seed": seed}
     return freeze(network, f"random-{config.architecture}", device, facts)

@@ -134,7 +134,11 @@ class EfficientNetLite(nn.Module):
         self._bn1 = _norm(FEATURES)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                # He et al. (2015), fan-out, as ResNets; a depthwise filter feeds one channel, which torch's
+                # own function overlooks: an untrained network's features would be around 1e-9.
+                height, width = module.kernel_size
+                fan_out = height * width * module.out_channels // module.groups
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images [B, in_channels, H, W] to features [B, 1280]."""
