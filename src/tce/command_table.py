@@ -200,6 +200,7 @@ COMMANDS = {
         (
             *("ckpt", "data", "protocol", "lists", "split", "model", "out", "samples", "crop", "image_size"),
             *("layer", "center", "k", "labels", "shots", "group", "seed", "workers", "device", "precision"),
+            "engine",
         ),
     ),
     "compare": Command(

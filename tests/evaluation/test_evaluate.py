@@ -415,6 +415,19 @@ def test_all_protocols_stand_beside_the_untrained_network(data, networks, tmp_pa
     assert "<table>" in done._repr_html_() and "<table>" in compared._repr_html_()
 
 
+@pytest.mark.parametrize("ckpt", ["encoder", "stacks"])
+def test_both_engines_give_the_same_features(data, networks, tmp_path, ckpt):
+    done = {}
+    for engine in ("torch", "onnxruntime"):
+        flags = {"engine": engine, "precision": "float32", "out": str(tmp_path / engine)}
+        done[engine] = evaluate(options(data, getattr(networks, ckpt), **flags))
+        assert done[engine].figures["settings"]["engine"] == engine
+    scores = [np.load(next((tmp_path / engine).glob("predictions-*.npz")))["scores"] for engine in done]
+    np.testing.assert_allclose(*scores, atol=1e-3)
+    with pytest.raises(OptionError, match=r"--engine"):
+        evaluate(options(data, networks.encoder, engine="tensorrt", out=str(tmp_path / "no")))
+
+
 def test_a_classifier_and_unlabelled_clips_have_the_protocols_that_fit(data, networks, tmp_path):
     done = evaluate(options(data, networks.stacks, protocol="all", out=str(tmp_path / "a")))
     assert list(done.results) == ["frames", "linear", "knn", "fewshot", "retrieval", "coherence"]

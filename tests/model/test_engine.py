@@ -5,6 +5,7 @@ import torch
 
 from tce.errors import OptionError, TceError
 from tce.model import engine as engines
+from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import build_encoder, build_start
 from tce.model.engine import FeatureEngine, pick_engine
 
@@ -24,6 +25,17 @@ def test_onnxruntime_gives_torchs_features(name, size):
     for batch in (1, 5):  # the batch is free
         torch.testing.assert_close(found(x[:batch]), expected[:batch], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(pick_engine(encoder, "torch", size)(x), expected)
+
+
+def test_a_classifier_on_stacks_of_differences_has_fifteen_channels():
+    stacks = classifier_from_encoder(
+        build_encoder("resnet18", image_size=32, seed=0), 3, differences=5
+    ).eval()
+    x = torch.randn(4, 15, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = pick_engine(stacks, "onnxruntime")
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), stacks.features(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found(x.bfloat16()), stacks.features(x), rtol=0.05, atol=0.05)
 
 
 def test_onnxruntime_takes_images_of_any_memory_format():

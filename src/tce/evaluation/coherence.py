@@ -235,6 +235,7 @@ def coherence(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
     settings = {
         "samples": count,
         "layer": layer,
+        **evaluator.engines,
         "gap": options.gap,
         "too_short": int((clips.store.lengths[clips.test] < evaluator.network.span + 2 * options.gap).sum()),
     }
@@ -257,8 +258,9 @@ def _tracks(
     seen = anchor[:, None] + np.arange(count) * gap  # [M, 3], or the anchors alone
     key, place = np.unique(np.stack([np.repeat(clip, count), seen.ravel()]), axis=1, return_inverse=True)
     samples = Samples(key[0], key[1][:, None] + np.arange(span), np.ones(key.shape[1], np.int64))
-    reader = evaluator.reader(clips)
-    outputs = reader.outputs(network.network, network.forward(layer), samples, "along time")
+    engine = evaluator.engine(len(samples))
+    reader = evaluator.reader(clips, engine.precision)
+    outputs = reader.outputs(network.network, network.forward(layer, features=engine), samples, "along time")
     vectors = np.concatenate([unit_rows(part.cpu().numpy()) for _, part in outputs])
     evaluator.note_failures(clips, reader)
     kept = reader.readable(clip)

@@ -55,20 +55,24 @@ class FrozenNetwork:
         """The layer to compare unless another one is asked for, see `FrameEncoder.default_layer`."""
         return "features" if isinstance(self.network, Classifier) else self.network.default_layer
 
-    def forward(self, layer: str, unit: bool = True) -> Callable[[Tensor], Tensor]:
+    def forward(
+        self, layer: str, unit: bool = True, features: Callable[[Tensor], Tensor] | None = None
+    ) -> Callable[[Tensor], Tensor]:
         """The function from inputs [b, C, h, w] to the vectors [b, D] of a layer, "features" or "embedding".
 
         Args:
             layer: which.
             unit: embeddings of length 1, as the network gives them; False leaves their length, so that means
                 can be subtracted.
+            features: computes the backbone's features, see `tce.model.engine`; by default the network itself.
 
         Raises:
             OptionError: the embedding of a classifier, which has none.
         """
         network = self.network
+        features = features or network.features
         if layer == "features":
-            return network.features
+            return features
         if isinstance(network, Classifier):
             raise OptionError(
                 "--layer embedding",
@@ -76,7 +80,7 @@ class FrozenNetwork:
                 found="a classifier, which has no embedding",
                 fix="use --layer features",
             )
-        return network if unit else lambda x: network.head(network.backbone(x))
+        return lambda x: network.project(features(x)) if unit else network.head(features(x))
 
     @property
     def span(self) -> int:

@@ -24,6 +24,7 @@ from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.metrics import chance_recall, top_k
 from tce.evaluation.probes import fit_linear, knn_scores, retrieve, unit_rows
 from tce.model.classifier import Classifier
+from tce.model.engine import WORTH_MEASURING, FeatureEngine, pick_engine
 from tce.options.evaluate import PROTOCOLS, EvaluateOptions
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Evaluator:
     options: EvaluateOptions
     failed: dict[str, str] = field(default_factory=dict)
     _features: dict[tuple[str, int, str], Vectors] = field(default_factory=dict)
+    _engines: dict[bool, FeatureEngine] = field(default_factory=dict)
 
     def __call__(self, clips: SplitClips, protocol: str | None = None) -> SplitResult:
         """The result of a protocol (the options' by default) on one split.
@@ -132,17 +134,43 @@ class Evaluator:
             assert isinstance(self.network.network, Classifier)
             match_classes(self.network.network, catalog.classes)
 
-    def reader(self, clips: SplitClips) -> Reader:
-        """How this split's frames come to the network."""
-        options, config = self.options, self.network.network.config
+    @property
+    def image_size(self) -> int:
+        """Side of the network's input in pixels."""
+        return self.options.image_size or self.network.network.config.image_size
+
+    def reader(self, clips: SplitClips, precision: str | None = None) -> Reader:
+        """How this split's frames come to the network.
+
+        Args:
+            clips: the split.
+            precision: of the passes; that of the options by default.
+        """
+        options = self.options
         return Reader(
             clips.store,
-            options.image_size or config.image_size,
+            self.image_size,
             options.crop or self.network.crop,
             options.batch_size,
             options.workers,
-            choose_precision(options.precision, self.network.network.device),
+            precision or choose_precision(options.precision, self.network.network.device),
         )
+
+    def engine(self, samples: int) -> FeatureEngine:
+        """What computes the backbone's features of that many samples; measured once, see `pick_engine`."""
+        many = samples >= WORTH_MEASURING
+        if many not in self._engines:
+            network = self.network.network
+            precision = choose_precision(self.options.precision, network.device)
+            self._engines[many] = pick_engine(
+                network, self.options.engine, self.image_size, precision, samples
+            )
+        return self._engines[many]
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """For a result's settings: what computed the features so far."""
+        return {"engine": ", ".join(sorted({engine.name for engine in self._engines.values()}))}
 
     def note_failures(self, clips: SplitClips, reader: Reader) -> None:
         """Remember the clips that a reader could not read."""
@@ -168,9 +196,10 @@ class Evaluator:
         known = [(layer, count, str(ids[row])) for row in rows]
         missing = rows[[key not in self._features and key[2] not in self.failed for key in known]]
         if len(missing):
-            reader = self.reader(clips)
             samples = even_samples(clips.store.lengths, missing, count, self.network.span)
-            forward = self.network.forward(layer, unit=self.options.center is None)
+            engine = self.engine(len(samples))
+            reader = self.reader(clips, engine.precision)
+            forward = self.network.forward(layer, self.options.center is None, engine)
             means = clip_means(reader, self.network.network, forward, samples, "features")
             for place in np.flatnonzero(reader.readable(missing)):
                 self._features[layer, count, str(ids[missing[place]])] = means[place]
@@ -195,6 +224,7 @@ class Evaluator:
         train, train_features = self.features(clips, train, layer, count)
         test, test_features = self.features(clips, clips.test, layer, count)
         settings = {"samples": count, "layer": layer, "train": len(train), "labels": labels or "all"}
+        settings |= self.engines
         if options.center is not None:
             groups = group_names(
                 clips.store.catalog.select(np.concatenate([train, test])), options.center, "--center"

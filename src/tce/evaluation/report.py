@@ -53,7 +53,7 @@ LABELS = {
 FEWSHOT = {"centroid": "nearest centroid", "logistic": "logistic regression"}
 PERCENT = ("top1", "top5", "recall", "chance", "class_knn", "group_knn", *FEWSHOT)
 PICTURES = ("confusion-*.png", "neighbours-*.png", "fewshot-*.png")
-UNPRINTED = ("train", "short", "too_short", "penalty_chosen_on")  # settings that are notes, or part of others
+UNPRINTED = ("train", "short", "too_short", "penalty_chosen_on", "engine")  # notes, or parts of others
 
 
 @dataclass

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tce.device import autocast
 from tce.errors import OptionError, TceError
+from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
 
 log = logging.getLogger("tce.model")
@@ -33,7 +34,7 @@ OPSET = 17
 
 @dataclass(frozen=True)
 class FeatureEngine:
-    """Normalised images float32 [B, 3, h, w] -> features float32 [B, F], on the encoder's device.
+    """Normalised inputs float [B, C, h, w] -> features float32 [B, F], on the network's device.
 
     It holds the weights of the time when it was made; make another one after training.
 
@@ -53,19 +54,19 @@ class FeatureEngine:
 
 
 def pick_engine(
-    encoder: FrameEncoder,
+    encoder: FrameEncoder | Classifier,
     engine: str = "auto",
     image_size: int | None = None,
     precision: str = "float32",
     frames: int | None = None,
 ) -> FeatureEngine:
-    """The engine for an encoder's features.
+    """The engine for a network's features.
 
     Args:
-        encoder: in evaluation mode, on its device.
+        encoder: an encoder or a classifier, in evaluation mode, on its device.
         engine: "torch", "onnxruntime" (on a CPU only), or "auto": both are measured for a few seconds and
             the faster one is taken, torch where they are about equal or ONNX Runtime cannot be used.
-        image_size: side of the images in pixels; the encoder's by default.
+        image_size: side of the images in pixels; the network's by default.
         precision: of torch's pass, "float32" or "bf16".
         frames: how many images will come, where known: for a few hundred nothing is measured.
 
@@ -88,18 +89,23 @@ def pick_engine(
             fix="use --engine torch",
         )
     size = image_size or encoder.image_size
+    channels = int(getattr(encoder.backbone, "in_channels", 3))  # 15 for stacks of differences
     try:
-        other = _onnx_engine(encoder.backbone, size)
-        _require_equal(_torch_engine(encoder, "float32"), other, size)
+        other = _onnx_engine(encoder.backbone, _images(size, 2, channels))
+        _require_equal(_torch_engine(encoder, "float32"), other, _images(size, 3, channels))
     except TceError as error:
         if engine == "onnxruntime":
             raise
         log.debug("engine torch: %s", error)
         return reference
-    return other if engine == "onnxruntime" else _faster(reference, other, size)
+    return (
+        other
+        if engine == "onnxruntime"
+        else _faster(reference, other, _images(size, MEASURED_BATCH, channels))
+    )
 
 
-def _torch_engine(encoder: FrameEncoder, precision: str) -> FeatureEngine:
+def _torch_engine(encoder: FrameEncoder | Classifier, precision: str) -> FeatureEngine:
     backbone, device = encoder.backbone, encoder.device
 
     @torch.inference_mode()
@@ -110,7 +116,7 @@ def _torch_engine(encoder: FrameEncoder, precision: str) -> FeatureEngine:
     return FeatureEngine("torch", run, precision)
 
 
-def _onnx_engine(backbone: nn.Module, size: int) -> FeatureEngine:
+def _onnx_engine(backbone: nn.Module, sample: Tensor) -> FeatureEngine:
     try:
         import onnx  # noqa: F401  # which torch's exporter needs
         import onnxruntime
@@ -127,20 +133,22 @@ def _onnx_engine(backbone: nn.Module, size: int) -> FeatureEngine:
     # Waiting threads that spin would take the time of those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
-        _graph(backbone, size), options, providers=["CPUExecutionProvider"]
+        _graph(backbone, sample), options, providers=["CPUExecutionProvider"]
     )
 
     def run(images: Tensor) -> Tensor:
-        (features,) = session.run(None, {"images": images.contiguous().numpy()})
+        (features,) = session.run(None, {"images": images.float().contiguous().numpy()})
         return torch.from_numpy(features)
 
     return FeatureEngine("onnxruntime", run)
 
 
-def _graph(backbone: nn.Module, size: int) -> bytes:
-    """The backbone as an ONNX file with a free batch."""
+def _graph(backbone: nn.Module, sample: Tensor) -> bytes:
+    """The backbone as an ONNX file with a free batch, traced on two inputs or more.
+
+    Of one alone the tracer would take the batch for a constant.
+    """
     buffer = io.BytesIO()
-    sample = torch.zeros(2, 3, size, size)  # more than one, or the tracer takes the batch for a constant
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer's remarks on sizes that are constant on purpose
@@ -164,12 +172,11 @@ def _graph(backbone: nn.Module, size: int) -> bytes:
     return buffer.getvalue()
 
 
-def _images(size: int, batch: int) -> Tensor:
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
+def _images(size: int, batch: int, channels: int) -> Tensor:
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(batch))
 
 
-def _require_equal(reference: FeatureEngine, other: FeatureEngine, size: int) -> None:
-    images = _images(size, 3)
+def _require_equal(reference: FeatureEngine, other: FeatureEngine, images: Tensor) -> None:
     expected, found = reference(images), other(images)
     scale = max(float(expected.abs().max()), 1e-6)
     if found.shape != expected.shape or not (found - expected).abs().max() <= TOLERANCE * scale:
@@ -183,9 +190,8 @@ def _require_equal(reference: FeatureEngine, other: FeatureEngine, size: int) ->
         )
 
 
-def _faster(reference: FeatureEngine, other: FeatureEngine, size: int) -> FeatureEngine:
+def _faster(reference: FeatureEngine, other: FeatureEngine, images: Tensor) -> FeatureEngine:
     """The faster one; passes alternate and the best of each counts, against other work on the machine."""
-    images = _images(size, MEASURED_BATCH)
     best = {reference.name: float("inf"), other.name: float("inf")}
     for one in (reference, other):  # the first pass also plans and takes memory
         one(images)

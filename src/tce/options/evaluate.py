@@ -157,6 +157,9 @@ class EvaluateOptions:
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
+    engine: Literal["auto", "torch", "onnxruntime"] = "auto"
+    """What runs the backbone, for all but frames; auto measures PyTorch and ONNX Runtime and takes the faster
+    one."""
 
     def __post_init__(self) -> None:
         check_fields(self)
