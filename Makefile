@@ -1,6 +1,6 @@
 # make setup    .venv with tce in it          make demo        see it work, within three minutes
 # make test     set-up and the whole suite    make check       lint, format, types, imports
-#                                             make test-avx2   its numeric part, as on an older processor
+# make docs     the documentation as a site   make test-avx2   its numeric part, as on an older processor
 # make science DATA=... OUT=...   the first tables of docs/results.md; says its minutes, resumes (ARGS=--quick)
 # On a machine without a GPU, where the installer would fetch CUDA packages:
 #   make setup PIP_FLAGS="--index-url URL_OF_THE_CPU_BUILDS --extra-index-url URL_OF_THE_USUAL_INDEX"
@@ -14,7 +14,7 @@ INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check -q
 PIP_FLAGS ?=
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: setup dev demo test test-avx2 science check format clean
+.PHONY: setup dev demo test test-avx2 science check docs format clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.dev
@@ -54,10 +54,15 @@ check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory docs
+
+# Fails on a broken link, a missing page or a public name without documentation.
+docs: dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
