@@ -1,4 +1,4 @@
-"""Output: files written whole or not at all, checked before the work; JSON; what a command returns."""
+"""Output: files written whole or not at all, checked before the work; locks; JSON; what a command returns."""
 
 from __future__ import annotations
 
@@ -105,6 +105,55 @@ def require_writable(path: str | os.PathLike[str], what: str = "--output") -> Pa
             found=error.strerror or str(error),
             fix="choose another place or change its permissions",
         ) from error
+
+
+def require_folder(path: Path, flag: str = "--out") -> list[str]:
+    """The names in a folder, made if it is not there, once it is sure that files can be written to it.
+
+    Raises:
+        TceError: it is a file, or cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".tce-"):
+            pass
+        return [entry.name for entry in path.iterdir()]
+    except OSError as error:
+        found = "a file" if path.is_file() else error.strerror or str(error)
+        raise TceError(f"{flag} {path}", expected="a folder that can be written", found=found) from error
+
+
+@contextlib.contextmanager
+def writer_lock(file: Path, what: str, command: str, flag: str) -> Iterator[None]:
+    """Hold a lock file, which one writer holds at a time; a killed writer's is taken over.
+
+    Args:
+        file: the lock's file; removed in the end.
+        what: what is written, for messages.
+        command: the command that writes it.
+        flag: the option that names it.
+
+    Raises:
+        TceError: another process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TceError(
+            what,
+            expected="one writer at a time",
+            found=f"another `{command}` at work on it",
+            fix=f"wait for it, or choose another {flag}",
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # some systems do not remove a file that is open
+            file.unlink()
+        lock.release()
 
 
 def content_hash(path: str | os.PathLike[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 log = logging.getLogger("tce")
@@ -89,8 +88,6 @@ class Progress:
             text += f", {format_seconds((total - self.done) / rate)} left"
         return text + "".join(f", {key} {value}" for key, value in info.items())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -31,6 +31,7 @@ NET = {
     "image_size": 32,
     "device": "cpu",
     "engine": "torch",
+    "precision": "float32",  # "auto" may differ between the processes of a busy machine
 }
 
 

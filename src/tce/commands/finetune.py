@@ -192,7 +192,7 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Tested:
             run, precision = settle_precision(run, folder, context)
             options = replace(options, run=run)
             clips = _open_split(options, cache)
-            train, held_out, way = divide(clips, options)
+            train, held_out, strategy = divide(clips, options)
             classifier = make_classifier(options, clips, encoder).to(context.device)
             classifier.config.provenance.update(train_clips=len(train), held_out_clips=len(held_out))
             classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -203,7 +203,9 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Tested:
             if options.model.cached_samples:
                 linear = encoder.head if isinstance(encoder.head, torch.nn.Linear) else None
                 head = linear if encoder.default_layer == "embedding" else None
-                task: Finetuning = CachedFinetuning(*parts, clip_features(options, clips), head)
+                task: Finetuning = CachedFinetuning(
+                    *parts, clip_features=clip_features(options, clips), head=head
+                )
             else:
                 task = Finetuning(*parts)
             data = {
@@ -219,21 +221,26 @@ def _finetune(options: FinetuneOptions, cache: Path) -> Tested:
                 folder.save(state)  # the run's own checkpoint, from which it is resumed later
             with seeded(run.seed):  # for networks with dropout
                 metrics = fit(task, options.optim, run, context, folder, state)
-            return _test(options, task, folder, metrics, way)
+            return _test(options, task, folder, metrics, strategy)
+
+
+def clip_reader(options: FinetuneOptions, clips: SplitClips, classifier: Classifier) -> Reader:
+    """How frames come to the classifier while it trains."""
+    return Reader(
+        clips.store,
+        classifier.config.image_size,
+        options.model.resize,
+        max(options.optim.batch_size, 32),
+        options.run.workers,
+        options.run.precision,
+    )
 
 
 def clip_accuracy(options: FinetuneOptions, clips: SplitClips) -> ClipAccuracy:
     """A function that tests a classifier on some of the clips as `tce evaluate --protocol frames` does."""
 
     def accuracy(classifier: Classifier, rows: Ints, samples: int, what: str) -> tuple[float, float]:
-        reader = Reader(
-            clips.store,
-            classifier.config.image_size,
-            options.model.resize,
-            max(options.optim.batch_size, 32),
-            options.run.workers,
-            options.run.precision,
-        )
+        reader = clip_reader(options, clips, classifier)
         found = score_clips(classifier, reader, rows, samples, what)
         labels = clips.labels[found.rows]
         if len(labels) == 0:
@@ -247,14 +254,7 @@ def clip_features(options: FinetuneOptions, clips: SplitClips) -> ClipFeatures:
     """A function that computes the features of evenly spread samples of some of the clips."""
 
     def features(classifier: Classifier, rows: Ints, count: int) -> tuple[Tensor, dict[int, str]]:
-        reader = Reader(
-            clips.store,
-            classifier.config.image_size,
-            options.model.resize,
-            max(options.optim.batch_size, 32),
-            options.run.workers,
-            options.run.precision,
-        )
+        reader = clip_reader(options, clips, classifier)
         samples = even_samples(clips.store.lengths, rows, count, classifier.frames_per_sample)
         outputs = reader.outputs(classifier, classifier.features, samples, "features")
         found = [vectors.cpu() for _, vectors in outputs]
@@ -265,7 +265,7 @@ def clip_features(options: FinetuneOptions, clips: SplitClips) -> ClipFeatures:
 
 
 def _test(
-    options: FinetuneOptions, task: Finetuning, folder: RunFolder, metrics: Mapping[str, float], way: str
+    options: FinetuneOptions, task: Finetuning, folder: RunFolder, metrics: Mapping[str, float], strategy: str
 ) -> Tested:
     """Test the kept network and the last epoch's; write result.json, predictions and pictures."""
     settings = _test_options(options, str(folder.model_file))
@@ -280,7 +280,7 @@ def _test(
             task.classifier.load_state_dict(task.best.weights)
             kept = _test_network(settings, task, folder, failed)
         result = evaluation.describe(settings, [kept], failed)
-        result |= _training_facts(options, task, folder, metrics, way, last.result)
+        result |= _training_facts(options, task, folder, metrics, strategy, last.result)
         result["data"] |= {"train_clips": len(task.train), "held_out_clips": len(task.held_out)}
         if task.failed:
             some = ", ".join(list(task.failed)[:5])
@@ -310,14 +310,14 @@ def _training_facts(
     task: Finetuning,
     folder: RunFolder,
     metrics: Mapping[str, float],
-    way: str,
+    strategy: str,
     last: SplitResult,
 ) -> dict[str, Any]:
     """What result.json holds beside the test; an "epoch" is the number of epochs that were trained."""
     done = folder.saved_step // task.steps_per_epoch
     chosen: dict[str, Any] = {"by": "last epoch", "epoch": done, "clips": len(task.held_out)}
     if task.best.weights:
-        chosen |= {"by": f"held-out {way}", "epoch": task.best.epoch, "held_out_top1": task.best.top1}
+        chosen |= {"by": f"held-out {strategy}", "epoch": task.best.epoch, "held_out_top1": task.best.top1}
     elif len(task.held_out) and not task.keeps_best:
         chosen["reason"] = (
             f"{len(task.held_out)} held-out clips are too few to choose an epoch on, "

@@ -16,7 +16,29 @@ from torch import Tensor, nn
 Reduction = Literal["mean", "none"]
 
 
-class NCELoss(nn.Module):
+class ContrastiveLoss(nn.Module):
+    """What the losses share.
+
+    Args:
+        temperature: T, divides the cosines.
+        reduction: "mean" over the batch, or "none".
+    """
+
+    def __init__(self, temperature: float = 0.07, reduction: Reduction = "mean"):
+        super().__init__()
+        self.temperature = temperature
+        self.reduction = reduction
+
+    def reduce(self, losses: Tensor) -> Tensor:
+        """Losses [B], or their mean: 0 for an empty batch, as one is of which no clip could be read."""
+        return losses if self.reduction == "none" else losses.sum() / max(1, len(losses))
+
+    def extra_repr(self) -> str:
+        """What it was made with."""
+        return f"temperature={self.temperature}"
+
+
+class NCELoss(ContrastiveLoss):
     """Noise-contrastive estimation with k negatives from a bank of N rows (Tian et al., CMC; TCE, section 3).
 
     With P(x) = exp(x / T) / Z and c = k / N, an anchor's loss is -log(P(p) / (P(p) + c)) - sum over its
@@ -36,10 +58,8 @@ class NCELoss(nn.Module):
     Z: Tensor  # scalar; 0 where it is not known yet
 
     def __init__(self, k: int, size: int, temperature: float = 0.07, reduction: Reduction = "mean"):
-        super().__init__()
+        super().__init__(temperature, reduction)
         self.k, self.size = k, size
-        self.temperature = temperature
-        self.reduction = reduction
         self.register_buffer("Z", torch.zeros((), dtype=torch.float64))  # exp(1 / T) leaves float32 soon
         self._z_known = False
 
@@ -57,9 +77,7 @@ class NCELoss(nn.Module):
         noise = F.softplus(negative.float() / self.temperature - shift)  # [B, k]
         if mask is not None:
             noise = noise.masked_fill(mask, 0.0)
-        return reduce(
-            F.softplus(shift - positive.float() / self.temperature) + noise.sum(dim=1), self.reduction
-        )
+        return self.reduce(F.softplus(shift - positive.float() / self.temperature) + noise.sum(dim=1))
 
     @property
     def chance(self) -> float:
@@ -104,54 +122,24 @@ class NCELoss(nn.Module):
         self._z_known = False
 
     def extra_repr(self) -> str:
-        """Its three numbers."""
-        return f"k={self.k}, size={self.size}, temperature={self.temperature}"
+        """What it was made with."""
+        return f"k={self.k}, size={self.size}, {super().extra_repr()}"
 
 
-class InfoNCE(nn.Module):
-    """Cross-entropy of the positive among itself and the negatives (van den Oord et al. 2018).
-
-    Args:
-        temperature: divides the cosines.
-        reduction: "mean" over the batch, or "none".
-    """
-
-    def __init__(self, temperature: float = 0.07, reduction: Reduction = "mean"):
-        super().__init__()
-        self.temperature = temperature
-        self.reduction = reduction
+class InfoNCE(ContrastiveLoss):
+    """Cross-entropy of the positive among itself and the negatives (van den Oord et al. 2018)."""
 
     def forward(self, positive: Tensor, negative: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Loss of the batch, float32: a scalar, or [B] without reduction.
-
-        Args:
-            positive: cosine of each anchor with its positive, [B].
-            negative: cosines of each anchor with its negatives, [B, k].
-            mask: negatives that are left out, bool [B, k]; an anchor without any has the loss 0.
-        """
+        """Loss of the batch, see `NCELoss.forward`; 0 for an anchor without negatives."""
         positive = positive.float() / self.temperature  # [B]
         negative = negative.float() / self.temperature  # [B, k]
         if mask is not None:
             negative = negative.masked_fill(mask, -torch.inf)
-        return reduce(torch.logaddexp(positive, negative.logsumexp(dim=1)) - positive, self.reduction)
-
-    def extra_repr(self) -> str:
-        """Its temperature."""
-        return f"temperature={self.temperature}"
+        return self.reduce(torch.logaddexp(positive, negative.logsumexp(dim=1)) - positive)
 
 
-class NTXent(nn.Module):
-    """Normalised temperature-scaled cross-entropy: InfoNCE over a batch's 2B views (SimCLR, 2020).
-
-    Args:
-        temperature: divides the cosines.
-        reduction: "mean" over the batch, or "none".
-    """
-
-    def __init__(self, temperature: float = 0.1, reduction: Reduction = "mean"):
-        super().__init__()
-        self.temperature = temperature
-        self.reduction = reduction
+class NTXent(ContrastiveLoss):
+    """Normalised temperature-scaled cross-entropy: InfoNCE over a batch's 2B views (SimCLR, 2020)."""
 
     def forward(self, v: Tensor, p: Tensor, mask: Tensor | None = None) -> Tensor:
         """Loss of the batch, the mean of both directions, float32: a scalar, or [B] without reduction.
@@ -173,16 +161,7 @@ class NTXent(nn.Module):
         positive = logits.diagonal(batch)  # [B], v with p
         rest = logits.masked_fill(left_out.repeat(2, 2), -torch.inf).logsumexp(dim=1)  # [2B]
         losses = torch.logaddexp(torch.cat([positive, positive]), rest) - torch.cat([positive, positive])
-        return reduce(losses.view(2, batch).mean(dim=0), self.reduction)
-
-    def extra_repr(self) -> str:
-        """Its temperature."""
-        return f"temperature={self.temperature}"
-
-
-def reduce(losses: Tensor, reduction: Reduction) -> Tensor:
-    """Losses [B], or their mean: 0 for an empty batch, which has one where no clip of it could be read."""
-    return losses if reduction == "none" else losses.sum() / max(1, len(losses))
+        return self.reduce(losses.view(2, batch).mean(dim=0))
 
 
 @torch.no_grad()

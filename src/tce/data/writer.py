@@ -43,10 +43,10 @@ from tce.data.lance_rows import (
     try_read,
 )
 from tce.errors import TceError
+from tce.io import require_folder, writer_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from filelock import FileLock
 
 log = logging.getLogger("tce.data")
 
@@ -89,12 +89,12 @@ class CollectionWriter:
         self._failed = False  # whether the last commit did
 
     def __enter__(self) -> CollectionWriter:
-        self._lock = lock_collection(self.folder)
-        try:
+        _require_place(self.folder)
+        lock = writer_lock(self.folder / LOCK, f"collection {self.folder}", "tce pack", "--out")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock)
             self._open()
-        except BaseException:
-            unlock_collection(self.folder, self._lock)
-            raise
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,7 +103,7 @@ class CollectionWriter:
                 self.abandon()
                 self.commit()
         finally:
-            unlock_collection(self.folder, self._lock)
+            self._lock.close()
 
     def add_frames(self, clip: str, chunk: FrameChunk) -> None:
         """Add the next frames of a clip; commits when enough is pending, so that memory stays bounded."""
@@ -319,47 +319,9 @@ class CollectionWriter:
             ) from error
 
 
-def lock_collection(folder: Path) -> FileLock:
-    """Take a collection's lock, which its one writer holds; `unlock_collection` releases it.
-
-    Raises:
-        TceError: the folder cannot be written, holds something else, or another process is writing.
-    """
-    from filelock import FileLock, Timeout
-
-    _require_place(folder)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise TceError(
-            f"collection {folder}",
-            expected="one writer at a time",
-            found="another `tce pack` at work on it",
-            fix="wait for it, or choose another --out",
-        ) from error
-    return lock
-
-
-def unlock_collection(folder: Path, lock: FileLock) -> None:
-    """Release a collection's lock and remove its file; a killed writer leaves it for the next to take."""
-    with contextlib.suppress(OSError):  # some systems do not remove a file that is open
-        (folder / LOCK).unlink()
-    lock.release()
-
-
 def _require_place(folder: Path) -> None:
     """Make `folder`; raise unless it is a collection, or empty but for what a failed packing leaves."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.touch()
-        probe.unlink()
-        content = [entry.name for entry in folder.iterdir()]
-    except OSError as error:
-        found = "a file" if folder.is_file() else error.strerror or str(error)
-        raise TceError(f"--out {folder}", expected="a folder that can be written", found=found) from error
-    foreign = sorted(name for name in content if not _is_own(name))
+    foreign = sorted(name for name in require_folder(folder) if not _is_own(name))
     if is_collection(folder) or not foreign:
         return
     more = ", ..." if len(foreign) > 1 else ""
@@ -375,7 +337,7 @@ def _is_own(name: str) -> bool:
     """Whether a file of that name can stand beside tables that were not yet made."""
     if name.startswith(".") and name.endswith(".part"):  # a killed process was writing it
         return True
-    return name in {LOCK, ".probe", *OWN_FILES, f"{FRAMES}.lance", f"{CLIPS}.lance"}
+    return name in {LOCK, *OWN_FILES, f"{FRAMES}.lance", f"{CLIPS}.lance"}
 
 
 def _frame_batch(clip: str, chunk: FrameChunk, first: int) -> pa.RecordBatch:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tce.data.collection import has_table, table_path
 from tce.data.lance_rows import disk_error, first_line, try_read
 from tce.errors import TceError
+from tce.io import require_folder, writer_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -458,45 +459,19 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-@contextlib.contextmanager
-def index_lock(db: Path) -> Iterator[None]:
-    """Hold a database's lock, which its one writer holds; a killed writer's is taken over.
+def index_lock(db: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock that a database's one writer holds.
 
     Raises:
-        TceError: the folder cannot be written, holds something else, or another process is writing.
+        TceError: the folder cannot be written or holds something else; on entering, another process writes.
     """
-    from filelock import FileLock, Timeout
-
     _require_place(db)
-    lock = FileLock(db / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise TceError(
-            f"index {db}",
-            expected="one writer at a time",
-            found="another `tce index` at work on it",
-            fix="wait for it, or choose another --db",
-        ) from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # some systems do not remove a file that is open
-            (db / LOCK).unlink()
-        lock.release()
+    return writer_lock(db / LOCK, f"index {db}", "tce index", "--db")
 
 
 def _require_place(db: Path) -> None:
     """Make the folder; raise unless it is new, empty or a LanceDB database."""
-    try:
-        db.mkdir(parents=True, exist_ok=True)
-        probe = db / ".probe"
-        probe.touch()
-        probe.unlink(missing_ok=True)
-        content = [entry.name for entry in db.iterdir()]
-    except OSError as error:
-        found = "a file" if db.is_file() else error.strerror or str(error)
-        raise TceError(f"--db {db}", expected="a folder that can be written", found=found) from error
+    content = require_folder(db, "--db")
     tables = any(name.endswith(".lance") for name in content)
     foreign = sorted(name for name in content if not name.startswith(".") and not name.endswith(".lance"))
     if foreign and not tables:

@@ -289,31 +289,15 @@ class CachedFinetuning(Finetuning):
     scaling is linear, so it becomes part of the classifier's last layer.
 
     Args:
-        options: everything, with `model.cached_samples`; no augmentation.
-        clips: the split.
-        train: see `Finetuning`.
-        held_out: see `Finetuning`.
-        classifier: its backbone is frozen.
-        context: the processes at work.
-        clip_accuracy: tests the classifier on the test clips, with `test_looks`.
+        arguments: those of `Finetuning`; with `model.cached_samples`, a frozen backbone and no augmentation.
         clip_features: computes the features.
         head: from features [.., F] to embedding [.., D]; None for the features themselves.
     """
 
-    def __init__(
-        self,
-        options: FinetuneOptions,
-        clips: SplitClips,
-        train: Ints,
-        held_out: Ints,
-        classifier: Classifier,
-        context: DistributedContext,
-        clip_accuracy: ClipAccuracy,
-        clip_features: ClipFeatures,
-        head: nn.Linear | None = None,
-    ):
-        super().__init__(options, clips, train, held_out, classifier, context, clip_accuracy)
-        rows, count = np.union1d(train, held_out), options.model.cached_samples or 0
+    def __init__(self, *arguments: Any, clip_features: ClipFeatures, head: nn.Linear | None = None):
+        super().__init__(*arguments)
+        clips, classifier, train, context = self.clips, self.classifier, self.train, self.context
+        rows, count = np.union1d(train, self.held_out), self.options.model.cached_samples or 0
         classifier.eval()
         features, unread = clip_features(classifier, rows, count)  # [n, count, F]
         for row, reason in unread.items():
@@ -324,11 +308,8 @@ class CachedFinetuning(Finetuning):
         used = self._place[torch.from_numpy(train)][self._readable[torch.from_numpy(train)]]
         if len(used) < 2:
             raise TceError("the training clips", expected="two that can be read", found=str(len(used)))
-        features = features.double().to("cpu")
-        weight, bias = (
-            torch.eye(features.shape[2], dtype=torch.float64),
-            torch.zeros(features.shape[2]).double(),
-        )
+        features, size = features.double().to("cpu"), features.shape[2]
+        weight, bias = torch.eye(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
         if head is not None:
             weight, bias = (value.detach().double().cpu() for value in (head.weight, head.bias))
         vectors = features @ weight.T + bias  # [n, count, D]
