@@ -45,6 +45,7 @@ _COMMANDS = {
     "explore",
     "export",
     "finetune",
+    "heat",
     "index",
     "info",
     "pack",

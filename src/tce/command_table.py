@@ -158,6 +158,20 @@ COMMANDS = {
             *("iterations", "save_embeddings", "image_size", "device", "seed"),
         ),
     ),
+    "heat": Command(
+        "tce.visualize.heat:heat",
+        "tce.options.heat:HeatOptions",
+        "Draw how similar the frames of a video are, or align two videos, as a picture or film",
+        (
+            "tce heat clip.mp4 --output heat.png",
+            "tce heat a.mp4 b.mp4 --ckpt runs/mine --output heat.png",
+            "tce heat a.mp4 b.mp4 --output in_step.mp4",
+        ),
+        (
+            *("videos", "output", "ckpt", "every", "thumbnails", "theme", "title", "fps", "save_embeddings"),
+            *("image_size", "device"),
+        ),
+    ),
     "explore": Command(
         "tce.explorer.explore:explore",
         "tce.options.explore:ExploreOptions",
@@ -266,6 +280,7 @@ NEXT = {
     "export": "tce info {output}",
     "doctor": "tce demo, or tce explore FOLDER --output page.html for your own videos",
     "index": "tce search --db {db} --video CLIP.mp4 --sheet found.png",
+    "heat": "tce tsne --ckpt {ckpt} --input FOLDER --output map.png",
     "explore": "open {output} in a browser; tce adapt FOLDER --out runs/mine fits the network to your videos",
     "info dataset": "tce explore {path} --output page.html, then tce adapt {path} --out runs/mine",
     "info collection": "tce adapt {path} --out runs/mine",

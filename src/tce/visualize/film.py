@@ -20,6 +20,8 @@ CLOCK = 90_000  # ticks a second of H.264 files
 GIF_CLOCK = 100  # a GIF counts in hundredths of a second
 QUALITY = "18"  # x264's crf: text and thin lines stay clean
 COLOURS = 256  # of a GIF
+FLAT_COLOURS = 12  # of them exact
+MOST_ERROR = 4.0  # mean of a picture's levels, of 255, above which other colours are chosen
 
 Image = NDArray[np.uint8]  # [H, W, 3] RGB
 
@@ -66,10 +68,8 @@ def save_film(
                     stream.height, stream.width = picture.shape[:2]
                     stream.pix_fmt = "pal8" if gif else "yuv420p"  # what every player shows
                     stream.codec_context.time_base = Fraction(1, clock)
-                    palette = _palette(list(samples) or [picture]) if gif else None
-                frame = (
-                    _reduced(picture, palette) if gif else av.VideoFrame.from_ndarray(picture, format="rgb24")
-                )
+                    palette = _Palette(list(samples) or [picture]) if gif else None
+                frame = palette.frame(picture) if gif else av.VideoFrame.from_ndarray(picture, format="rgb24")
                 last = max(last + 1, round(seconds * clock))
                 frame.pts, frame.time_base = last, Fraction(1, clock)
                 output.mux(stream.encode(frame))
@@ -92,26 +92,51 @@ def require_film(path: str | os.PathLike[str], what: str = "film") -> None:
         raise TceError(f"{what} {path}", f"a name ending in {', '.join(FILMS)}", suffix or "no suffix")
 
 
-def _palette(samples: Sequence[Image]) -> Any:
-    """256 colours for all frames of a GIF, as Pillow's picture with a palette."""
-    from PIL import Image as Pictures
+class _Palette:
+    """256 colours for the pictures of a GIF; others are chosen when a picture would look wrong in them.
 
-    rows = np.concatenate([sample[::2, ::2].reshape(-1, 3) for sample in samples])
-    side = int(np.ceil(np.sqrt(len(rows))))
-    square = np.resize(rows, (side, side, 3))
-    return Pictures.fromarray(square).quantize(COLOURS, method=Pictures.Quantize.MEDIANCUT)
+    One palette for all frames keeps still parts still, and the file small.
 
+    Args:
+        samples: pictures as they will come.
+    """
 
-def _reduced(picture: Image, palette: Any) -> Any:
-    """A picture in the palette's colours, as PyAV's frame."""
-    import av
-    from PIL import Image as Pictures
+    def __init__(self, samples: Sequence[Image]):
+        self._choose(samples)
 
-    # Without dithering: dots that flicker from frame to frame look worse than flat colours, and take space.
-    found = Pictures.fromarray(picture).quantize(palette=palette, dither=Pictures.Dither.NONE)
-    colours = np.zeros((COLOURS, 4), np.uint8)
-    known = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
-    colours[: len(known), 1:] = known
-    colours[:, 0] = 255  # opaque
-    pixels: Any = (np.asarray(found), colours)  # PyAV takes them so
-    return av.VideoFrame.from_ndarray(pixels, format="pal8")
+    def frame(self, picture: Image) -> Any:
+        """A picture in the palette's colours, as PyAV's frame."""
+        import av
+
+        found = self._reduced(picture)
+        part = np.asarray(found)[::4, ::4]
+        error = np.abs(self._colours[part, 1:].astype(np.int16) - picture[::4, ::4]).mean()
+        if error > MOST_ERROR:
+            self._choose([picture])
+            found = self._reduced(picture)
+        pixels: Any = (np.asarray(found), self._colours)  # PyAV takes them so
+        return av.VideoFrame.from_ndarray(pixels, format="pal8")
+
+    def _reduced(self, picture: Image) -> Any:
+        from PIL import Image as Pictures
+
+        # Without dithering: dots that flicker from frame to frame look worse than flat colours.
+        return Pictures.fromarray(picture).quantize(palette=self._palette, dither=Pictures.Dither.NONE)
+
+    def _choose(self, samples: Sequence[Image]) -> None:
+        from PIL import Image as Pictures
+
+        rows = np.concatenate([sample[::2, ::2].reshape(-1, 3) for sample in samples])
+        side = int(np.ceil(np.sqrt(len(rows))))
+        square = Pictures.fromarray(np.resize(rows, (side, side, 3)))
+        palette = square.quantize(COLOURS, method=Pictures.Quantize.MEDIANCUT)
+        known = np.zeros((COLOURS, 3), np.uint8)
+        listed = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)[:COLOURS]
+        known[: len(listed)] = listed
+        # Median cut gives means: the ground and the other flat colours get theirs exactly.
+        flat, counts = np.unique(rows, axis=0, return_counts=True)
+        for colour in flat[np.argsort(-counts, kind="stable")[:FLAT_COLOURS]]:
+            known[np.abs(known.astype(np.int16) - colour).sum(axis=1).argmin()] = colour
+        palette.putpalette(known.tobytes())
+        self._palette = palette
+        self._colours = np.concatenate([np.full((COLOURS, 1), 255, np.uint8), known], axis=1)  # opaque
