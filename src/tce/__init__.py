@@ -50,6 +50,7 @@ _COMMANDS = {
     "info",
     "pack",
     "pretrain",
+    "report",
     "search",
     "tsne",
 }
@@ -63,6 +64,7 @@ _SUBPACKAGES = {
     "explorer",
     "model",
     "options",
+    "reporting",
     "retrieval",
     "train",
     "video",

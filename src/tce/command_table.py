@@ -226,6 +226,20 @@ COMMANDS = {
             "tce compare runs/a runs/b --names A B --output compare.png",
         ),
     ),
+    "report": Command(
+        "tce.reporting.footage_report:report",
+        "tce.options.report:ReportOptions",
+        "Report whether adapting was worth it on your videos: start, adapted, runs, and a verdict",
+        (
+            "tce report videos/ --out report",
+            "tce report videos/ --ckpt runs/mine runs/other --out report",
+            "tce report clips/ --lists lists/ --split 01 --group group --out report",
+        ),
+        (
+            *("footage", "out", "ckpt", "names", "start", "lists", "split", "no_labels", "group"),
+            *("max_clips", "frames_per_clip", "image_size", "k", "seed", "workers", "device"),
+        ),
+    ),
     "classify": Command(
         "tce.evaluation.classify:classify",
         "tce.options.classify:ClassifyOptions",
@@ -274,6 +288,7 @@ NEXT = {
     "embed": "tce tsne --embeddings {output} --output map.png",
     "tsne": "tce evaluate --ckpt {ckpt} --data FOLDER_OF_CLASSES --protocol knn",
     "evaluate": "tce evaluate --ckpt OTHER --data {data} --protocol {protocol}, then tce compare",
+    "report": "open {out}/report.html in a browser",
     "compare": "tce info RESULT_FOLDER for the whole protocol of one of them",
     "classify": "tce export --ckpt {ckpt} --output classifier.onnx",
     "convert": "tce info {output}",

@@ -139,3 +139,16 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         read_catalog(tmp_path)
     with pytest.raises(TceError, match="found none"):
         read_catalog(touch(tmp_path, "a.txt"))
+
+
+def test_parts_of_one_file_are_of_one_recording(tmp_path: Path) -> None:
+    touch(tmp_path, "long.mp4", "short.mp4")
+    (tmp_path / "clips.csv").write_text(
+        "path,label,start,end\nlong.mp4,a,0,2\nlong.mp4,b,2,5\nshort.mp4,a,0,1\n"
+    )
+    catalog = read_catalog(tmp_path / "clips.csv")
+    first, second, third = catalog.sources
+    assert first == second != third
+    named = tmp_path / "named.csv"
+    named.write_text("path,label,start,end,recording\nlong.mp4,a,0,2,x\nlong.mp4,b,2,5,y\n")
+    assert read_catalog(named).sources.tolist() == ["x", "y"]

@@ -75,6 +75,10 @@ class FootageStatistics:
         else:
             self._fold_of |= {key: (dealt + number) % FOLDS for number, key in enumerate(new)}
 
+    def fold_of(self, recording: str) -> int:
+        """The fold of a recording that was placed; `SPLIT` where its parts are dealt out."""
+        return self._fold_of[_key(recording)]
+
     def add(self, clip: str, recording: str, pieces: Sequence[Piece], group: str = NO_GROUP) -> None:
         """Add one clip.
 

@@ -310,14 +310,17 @@ def _catalog(
     paths = [videos.paths[place] for place in places]
     ids = _ids(videos, paths)
     ids = [name + _range(entry) for name, entry in zip(ids, entries)]
-    given = any(entry.source for entry in entries), any(entry.group for entry in entries)
+    sources = [entry.source for entry in entries]
+    if not any(sources) and len(set(paths)) < len(paths):  # parts of one file are of one recording
+        uses = Counter(paths)
+        sources = [path if uses[path] > 1 else None for path in paths]
     return Catalog(
         ids,
         paths,
         labels=[entry.label for entry in entries],
         splits=[entry.split for entry in entries],
-        sources=[entry.source for entry in entries] if given[0] else None,
-        groups=[entry.group for entry in entries] if given[1] else None,
+        sources=sources if any(sources) else None,
+        groups=[entry.group for entry in entries] if any(entry.group for entry in entries) else None,
         starts=np.array([entry.start for entry in entries]),
         ends=np.array([entry.end for entry in entries]),
         classes=classes,
