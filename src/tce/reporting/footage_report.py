@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from tce.adaptation.adapt import with_linear_head
 from tce.adaptation.statistics import FILE_NAME, FootageStatistics
 from tce.data.collection import is_collection
-from tce.data.grouping import group_names
 from tce.data.open_data import open_store
 from tce.data.read_catalog import read_catalog
 from tce.data.sampling import spread
+from tce.data.splits import group_names
 from tce.errors import OptionError, TceError
-from tce.io import Result, atomic, require_writable, write_json
+from tce.io import Result, atomic, require_writable, write_json, writer_lock
 from tce.model.checkpoint import save_model, tensors_hash
 from tce.model.encoder import ADAPTED
 from tce.reporting.candidates import ADAPTED_NAME, Candidate, fill, load_candidates
@@ -76,21 +75,8 @@ def _locked(folder: Path) -> Iterator[None]:
         if (folder / name).exists():
             raise OptionError(f"--out {folder}", "a folder for a report", f"a run ({name})", "choose another")
     require_writable(folder / PAGE, "--out")
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise TceError(
-            f"--out {folder}",
-            expected="a folder that no other process is using",
-            found="one in use",
-            fix="wait for the other process or choose another --out",
-        ) from error
-    try:
+    with writer_lock(folder / ".lock", f"--out {folder}", "tce report", "--out"):
         yield
-    finally:
-        (folder / ".lock").unlink(missing_ok=True)
-        lock.release()
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tce.data.grouping import subtract_group_means
+from tce.data.splits import subtract_group_means
 from tce.errors import TceError
 from tce.evaluation.fewshot import centroid_scores, draw_order, possible_shots
 from tce.evaluation.metrics import top_k
