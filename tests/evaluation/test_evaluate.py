@@ -415,11 +415,16 @@ def test_all_protocols_stand_beside_the_untrained_network(data, networks, tmp_pa
     assert "<table>" in done._repr_html_() and "<table>" in compared._repr_html_()
 
 
-@pytest.mark.parametrize("ckpt", ["encoder", "stacks"])
-def test_both_engines_give_the_same_features(data, networks, tmp_path, ckpt):
+@pytest.mark.parametrize(("ckpt", "protocol"), [("encoder", "knn"), ("stacks", "knn"), ("stacks", "frames")])
+def test_both_engines_give_the_same_scores(data, networks, tmp_path, ckpt, protocol):
     done = {}
     for engine in ("torch", "onnxruntime"):
-        flags = {"engine": engine, "precision": "float32", "out": str(tmp_path / engine)}
+        flags = {
+            "engine": engine,
+            "precision": "float32",
+            "out": str(tmp_path / engine),
+            "protocol": protocol,
+        }
         done[engine] = evaluate(options(data, getattr(networks, ckpt), **flags))
         assert done[engine].figures["settings"]["engine"] == engine
     scores = [np.load(next((tmp_path / engine).glob("predictions-*.npz")))["scores"] for engine in done]

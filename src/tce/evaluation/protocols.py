@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from tce.data.listing import compose
 from tce.data.splits import SplitClips, group_names, label_subset, subtract_group_means
@@ -241,8 +242,9 @@ def frames(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
     assert isinstance(classifier, Classifier)
     columns = match_classes(classifier, clips.classes)
     count = evaluator.options.samples or TEST_SAMPLES
-    reader = evaluator.reader(clips)
-    found = score_clips(classifier, reader, clips.test, count)
+    engine = evaluator.engine(len(clips.test) * count)
+    reader = evaluator.reader(clips, engine.precision)
+    found = score_clips(classifier, reader, clips.test, count, features=engine)
     evaluator.note_failures(clips, reader)
     require_some(found.rows)
     # Classes that the classifier knows and the data lacks still compete.
@@ -250,7 +252,8 @@ def frames(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
     scores = found.scores[:, np.concatenate([columns, others])]
     known = classifier.config.classes
     names = (*clips.classes, *(known[column] if known else f"class {column}" for column in others))
-    settings = {"samples": count, "frames_per_sample": classifier.frames_per_sample, "short": found.short}
+    settings: dict[str, Any] = {"samples": count, "frames_per_sample": classifier.frames_per_sample}
+    settings |= {"short": found.short, **evaluator.engines}
     return classification(clips, found.rows, scores, settings, names)
 
 
@@ -366,7 +369,12 @@ class ClipScores:
 
 
 def score_clips(
-    classifier: Classifier, reader: Reader, rows: Ints, count: int = TEST_SAMPLES, what: str = "testing"
+    classifier: Classifier,
+    reader: Reader,
+    rows: Ints,
+    count: int = TEST_SAMPLES,
+    what: str = "testing",
+    features: Callable[[Tensor], Tensor] | None = None,
 ) -> ClipScores:
     """Scores of clips by the paper's protocol (design of the released code; paper, section 4.1).
 
@@ -378,14 +386,16 @@ def score_clips(
         rows: which clips of the reader's store, rising.
         count: samples a clip.
         what: for the progress line.
+        features: computes the backbone's features; by default the classifier itself.
 
     Returns:
         Scores of the clips that could be read.
     """
+    forward = classifier if features is None else (lambda x: classifier.fc(features(x)))
     lengths = reader.store.lengths
     span = classifier.frames_per_sample
     samples = paper_samples(lengths, rows, count, span)
-    means = clip_means(reader, classifier, classifier, samples, what)  # [n, C]
+    means = clip_means(reader, classifier, forward, samples, what)  # [n, C]
     kept = reader.readable(rows)
     return ClipScores(rows[kept], means[kept] * count, int((lengths[rows[kept]] < span).sum()))
 

@@ -158,8 +158,7 @@ class EvaluateOptions:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision of the network's passes; auto measures both for a moment and takes the faster one."""
     engine: Literal["auto", "torch", "onnxruntime"] = "auto"
-    """What runs the backbone, for all but frames; auto measures PyTorch and ONNX Runtime and takes the faster
-    one."""
+    """What runs the backbone; auto measures PyTorch and ONNX Runtime and takes the faster one."""
 
     def __post_init__(self) -> None:
         check_fields(self)
