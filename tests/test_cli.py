@@ -9,12 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tce import cli, command_table
 from tce.errors import TceError, printable
 from tce.help import flags_of, next_step
 from tce.io import Result, plain
+from tce.video.synthetic import write_video
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "a\x1b]0;title\x07\x9b31m\u202eb"
@@ -246,6 +248,43 @@ def test_values_for_recipes_and_python_are_no_flags(capsys):
     assert "unknown option --threshold-high" in reported and "did you mean --threshold-high" not in reported
 
 
+WRONG = """
+pretrain clips --out new/run --model unknown
+pretrain absent --out new/run
+finetune --data clips --savedir new/run --weights absent --model resnet18
+finetune --data clips --savedir new/run --model unknown
+evaluate --data clips --ckpt absent --protocol knn --out new/result
+evaluate --data absent --ckpt random --model resnet18 --protocol knn --out new/result
+adapt absent --out new/run
+adapt clips --out new/run --start absent
+pack absent --out new/collection
+embed --ckpt absent --input clips --output new/e.npz
+embed --ckpt random --model resnet18 --input absent --output new/e.npz
+tsne --ckpt absent --input clips --output new/map.png
+explore absent --output new/page.html
+index clips --ckpt absent --db new/index
+convert absent --output new/folder
+export --ckpt absent --output new/file.onnx
+classify absent --ckpt absent --output new/table.csv
+compare absent absent --output new/chart.png
+info absent --sheet new/sheet.png
+"""
+
+
+@pytest.mark.parametrize("line", WRONG.split("\n")[1:-1])
+def test_a_command_that_fails_leaves_nothing_behind(line, tmp_path, monkeypatch, capsys):
+    """No folder, no lock, no packed videos."""
+    monkeypatch.chdir(tmp_path)
+    for label in "ab":
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for clip in range(4):
+            image = np.full((24, 32, 3), 20 * clip, np.uint8)
+            write_video(tmp_path / "clips" / label / f"{clip}.mp4", image[None].repeat(2, 0), fps=10)
+    name, *arguments = line.split()
+    assert cli.run(name, arguments) == 1, capsys.readouterr().err
+    assert "Traceback" not in capsys.readouterr().err and os.listdir(tmp_path) == ["clips"]
+
+
 @pytest.mark.parametrize("key", sorted(command_table.NEXT))
 def test_next_steps_name_options_that_exist(key):
     name, _, kind = key.partition(" ")
@@ -272,5 +311,12 @@ def test_a_next_step_without_its_value_is_left_out():
     options = cli.parse("tsne", ["--ckpt", "lite2", "--input", "a", "--output", "m.png"])[0]
     assert next_step("tsne", options, {}).startswith("next: tce evaluate --ckpt lite2 ")
     options = cli.parse("info", ["a b"])[0]
+    for kind, command in (
+        ("classifier", "tce classify FOLDER --ckpt 'a b'"),
+        ("encoder", "tce embed --ckpt 'a b'"),
+    ):
+        for described in ("run", "checkpoint"):
+            assert command in next_step("info", options, {"type": described, "kind": kind})
+    assert next_step("info", options, {"type": "run", "kind": None}) == "", "nothing is there to embed with"
     assert next_step("info", options, {"type": "collection"}) == "next: tce adapt 'a b' --out runs/mine"
     assert next_step("info", options, {"paths": []}) == ""

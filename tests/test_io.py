@@ -71,7 +71,10 @@ def test_require_writable_names_what_is_in_the_way(tmp_path):
         require_writable(tmp_path)
     with pytest.raises(TceError, match=r"--output .*expected a place that can be written"):
         require_writable(tmp_path / "file" / "x.png")
-    assert require_writable(tmp_path / "new" / "x.png").parent.is_dir()
+    (tmp_path / "there").mkdir()
+    for place in ("there/x.png", "new/deep/x.png"):
+        assert require_writable(tmp_path / place) == tmp_path / place
+    assert sorted(os.listdir(tmp_path)) == ["file", "there"], "the check leaves nothing behind"
 
 
 def test_content_hash_is_sha256(tmp_path):

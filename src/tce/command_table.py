@@ -280,7 +280,8 @@ COMMANDS = {
 
 
 # What to do next, printed after a command's result; names in braces are its options. `tce info` has one for
-# each type of what it describes. Commands whose result ends with its own next step are not listed.
+# each type of what it describes, and kind of network. Commands whose result ends with its own next step are
+# not listed.
 NEXT = {
     "pack": "tce adapt {out} --out runs/mine",
     "check": "tce adapt {footage} --out runs/mine",
@@ -301,8 +302,8 @@ NEXT = {
     "info collection": "tce adapt {path} --out runs/mine",
     "info video": "tce embed --ckpt lite2 --input {path} --output embeddings.npz",
     "info embeddings": "tce tsne --embeddings {path} --output map.png",
-    "info checkpoint": "tce embed --ckpt {path} --input FOLDER --output embeddings.npz",
-    "info run": "tce embed --ckpt {path} --input FOLDER --output embeddings.npz",
+    "info encoder": "tce embed --ckpt {path} --input FOLDER --output embeddings.npz",
+    "info classifier": "tce classify FOLDER --ckpt {path}",
     "info result": "tce compare {path} OTHER_RESULT",
 }
 

@@ -181,9 +181,13 @@ def next_step(name: str, options: Any, figures: Mapping[str, Any]) -> str:
     Args:
         name: the command.
         options: what it was given.
-        figures: what it returned; `type` distinguishes what `tce info` describes.
+        figures: what it returned; `kind` of a network and `type` distinguish what `tce info` describes.
     """
-    template = NEXT.get(f"{name} {figures['type']}" if name == "info" and "type" in figures else name, "")
+    key = name
+    if name == "info" and "type" in figures:
+        is_network = figures["type"] in ("checkpoint", "run")
+        key = f"info {figures['kind'] if is_network else figures['type']}"
+    template = NEXT.get(key, "")
     values = {key: _argument(value) for key, value in _flat(options).items()}
     needed = [key for _, key, _, _ in string.Formatter().parse(template) if key]
     if not template or any(values.get(key) is None for key in needed):

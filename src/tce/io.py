@@ -84,7 +84,9 @@ def _umask() -> int:
 
 
 def require_writable(path: str | os.PathLike[str], what: str = "--output") -> Path:
-    """`path` itself, once it is sure that a file can be written there; missing parent folders are made.
+    """`path` itself, once it is sure that a file can be written there.
+
+    Missing folders are made for that and removed again, so that a failure before the writing leaves none.
 
     Raises:
         TceError: `path` is a folder, or its folder cannot be made or written to.
@@ -95,9 +97,10 @@ def require_writable(path: str | os.PathLike[str], what: str = "--output") -> Pa
             f"{what} {target}", expected="a file to write", found="a folder", fix="name a file in it"
         )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tce-"):
-            return target
+        with no_empty_folders(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tce-"):
+                return target
     except OSError as error:
         raise TceError(
             f"{what} {target}",
@@ -154,6 +157,18 @@ def writer_lock(file: Path, what: str, command: str, flag: str) -> Iterator[None
         with contextlib.suppress(OSError):  # some systems do not remove a file that is open
             file.unlink()
         lock.release()
+
+
+@contextlib.contextmanager
+def no_empty_folders(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Remove `folder` and those above it at the end if they were not there before and are empty."""
+    made = [place for place in (Path(folder), *Path(folder).parents) if not place.exists()]
+    try:
+        yield
+    finally:
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def content_hash(path: str | os.PathLike[str]) -> str:

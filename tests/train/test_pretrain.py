@@ -243,6 +243,9 @@ def test_a_collapse_from_the_first_step_is_reported(tmp_path: Path, caplog: pyte
     assert sum("the embeddings of all clips are the same" in r.message for r in caplog.records) == 1
     assert "this run learned nothing: contrastive loss 2.398 (chance 2.398), effective rank" in result.text
     assert "next: tce embed" not in result.text and result.figures["learned_nothing"]
+    assert "too few clips" in result.text and "kNN from" not in result.text, (
+        "too few clips say nothing either"
+    )
     with pytest.raises(TceError, match="the embeddings of all clips are the same"):
         pretrain(options(black, tmp_path / "stopped", stop_on_collapse=True, **flags))
 

@@ -27,7 +27,7 @@ from tce.data.splits import group_names
 from tce.device import choose_precision
 from tce.distributed import DistributedContext, init_distributed
 from tce.errors import OptionError, TceError
-from tce.io import Result, atomic, plain, require_writable
+from tce.io import Result, atomic, no_empty_folders, plain, require_writable
 from tce.model.checkpoint import load_encoder, save_model, tensors_hash
 from tce.model.encoder import ADAPTED, FrameEncoder
 from tce.model.engine import FeatureEngine, pick_engine
@@ -104,6 +104,14 @@ class _Adaptation:
             yield
             return
         require_writable(self.folder / "result.json", "--out")
+        with no_empty_folders(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                self._check_folder()
+                yield
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
         lock = FileLock(self.folder / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -115,7 +123,6 @@ class _Adaptation:
                 fix="wait for the other process or choose another --out",
             ) from error
         try:
-            self._check_folder()
             yield
         finally:
             (self.folder / ".lock").unlink(missing_ok=True)

@@ -245,6 +245,9 @@ def describe_run(path: str, curves: str | None = None) -> Result:
     }
     figures = {
         "type": "run",
+        "kind": ("classifier" if record.get("command") == "finetune" else "encoder")
+        if network.exists()
+        else None,
         "options": record,
         "first": first,
         "last": last,

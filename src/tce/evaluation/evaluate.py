@@ -20,7 +20,7 @@ from tce.evaluation.frozen_network import FrozenNetwork, freeze, load_network, s
 from tce.evaluation.protocols import Evaluator
 from tce.evaluation.report import EvaluatedSplit
 from tce.evaluation.result import EvaluationResult, describe, predictions_of
-from tce.io import require_writable, write_json
+from tce.io import no_empty_folders, require_writable, write_json
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
 from tce.options.evaluate import ALL, PLACEHOLDER, PROTOCOLS, EvaluateOptions
@@ -71,7 +71,7 @@ def evaluate(
     first = _load(options, splits[0], network)
     folder = Path(options.out) if options.out else _folder(options, first)
     _require_no_run(folder)
-    with interruptible(f"no result was written to {folder}"), _no_empty_folder(folder):
+    with interruptible(f"no result was written to {folder}"), no_empty_folders(folder):
         require_writable(folder / "result.json", "--out")
         if cache is None:
             cache = folder if options.out else Path(ROOT) / "footage" / _tag(options.data)
@@ -246,19 +246,6 @@ def interruptible(kept: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"{str(error) or 'stopped by Ctrl-C'}: {kept}") from error
-
-
-@contextlib.contextmanager
-def _no_empty_folder(folder: Path) -> Iterator[None]:
-    """Remove the folders that a failed block leaves empty, if they were not there before."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        yield
-    except BaseException:
-        for place in made:
-            with contextlib.suppress(OSError):
-                place.rmdir()
-        raise
 
 
 def _require_no_run(folder: Path) -> None:

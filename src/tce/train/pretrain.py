@@ -77,10 +77,10 @@ def pretrain(options: PretrainOptions) -> Result:
 def _pretrain(options: PretrainOptions, context: DistributedContext, folder: RunFolder | None) -> Result:
     run, precision = settle_precision(options.run, folder, context)
     options = dataclasses.replace(options, run=run)
+    encoder = make_encoder(options).to(context.device)  # before videos are packed: its name may be wrong
     store = open_clips(options.data, Path(run.out) / "footage", context)
     require_recordings(options, store)
     options = fit_batch_size(options, len(store), context)
-    encoder = make_encoder(options).to(context.device)
     encoder.config = dataclasses.replace(encoder.config, provenance=provenance(options, store))
     if run.channels_last:
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -267,7 +267,12 @@ def _finish(
     """Write result.json, and say how the run went and what to do next."""
     first = folder.first_row()
     total = task.steps_per_epoch * options.optim.epochs
-    nothing = learned_nothing(first, metrics, task.chance["contrast"]) if folder.saved_step >= total else None
+    clips = len(task.monitor.rows) if task.monitor else 0
+    nothing = None
+    if folder.saved_step >= total:
+        ignored = {"knn"} if clips < FEWEST_CLIPS else set()
+        before, after = ({k: row[k] for k in row.keys() - ignored} for row in (first, metrics))
+        nothing = learned_nothing(before, after, task.chance["contrast"])
     outcome: dict[str, Any] = {
         "model": str(folder.model_file),
         "step": folder.saved_step,
@@ -284,7 +289,7 @@ def _finish(
     loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""  # none before the log's first row
     lines = [f"wrote {folder.model_file} (step {folder.saved_step}{loss})"]
     if "knn" in metrics and "knn" in first:
-        lines.append(_knn_line(first["knn"], metrics["knn"], len(task.monitor.rows) if task.monitor else 0))
+        lines.append(_knn_line(first["knn"], metrics["knn"], clips))
     if failed:
         named = ", ".join(list(failed)[:5])
         lines.append(f"{len(failed)} clips could not be read and were left out: {named}")

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 import tce.device
 from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
-from tce.io import Result, atomic, require_pandas, require_writable, write_json
+from tce.io import Result, atomic, no_empty_folders, require_pandas, require_writable, write_json
 from tce.model.checkpoint import load_encoder
 from tce.model.encoder import FrameEncoder
 from tce.options.training import RunOptions
@@ -66,8 +66,10 @@ class RunFolder:
             raise TceError(
                 f"{flag} {self.path}", expected="a folder", found="a file", fix="choose another name"
             )
-        self._created = not self.path.exists()
         require_writable(self.path / "options.json", flag)
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(no_empty_folders(self.path))
+        self.path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.path / ".lock", timeout=0)
         try:
             self._lock.acquire()
@@ -111,9 +113,7 @@ class RunFolder:
                 # Removed while it is held: whoever opened it meanwhile finds it unlinked and tries again.
                 (self.path / ".lock").unlink(missing_ok=True)
             self._lock.release()
-            if self._created:
-                with contextlib.suppress(OSError):  # not empty: the run started, or packed videos lie in it
-                    self.path.rmdir()
+            self._stack.close()
 
     @property
     def checkpoints(self) -> Path:
