@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-import tce.retrieval.frame_table as frame_table
-from tce.retrieval.frame_table import FrameRows, IndexSettings, IndexWriter, VideoRecord
+from tce.retrieval import frame_table, index_writer
+from tce.retrieval.frame_table import FrameRows, IndexSettings, VideoRecord
+from tce.retrieval.index_writer import IndexWriter
 from tce.retrieval.search_index import open_index
 
 PER_VIDEO = 500  # frames of a generated trajectory
@@ -30,12 +31,12 @@ def recall(db: str, query_group: str, search_group: str) -> None:
     asked = [video for video in index.videos.values() if video.group == query_group]
     pool = [video.label for video in index.videos.values() if video.group == search_group]
     print(f"{len(asked)} clips of {query_group} against {len(pool)} of {search_group}, {index}")
-    names = np.array([index._names[code] for code in index._code])
+    names = np.array(index.frames.names)[index.frames.code]
     for any_order in (False, True):
         found = {1: [], 5: []}
         chance = {1: [], 5: []}
         for video in asked:
-            query = index.vectors(np.flatnonzero(names == video.video))
+            query = index.frames.vectors(np.flatnonzero(names == video.video))
             result = index.search(query, group=search_group, any_order=any_order, top=25)
             videos = list(dict.fromkeys(moment.video for moment in result))
             right = [index.videos[name].label == video.label for name in videos]
@@ -66,7 +67,7 @@ def speed(frames: int, size: int, approximate: bool) -> None:
     vectors = trajectories(frames, size)
     with tempfile.TemporaryDirectory() as folder:
         frame_table.ANN_ABOVE = 0 if approximate else frames
-        frame_table.COMMIT_SECONDS = 1e9
+        index_writer.COMMIT_SECONDS = 1e9
         settings = IndexSettings("0" * 64, "embedding", size)
         started = time.perf_counter()
         with IndexWriter(folder, settings) as writer:
@@ -98,7 +99,7 @@ def speed(frames: int, size: int, approximate: bool) -> None:
             found = 0
             for row in rng.integers(0, frames, 50).tolist():
                 flat = np.argsort(-(vectors @ vectors[row]))[:10]
-                ids = index._hits(vectors[row], 10, np.argsort(index._ids))
+                ids = index.frames.hits(vectors[row], 10)
                 found += len(set(flat.tolist()) & set(ids.tolist()))
             print(f"  recall@10 of the approximate index: {found / 500:.3f}")
 

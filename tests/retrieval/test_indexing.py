@@ -21,7 +21,8 @@ from tce.embedding.embed import embed
 from tce.errors import OptionError, TceError
 from tce.model.checkpoint import checkpoint_hash, save_model
 from tce.model.encoder import build_encoder
-from tce.retrieval.frame_table import LOCK, index_lock, list_indexes
+from tce.retrieval.frame_table import list_indexes
+from tce.retrieval.index_writer import LOCK, index_lock
 from tce.video.image import decode
 from tests.helpers import blobs
 
@@ -227,7 +228,7 @@ def test_interrupted_keeps_what_is_finished(
 PROGRAM = """
 import sys
 sys.path[:0] = {path!r}
-import tce, tce.retrieval.frame_table as table
+import tce, tce.retrieval.index_writer as table
 table.COMMIT_SECONDS = 0.0
 import torch
 torch.set_num_threads(1)

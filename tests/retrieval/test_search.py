@@ -13,6 +13,7 @@ import pytest
 
 import tce
 import tce.retrieval.frame_table as frame_table
+import tce.retrieval.indexed_frames as indexed_frames
 import tce.retrieval.search_index as search_index
 from tce.cli import main
 from tce.errors import TceError
@@ -139,13 +140,17 @@ def test_the_approximate_index_finds_the_same(
     tce.index(tmp_path / "v", db=tmp_path / "db", **NET)
     flat = tce.open_index(tmp_path / "db").search(frame="4.mp4:0.5", top=3)
     monkeypatch.setattr(frame_table, "ANN_ABOVE", 256)
-    for name, value in (("FIRST_HITS", 10), ("HITS_A_MOMENT", 10), ("AROUND", 3)):
-        monkeypatch.setattr(search_index, name, value)
+    for module, name, value in (
+        (indexed_frames, "FIRST_HITS", 10),
+        (indexed_frames, "AROUND", 3),
+        (search_index, "HITS_A_MOMENT", 10),
+    ):
+        monkeypatch.setattr(module, name, value)
     assert "approximate" in tce.index(tmp_path / "v", db=tmp_path / "db", **NET).figures["search"]
     index = tce.open_index(tmp_path / "db")
-    assert index._has_ann
+    assert index.frames.has_ann
     asked = []
-    monkeypatch.setattr(type(index), "_scan", lambda *_: asked.append("scan"))
+    monkeypatch.setattr(type(index.frames), "scan", lambda *_: asked.append("scan"))
     found = index.search(frame="4.mp4:0.5", top=3)
     assert not asked
     assert [moment.video for moment in found] == [moment.video for moment in flat]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from tce.data.catalog import Catalog
 from tce.errors import TceError
-from tce.retrieval.frame_table import IndexWriter, VideoRecord, open_frames, read_frames
+from tce.retrieval.frame_table import VideoRecord, open_frames, read_frames
+from tce.retrieval.index_writer import IndexWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa

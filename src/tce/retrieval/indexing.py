@@ -21,7 +21,8 @@ from tce.io import Result
 from tce.options.index import IndexOptions
 from tce.progress import Progress
 from tce.retrieval.centering import center_groups, centered_alone, fingerprint, group_of_clips
-from tce.retrieval.frame_table import FrameRows, IndexSettings, IndexWriter, VideoRecord, list_indexes
+from tce.retrieval.frame_table import FrameRows, IndexSettings, VideoRecord, list_indexes
+from tce.retrieval.index_writer import IndexWriter
 from tce.retrieval.sampled_video import CollectionClip, SampledVideo
 from tce.video.base import Video
 from tce.video.image import encode_jpeg

@@ -6,8 +6,8 @@ import fnmatch
 import logging
 import os
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,16 @@ from tce.errors import OptionError, TceError
 from tce.options.search import SearchOptions
 from tce.retrieval import frame_table
 from tce.retrieval.centering import is_centered
-from tce.retrieval.frame_table import (
-    IndexSettings,
-    VideoRecord,
-    list_indexes,
-    open_frames,
-    read_frames,
-    read_videos,
-)
+from tce.retrieval.frame_table import IndexSettings, VideoRecord, list_indexes
+from tce.retrieval.indexed_frames import IndexedFrames
 from tce.retrieval.moments import Span, find_spans, least_frames
 from tce.retrieval.query import Query, QueryEncoder, normalised_query
 from tce.retrieval.search_result import Moment, SearchResult, write_outputs
 
-if TYPE_CHECKING:
-    import lance
-
 log = logging.getLogger("tce.index")
 
 BACKGROUND_ROWS = 4096  # from which the background similarity is taken
-PROBES = 50  # partitions of the approximate index that are looked at
-FIRST_HITS, MOST_HITS = 200, 20_000  # frames asked of the approximate index, for each frame of the query
-HITS_A_MOMENT = 20  # frames that it has to find at least, since many of them are neighbours
-AROUND = 64  # rows on both sides of such a frame that are scored exactly
+HITS_A_MOMENT = 20  # frames that the approximate index has to find, since many of them are neighbours
 MOST_QUERY_FRAMES = 1000
 
 
@@ -121,6 +109,7 @@ class FrameIndex:
     Attributes:
         db: the database.
         settings: what all its vectors have in common.
+        frames: the frames.
         videos: the indexed videos by name.
 
     Raises:
@@ -130,29 +119,13 @@ class FrameIndex:
     def __init__(self, db: str, settings: IndexSettings, encoder: QueryEncoder):
         self.db, self.settings = db, settings
         self._encoder = encoder
-        self.videos: dict[str, VideoRecord] = read_videos(db, settings)
-        self._table: lance.LanceDataset = read_frames(db, lambda: open_frames(db, settings.name))
-        columns = read_frames(
-            db, lambda: self._table.to_table(columns=["video", "frame", "time"], with_row_id=True)
-        )
-        names = columns["video"].combine_chunks().dictionary_encode()
-        self._names: list[str] = names.dictionary.to_pylist()
-        code, frame = np.asarray(names.indices), np.asarray(columns["frame"])
-        order = np.lexsort((frame, code))
-        known = np.array([name in self.videos for name in self._names] or [False], bool)
-        self._order = (
-            order[known[code[order]]] if len(order) else order
-        )  # frames without a video do not count
-        self._code = code[self._order].astype(np.int64)
-        self._frame, self._time = frame[self._order], np.asarray(columns["time"])[self._order]
-        self._ids = np.asarray(columns["_rowid"])[self._order]
-        if not len(self._order):
-            raise TceError(f"index {db}", "frames", "none", "index some footage: tce index FOOTAGE ...")
+        self.frames = IndexedFrames(db, settings)
+        self.videos = self.frames.videos
         if settings.center is not None and not is_centered(self.videos.values()):
             log.warning("%s: indexing was interrupted before groups were centered; run `tce index` again", db)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.frames)
 
     def __repr__(self) -> str:
         return (
@@ -181,7 +154,7 @@ class FrameIndex:
         rows = self._allowed(options)
         asked = self._query(options, query)
         if options.exclude_same_video:
-            rows = rows[~np.isin(self._code[rows], self._codes_of(asked.path))]
+            rows = rows[~np.isin(self.frames.code[rows], self._codes_of(asked.path))]
         if not len(rows):
             raise TceError(
                 "the filters",
@@ -199,20 +172,14 @@ class FrameIndex:
             options.any_order,
         )
         moments = [self._moment(span, scored.rows) for span in spans]
+        best = np.array([moment.row for moment in moments], np.int64)
         return SearchResult.of(
-            moments, asked.name, len(asked.vectors), len(rows), partial(self.thumbnails, moments)
+            moments,
+            asked.name,
+            len(asked.vectors),
+            len(rows),
+            partial(self.frames.thumbnails, best),
         )
-
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Unit vectors float32 [n, D] of rows, in the order of video and frame."""
-        table = read_frames(self.db, lambda: self._table.take(self._order[rows], columns=["vector"]))
-        return _matrix(table["vector"], self.settings.size)
-
-    def thumbnails(self, moments: list[Moment]) -> list[bytes]:
-        """The best frames' small pictures, JPEG files."""
-        rows = self._order[[moment.row for moment in moments]]
-        table = read_frames(self.db, lambda: self._table.take(rows, columns=["thumbnail"]))
-        return table["thumbnail"].to_pylist()
 
     def _query(self, options: SearchOptions, query: Any) -> Query:
         if query is not None:
@@ -222,9 +189,9 @@ class FrameIndex:
             return self._encoder.embed(options, self.settings, self.videos, array)
         if options.frame is not None:
             row = self._named_frame(options.frame)
-            name = self._names[self._code[row]]
-            shown = f"{name} at {self._time[row]:.2f} s"
-            return Query(shown, self.videos[name].path, self.vectors(np.array([row])))
+            name = self.frames.names[self.frames.code[row]]
+            shown = f"{name} at {self.frames.time[row]:.2f} s"
+            return Query(shown, self.videos[name].path, self.frames.vectors(np.array([row])))
         found = self._encoder.embed(options, self.settings, self.videos)
         if len(found.vectors) > MOST_QUERY_FRAMES:
             raise TceError(
@@ -244,13 +211,15 @@ class FrameIndex:
             seconds = -1.0
         if not name or not 0 <= seconds < float("inf"):
             raise OptionError("--frame", "VIDEO:SECONDS, such as cam1.mp4:12.5", repr(text))
-        names = [one for one in self._names if one in self.videos and _is_called(one, self.videos[one], name)]
+        names = [
+            one for one in self.frames.names if one in self.videos and _is_called(one, self.videos[one], name)
+        ]
         if len(names) != 1:
             found = "none" if not names else f"{len(names)} of them, such as {names[0]} and {names[1]}"
             fix = "look at the paths that were indexed" if not names else "give more of its path"
             raise TceError(f"--frame {text}", f"one indexed video called {name}", found, fix)
-        rows = np.flatnonzero(self._code == self._names.index(names[0]))
-        return int(rows[np.argmin(np.abs(self._time[rows] - seconds))])
+        rows = np.flatnonzero(self.frames.code == self.frames.names.index(names[0]))
+        return int(rows[np.argmin(np.abs(self.frames.time[rows] - seconds))])
 
     def _codes_of(self, path: str | None) -> list[int]:
         """The videos that a query comes from."""
@@ -259,7 +228,7 @@ class FrameIndex:
         place = os.path.realpath(path)
         return [
             code
-            for code, name in enumerate(self._names)
+            for code, name in enumerate(self.frames.names)
             if name in self.videos and os.path.realpath(self.videos[name].path) == place
         ]
 
@@ -273,12 +242,12 @@ class FrameIndex:
             if unknown:
                 some = ", ".join(sorted(has)[:9]) + (", ..." if len(has) > 9 else "")
                 raise OptionError(flag, f"one of {some}" if has else "an index with these", repr(unknown[0]))
-        wanted = np.array([self._passes(name, options) for name in self._names], bool)
-        keep = wanted[self._code]
+        wanted = np.array([self._passes(name, options) for name in self.frames.names], bool)
+        keep = wanted[self.frames.code]
         if options.from_time is not None:
-            keep &= self._time >= options.from_time
+            keep &= self.frames.time >= options.from_time
         if options.to_time is not None:
-            keep &= self._time < options.to_time
+            keep &= self.frames.time < options.to_time
         return np.flatnonzero(keep)
 
     def _known(self, name: str) -> set[str]:
@@ -307,99 +276,39 @@ class FrameIndex:
 
     def _stretches(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of the unbroken stretches of a video that rows form."""
-        breaks = (np.diff(rows) != 1) | (np.diff(self._code[rows]) != 0)
+        breaks = (np.diff(rows) != 1) | (np.diff(self.frames.code[rows]) != 0)
         return np.append(0, np.cumsum(breaks)).astype(np.int64)
 
     def _score(self, query: NDArray[np.float32], rows: NDArray[np.int64], top: int) -> _Scored:
         """Similarities of all rows, or of those near what the approximate index finds in a large table."""
-        if len(rows) > frame_table.ANN_ABOVE and self._has_ann:
-            rows = self._near(query, rows, top)
+        if len(rows) > frame_table.ANN_ABOVE and self.frames.has_ann:
+            rows = self.frames.near(query, rows, HITS_A_MOMENT * top)
         if len(rows) == len(self):
-            return _Scored(rows, self._scan(query))
-        return _Scored(rows, query @ self.vectors(rows).T)
-
-    def _scan(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Similarities [Q, N] of all rows, in the order of video and frame; reads the table once."""
-        found = np.empty((len(query), self._table.count_rows()), np.float32)
-
-        def read() -> None:
-            first = 0
-            for batch in self._table.to_batches(columns=["vector"]):
-                part = _matrix(batch["vector"], self.settings.size)
-                found[:, first : first + len(part)] = query @ part.T
-                first += len(part)
-
-        read_frames(self.db, read)
-        return found[:, self._order]
-
-    @cached_property
-    def _has_ann(self) -> bool:
-        return bool(self._lancedb_table.list_indices())
-
-    @cached_property
-    def _lancedb_table(self) -> Any:
-        import lancedb
-
-        table = lancedb.connect(self.db).open_table(self.settings.name)
-        table.checkout(self._table.version)
-        return table
-
-    def _near(self, query: NDArray[np.float32], rows: NDArray[np.int64], top: int) -> NDArray[np.int64]:
-        """Rows around the frames that LanceDB's approximate index finds, of those allowed."""
-        allowed = np.zeros(len(self), bool)
-        allowed[rows] = True
-        by_id = np.argsort(self._ids)
-        wanted = HITS_A_MOMENT * top
-        count = max(FIRST_HITS, wanted)
-        while True:
-            hits = np.unique(np.concatenate([self._hits(vector, count, by_id) for vector in query]))
-            hits = hits[allowed[hits]]
-            if len(hits) >= wanted or count >= min(MOST_HITS, len(self)):
-                break
-            count *= 4
-        around = AROUND + 2 * len(query)
-        near = np.zeros(len(self) + 1, np.int64)  # +1 where a neighbourhood begins, -1 behind its end
-        np.add.at(near, np.maximum(hits - around, 0), 1)
-        np.add.at(near, np.minimum(hits + around + 1, len(self)), -1)
-        return np.flatnonzero((np.cumsum(near[:-1]) > 0) & allowed)
-
-    def _hits(self, vector: NDArray[np.float32], count: int, by_id: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of the frames most like one vector, by the approximate index."""
-        asked = self._lancedb_table.search(vector, vector_column_name="vector").distance_type("cosine")
-        asked = asked.nprobes(PROBES).limit(count).with_row_id(True).select(["frame", "_distance"])
-        ids = np.asarray(read_frames(self.db, asked.to_arrow)["_rowid"])
-        places = np.searchsorted(self._ids, ids, sorter=by_id)
-        places = by_id[np.minimum(places, len(by_id) - 1)]
-        return places[self._ids[places] == ids]  # not frames without a video
+            return _Scored(rows, self.frames.scan(query))
+        return _Scored(rows, query @ self.frames.vectors(rows).T)
 
     def _background(self, query: NDArray[np.float32]) -> float:
         """Median similarity of the query's first frame with frames spread evenly over the index."""
         count = min(BACKGROUND_ROWS, len(self))
         rows = np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64))
-        return float(np.median(self.vectors(rows) @ query[0]))
+        return float(np.median(self.frames.vectors(rows) @ query[0]))
 
     def _moment(self, span: Span, rows: NDArray[np.int64]) -> Moment:
         first, last, best = (int(rows[place]) for place in (span.first, span.last, span.best))
-        record = self.videos[self._names[self._code[first]]]
+        record = self.videos[self.frames.names[self.frames.code[first]]]
         return Moment(
             video=record.video,
-            from_=float(self._time[first]),
-            to=float(self._time[last]),
+            from_=float(self.frames.time[first]),
+            to=float(self.frames.time[last]),
             score=span.score,
-            frame=int(self._frame[best]),
-            time=float(self._time[best]),
+            frame=int(self.frames.frame[best]),
+            time=float(self.frames.time[best]),
             label=record.label,
             group=record.group,
             path=record.path,
             offset=record.offset,
             row=best,
         )
-
-
-def _matrix(column: Any, size: int) -> NDArray[np.float32]:
-    """A column of vectors as float32 [n, D]."""
-    flat = column.combine_chunks() if hasattr(column, "combine_chunks") else column
-    return np.asarray(flat.flatten()).reshape(-1, size)
 
 
 def _plain(value: Any) -> Any:
