@@ -19,6 +19,7 @@ CONTAINERS = {".mov": "mov", ".mkv": "matroska", ".gif": "gif"}
 CLOCK = 90_000  # ticks a second of H.264 files
 GIF_CLOCK = 100  # a GIF counts in hundredths of a second
 QUALITY = "18"  # x264's crf: text and thin lines stay clean
+PRESET = "veryfast"  # x264's: films take a third of the time, and about a fifth more space
 COLOURS = 256  # of a GIF
 FLAT_COLOURS = 12  # of them exact
 MOST_ERROR = 4.0  # mean of a picture's levels, of 255, above which other colours are chosen
@@ -63,7 +64,7 @@ def save_film(
             for seconds, picture in pictures:
                 if stream is None:
                     fraction = Fraction(rate).limit_denominator(1001)
-                    options = {} if gif else {"crf": QUALITY}
+                    options = {} if gif else {"crf": QUALITY, "preset": PRESET}
                     stream = output.add_stream("gif" if gif else "libx264", rate=fraction, options=options)
                     stream.height, stream.width = picture.shape[:2]
                     stream.pix_fmt = "pal8" if gif else "yuv420p"  # what every player shows
