@@ -1,5 +1,6 @@
 """Pictures of results: what they state, and names that hold anything."""
 
+import itertools
 import warnings
 from itertools import pairwise
 
@@ -10,11 +11,13 @@ import pytest
 from tce.visualize import fonts, result_plots
 from tce.visualize.contact_sheet import save_sheet
 from tce.visualize.fonts import drawable
-from tce.visualize.plots import legend_label, literal, one_line, save_curves
+from tce.visualize.plots import curves_figure, legend_label, literal, one_line, save_curves
 from tce.visualize.result_plots import (
     BarPanel,
     LearningCurve,
+    comparison_figure,
     comparison_picture,
+    confusion_figure,
     confusion_picture,
     learning_picture,
     neighbour_picture,
@@ -142,3 +145,68 @@ def test_accuracy_along_the_number_of_labels_has_its_chance_line(figures, tmp_pa
     figure.draw_without_rendering()
     below, above = texts["a 60%"].get_window_extent(), texts["b 61%"].get_window_extent()
     assert below.y1 <= above.y0, "names at the lines' ends do not overlap"
+
+
+def test_accuracy_over_steps_is_shown_beside_chance_the_start_and_the_untrained_network():
+    rows = [{"step": 0, "knn": 0.2}, {"step": 5, "loss": 3.0}, {"step": 10, "knn": 0.5, "loss": 2.0}]
+    figure = curves_figure(rows, "title", {"knn": 0.1, "loss": 4.0}, {"knn": {"start lite2": 0.44}})
+    by_title = {axes.get_title(): axes for axes in figure.axes}
+    knn = {line.get_label(): line.get_ydata() for line in by_title["kNN accuracy (%)"].lines}
+    assert knn["chance"][0] == pytest.approx(10) and knn["before training"][0] == pytest.approx(20)
+    assert knn["start lite2"][0] == pytest.approx(44) and list(knn["knn"]) == [20, 50]
+    loss = {line.get_label(): line.get_ydata() for line in by_title["Loss (nats)"].lines}
+    assert loss["chance"][0] == 4.0 and "before training" not in loss
+
+
+@pytest.mark.parametrize("count", [3, 101, 300])
+def test_names_of_a_confusion_matrix_do_not_overlap(count):
+    names = [f"class {number} of a dataset" for number in range(count)]
+    figure = confusion_figure(np.eye(count, dtype=int) * 5, names, "top-1 100%")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    if count > 200:  # named by nobody, and said so on the axes alone
+        assert axes.get_ylabel() == "true class"
+        return
+    for labels, low, high in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
+        boxes = sorted(
+            (getattr(b, low), getattr(b, high)) for b in (one.get_window_extent() for one in labels)
+        )
+        assert len(boxes) == count
+        assert all(after[0] >= before[1] - 1.5 for before, after in itertools.pairwise(boxes))
+        assert all(one.get_text().startswith("class") for one in labels)
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_bars_of_many_networks_do_not_overlap(count):
+    names = [f"network {number}" for number in range(count)]
+    values = list(np.linspace(0.1, 0.9, count))
+    panel = BarPanel("kNN", "data", names, values, [(0.1, 0.9)] * count, ["50%"] * count, 0.25, True)
+    figure = comparison_figure([panel])
+    figure.draw_without_rendering()
+    boxes = sorted(
+        (b.y0, b.y1) for b in (one.get_window_extent() for one in figure.axes[0].get_yticklabels())
+    )
+    assert len(boxes) == count
+    assert all(after[0] >= before[1] for before, after in itertools.pairwise(boxes))
+    tight = figure.axes[0].get_tightbbox()
+    assert tight.x0 >= figure.bbox.x0 - 1 and tight.y0 >= figure.bbox.y0 - 1
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_a_contact_sheet_holds_every_picture_with_its_name_and_label(tmp_path, count):
+    shades = [(40 + number % 200, 90, 200 - number % 150) for number in range(count)]
+    cells = [
+        (f"clip {number}.mp4\nlabel {number % 7}", np.full((90, 160, 3), shade, np.uint8))
+        for number, shade in enumerate(shades)
+    ]
+    assert save_sheet(tmp_path / "s.png", cells) == count
+    image = cv2.imread(str(tmp_path / "s.png"))[..., ::-1].astype(int)
+    columns = min(6, count)
+    assert image.shape[1] == columns * 186 + 10
+    row_height = (image.shape[0] - 10) // -(-count // columns)
+    for number in {0, count // 2, count - 1}:
+        top, left = number // columns * row_height, number % columns * 186 + 10
+        cell = image[top : top + row_height, left : left + 176]
+        assert (np.abs(cell - shades[number]).max(axis=2) < 3).mean() > 0.4
+        text = cell[-34:]
+        assert (text.max(axis=2) < 120).sum() > 40  # two lines of text

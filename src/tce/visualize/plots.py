@@ -22,6 +22,8 @@ NAME_LENGTH = 36
 INVISIBLE = "\u200b"  # zero-width space: before the underscore that would keep a name out of a legend
 NOT_DRAWN = {"step", "epoch", "seconds"}
 COLUMNS = 3
+ACCURACIES = ("knn", "top1", "top5")
+REFERENCES = ("#009e73", "#cc79a7", "#e0a100")  # lines of other networks' values
 
 
 def require_picture(path: str | os.PathLike[str], what: str = "--output") -> Path:
@@ -161,7 +163,7 @@ class Panel:
 
 # Names that stand nowhere here get a panel each.
 PANELS = (
-    Panel("Loss", ("loss", "contrast", "rotation")),
+    Panel("Loss (nats)", ("loss", "contrast", "rotation")),
     Panel("kNN accuracy (%)", ("knn",), share=True),
     Panel("Effective rank", ("rank", "rank_all")),
     Panel("Top-1 and top-5 accuracy (%)", ("top1", "top5"), share=True),
@@ -175,26 +177,72 @@ PANELS = (
 )
 
 
+def curves_figure(
+    rows: Sequence[Mapping[str, float]],
+    title: str = "",
+    chance: Mapping[str, float] | None = None,
+    compared: Mapping[str, Mapping[str, float]] | None = None,
+) -> Any:
+    """Draw everything a run has logged over its steps.
+
+    Accuracies have dotted lines at their value before the training (the first row, if it is of step 0) and at
+    those of other networks.
+
+    Args:
+        rows: the rows of log.csv, each with "step"; a figure may be missing in some.
+        title: a line above the curves.
+        chance: by column, the value that chance gives; drawn as a dashed line.
+        compared: by column, the values of other networks, such as {"knn": {"start": 0.44}}.
+
+    Returns:
+        A Matplotlib figure, which notebooks show.
+
+    Raises:
+        TceError: nothing has been logged yet.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = _panels(rows)
+    height = -(-len(panels) // COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 2.6 * height), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(literal(title), fontsize=11)
+    others = {name: dict(values) for name, values in (compared or {}).items()}
+    for name in ACCURACIES:
+        first = next((row for row in rows if name in row), {})
+        if first.get("step") == 0:
+            others[name] = {"before training": first[name]} | others.get(name, {})
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(height, COLUMNS, place + 1)
+        _draw(axes, panel, rows, chance or {}, others)
+        if place >= len(panels) - COLUMNS:
+            axes.set_xlabel("Step", fontsize=8)
+    set_fonts(figure)
+    return figure
+
+
 def save_curves(
     path: str | os.PathLike[str],
     rows: Sequence[Mapping[str, float]],
     title: str = "",
     chance: Mapping[str, float] | None = None,
+    compared: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[str]:
-    """Draw everything a run has logged over its steps, and write the picture.
-
-    Args:
-        path: picture to write, a .png; replaced if it exists.
-        rows: the rows of log.csv, each with "step"; a figure may be missing in some.
-        title: a line above the curves.
-        chance: by column, the value that chance gives; drawn as a dashed line.
-
-    Returns:
-        The names of the figures that were drawn.
+    """Write the picture of `curves_figure` as a .png and give the names of the figures that were drawn.
 
     Raises:
         TceError: nothing has been logged yet.
     """
+    figure = curves_figure(rows, title, chance, compared)
+    with atomic(Path(path)) as file:
+        figure.savefig(file, format="png", facecolor="white")
+    logged = {name for row in rows for name in row}
+    return [name for panel in _panels(rows) for name in panel.names if name in logged]
+
+
+def _panels(rows: Sequence[Mapping[str, float]]) -> list[Panel]:
     logged = dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN)
     known = {name for panel in PANELS for name in panel.names}
     panels = [panel for panel in PANELS if set(panel.names) & set(logged)]
@@ -202,26 +250,16 @@ def save_curves(
     panels += [Panel(name.replace("_", " ").capitalize(), [name], from_zero=False) for name in others]
     if not panels:
         raise TceError("log.csv", "one logged step or more", "none", "wait until the run has logged a step")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 2.6 * height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(literal(title), fontsize=11)
-    for place, panel in enumerate(panels):
-        axes = figure.add_subplot(height, COLUMNS, place + 1)
-        _draw(axes, panel, rows, chance or {})
-        if place >= len(panels) - COLUMNS:
-            axes.set_xlabel("Step", fontsize=8)
-    set_fonts(figure)
-    with atomic(Path(path)) as file:
-        figure.savefig(file, format="png", facecolor="white")
-    return [name for panel in panels for name in panel.names if name in logged]
+    return panels
 
 
-def _draw(axes: Any, panel: Panel, rows: Sequence[Mapping[str, float]], chance: Mapping[str, float]) -> None:
+def _draw(
+    axes: Any,
+    panel: Panel,
+    rows: Sequence[Mapping[str, float]],
+    chance: Mapping[str, float],
+    compared: Mapping[str, Mapping[str, float]],
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     scale = 100.0 if panel.share else 1.0
@@ -237,6 +275,9 @@ def _draw(axes: Any, panel: Panel, rows: Sequence[Mapping[str, float]], chance: 
         )
         if name in chance:
             axes.axhline(scale * chance[name], color="0.45", linestyle="--", linewidth=1, label="chance")
+        for number, (other, value) in enumerate(compared.get(name, {}).items()):
+            colour = REFERENCES[number % len(REFERENCES)]
+            axes.axhline(scale * value, color=colour, linestyle=":", linewidth=1.2, label=legend_label(other))
     axes.set_title(literal(panel.title), fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)

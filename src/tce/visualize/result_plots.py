@@ -20,6 +20,8 @@ from tce.visualize.plots import legend_label, literal, one_line, set_fonts
 
 Pixels = npt.NDArray[np.uint8]
 Interval = tuple[float, float]
+# A query's picture and caption; its neighbours' pictures, captions, and whether they are of its class.
+NeighbourRow = tuple[tuple[Pixels, str], Sequence[tuple[Pixels, str, bool]]]
 
 INK, FAINT = "0.15", "0.45"
 RULE = "0.8"  # borders between cells
@@ -55,18 +57,18 @@ def shortened(name: str, length: int = NAME_LENGTH) -> str:
     return name if len(name) <= length else f"{name[:half]}…{name[-half:]}"
 
 
-def confusion_picture(
-    path: str | os.PathLike[str], matrix: npt.NDArray[np.int64], classes: Sequence[str], title: str
-) -> None:
+def confusion_figure(matrix: npt.NDArray[np.int64], classes: Sequence[str], title: str) -> Any:
     """Percentage of each true class (row) that was predicted as each class (column).
 
     Up to 26 classes have their numbers in the cells, up to 200 their names along the axes.
 
     Args:
-        path: picture to write.
         matrix: clips of class r predicted as class c, [n, n]; or [n, n + 1], with a column for other classes.
         classes: names, n.
         title: above.
+
+    Returns:
+        A Matplotlib figure, which notebooks show.
     """
     clips = matrix.sum(axis=1)
     share = 100 * np.divide(matrix, clips[:, None], out=np.zeros(matrix.shape), where=clips[:, None] > 0)
@@ -106,7 +108,14 @@ def confusion_picture(
     bar.set_label("% of the true class's clips", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_edgecolor(FAINT)
-    save(figure, path)
+    return figure
+
+
+def confusion_picture(
+    path: str | os.PathLike[str], matrix: npt.NDArray[np.int64], classes: Sequence[str], title: str
+) -> None:
+    """Write the picture of `confusion_figure`."""
+    save(confusion_figure(matrix, classes, title), path)
 
 
 @dataclass
@@ -134,14 +143,16 @@ class BarPanel:
     percent: bool = False
 
 
-def comparison_picture(path: str | os.PathLike[str], panels: Sequence[BarPanel]) -> None:
+def comparison_figure(panels: Sequence[BarPanel]) -> Any:
     """Horizontal bars with 95% intervals and chance levels, a panel a metric, each in its own unit.
 
     Values stand in a column at the right, so that no two of them, and no value and whisker, can collide.
 
     Args:
-        path: picture to write.
         panels: from top to bottom.
+
+    Returns:
+        A Matplotlib figure, which notebooks show.
     """
     names = list(dict.fromkeys(name for panel in panels for name in panel.names))
     colours = {name: BAR_COLOURS[place % len(BAR_COLOURS)] for place, name in enumerate(names)}
@@ -151,7 +162,12 @@ def comparison_picture(path: str | os.PathLike[str], panels: Sequence[BarPanel])
     for axes, panel in zip(grid[:, 0], panels, strict=True):
         _bars(axes, panel, colours)
     figure.supxlabel("whiskers: 95% intervals over recordings; dashed: chance", fontsize=7.5, color=FAINT)
-    save(figure, path)
+    return figure
+
+
+def comparison_picture(path: str | os.PathLike[str], panels: Sequence[BarPanel]) -> None:
+    """Write the picture of `comparison_figure`."""
+    save(comparison_figure(panels), path)
 
 
 def _bars(axes: Any, panel: BarPanel, colours: dict[str, str]) -> None:
@@ -209,17 +225,17 @@ class LearningCurve:
     intervals: Sequence[Interval | None]
 
 
-def learning_picture(
-    path: str | os.PathLike[str], lines: Sequence[LearningCurve], chance: float, title: str, draws: int
-) -> None:
+def learning_figure(lines: Sequence[LearningCurve], chance: float, title: str, draws: int) -> Any:
     """Accuracy along the number of labelled clips (logarithmic), with 95% intervals and the chance level.
 
     Args:
-        path: picture to write.
         lines: a line each, with its name at its end.
         chance: accuracy by chance, a share of 1.
         title: above.
         draws: random choices of labelled clips behind each point.
+
+    Returns:
+        A Matplotlib figure, which notebooks show.
     """
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
@@ -258,7 +274,14 @@ def learning_picture(
     axes.set_title(literal(title), fontsize=8.5, color=INK, loc="left")
     note = f"mean of {draws} random choices of clips; shaded: 95% intervals over choices and recordings"
     figure.supxlabel(note, fontsize=7.5, color=FAINT)
-    save(figure, path)
+    return figure
+
+
+def learning_picture(
+    path: str | os.PathLike[str], lines: Sequence[LearningCurve], chance: float, title: str, draws: int
+) -> None:
+    """Write the picture of `learning_figure`."""
+    save(learning_figure(lines, chance, title, draws), path)
 
 
 def _spread_apart(values: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.float64]:
@@ -272,18 +295,16 @@ def _spread_apart(values: npt.NDArray[np.float64], least: float) -> npt.NDArray[
     return places
 
 
-def neighbour_picture(
-    path: str | os.PathLike[str],
-    rows: Sequence[tuple[tuple[Pixels, str], Sequence[tuple[Pixels, str, bool]]]],
-    title: str,
-) -> None:
+def neighbour_figure(rows: Sequence[NeighbourRow], title: str) -> Any:
     """Queries at the left, their nearest clips at the right; those of the query's class have a green frame.
 
     Args:
-        path: picture to write.
         rows: for each query its picture and caption, and its neighbours' picture, caption, and whether they
             are of the same class.
         title: above the sheet.
+
+    Returns:
+        A Matplotlib figure, which notebooks show.
     """
     columns = 1 + max(len(found) for _, found in rows)
     figure = new_figure(1.25 * columns + 0.4, 1.45 * len(rows) + 0.8)
@@ -300,7 +321,12 @@ def neighbour_picture(
                 place.set_title(_ordinal(column), fontsize=8, color=FAINT)
     about = f"{len(rows)} random queries with their nearest training clips; green: the query's class"
     figure.suptitle(literal(f"{title}\n{about}"), fontsize=9, color=INK)
-    save(figure, path)
+    return figure
+
+
+def neighbour_picture(path: str | os.PathLike[str], rows: Sequence[NeighbourRow], title: str) -> None:
+    """Write the picture of `neighbour_figure`."""
+    save(neighbour_figure(rows, title), path)
 
 
 def _ordinal(column: int) -> str:
@@ -316,8 +342,7 @@ def _thumbnail(axes: Any, picture: Pixels, caption: str, colour: str) -> None:
     axes.set_xlabel(literal(caption), fontsize=6.5, color=colour, labelpad=2)
 
 
-def time_line(
-    path: str | os.PathLike[str],
+def time_figure(
     times: npt.NDArray[np.float64],
     shares: npt.NDArray[np.float64],
     names: Sequence[str],
@@ -325,11 +350,10 @@ def time_line(
     title: str,
     end: float,
     chance: float,
-) -> None:
+) -> Any:
     """Class probabilities along a video, above them frames of it, each over its own time.
 
     Args:
-        path: picture to write.
         times: [S] seconds.
         shares: [S, C] probability of each named class.
         names: C class names, the most likely first.
@@ -337,6 +361,9 @@ def time_line(
         title: above the picture.
         end: the video's last time, in seconds.
         chance: probability of each class by chance.
+
+    Returns:
+        A Matplotlib figure, which notebooks show.
     """
     figure = new_figure(9.0, 4.3)
     axes = figure.add_subplot()
@@ -365,4 +392,18 @@ def time_line(
         for spine in place.spines.values():
             spine.set_visible(False)
     figure.suptitle(literal(title), fontsize=9, color=INK)
-    save(figure, path)
+    return figure
+
+
+def time_line(
+    path: str | os.PathLike[str],
+    times: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64],
+    names: Sequence[str],
+    stills: Sequence[tuple[float, Pixels]],
+    title: str,
+    end: float,
+    chance: float,
+) -> None:
+    """Write the picture of `time_figure`."""
+    save(time_figure(times, shares, names, stills, title, end, chance), path)
