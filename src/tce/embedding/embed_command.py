@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ def embed_inputs(options: EmbedOptions) -> Result:
     require_writable(options.output)
     names = find_videos(options.input)
     encoder, weights = open_encoder(options.network)
-    gathered = gather(names, encoder, options.network, options.every, partial=options.output)
+    gathered = gather(names, encoder, options.network, options.every, options.output, options.ray)
     save_embeddings(options.output, gathered.stored)
     count, size = gathered.stored.vectors.shape
     text = (
@@ -141,6 +141,7 @@ def gather(
     network: NetworkOptions,
     every: int,
     partial: str | None = None,
+    ray: str | None = None,
 ) -> Gathered:
     """Embed the named videos; bad ones among several are skipped and named in the log.
 
@@ -150,6 +151,7 @@ def gather(
         network: how it runs.
         every: take every n-th frame.
         partial: file that gets the finished videos' embeddings when the work is interrupted.
+        ray: address of a Ray cluster that does the work; None: this process.
 
     Raises:
         TceError: the only video is bad, or all are.
@@ -160,31 +162,13 @@ def gather(
     skipped: dict[str, str] = {}
     error: Exception | None = None
     try:
-        with decoding_pool(len(names)) as pool:
-            total = -(-_length(names[0], pool) // every) if len(names) == 1 else None
-            with Progress(total, "embedding", "frame") as progress:
-                outcomes = embed_videos(
-                    names,
-                    encoder,
-                    network.batch_size,
-                    network.image_size,
-                    network.device,
-                    network.precision,
-                    every,
-                    progress,
-                    network.engine,
-                    network.layer or "embedding",
-                    total,
-                    pool,
-                    unit=network.center is None,
-                )
-                for number, outcome in outcomes:
-                    if isinstance(outcome, Exception):
-                        error = outcome
-                        skipped[names[number]] = str(outcome)
-                    else:
-                        found.append(outcome)
-                        owners.append(names[number])
+        for number, outcome in _outcomes(names, encoder, network, every, ray):
+            if isinstance(outcome, Exception):
+                error = outcome
+                skipped[names[number]] = str(outcome)
+            else:
+                found.append(outcome)
+                owners.append(names[number])
     except KeyboardInterrupt:
         if found and partial is not None:
             save_embeddings(partial, _joined(found, owners))
@@ -202,6 +186,37 @@ def gather(
     if network.center is not None:
         stored.vectors = _centred(stored.vectors, owners, [len(one.frame) for one in found], network.center)
     return Gathered(stored, owners, skipped)
+
+
+def _outcomes(
+    names: Sequence[str], encoder: FrameEncoder, network: NetworkOptions, every: int, ray: str | None
+) -> Iterator[tuple[int, Embedded | Exception]]:
+    """Position and embeddings, or error, of each video, in order."""
+    if ray is not None:
+        from tce.embedding.ray_embed import ray_embed_videos
+
+        with Progress(None, "embedding", "frame") as progress:
+            for number, outcome, _ in ray_embed_videos(names, network, every, ray, progress):
+                yield number, outcome
+        return
+    with decoding_pool(len(names)) as pool:
+        total = -(-_length(names[0], pool) // every) if len(names) == 1 else None
+        with Progress(total, "embedding", "frame") as progress:
+            yield from embed_videos(
+                names,
+                encoder,
+                network.batch_size,
+                network.image_size,
+                network.device,
+                network.precision,
+                every,
+                progress,
+                network.engine,
+                network.layer or "embedding",
+                total,
+                pool,
+                unit=network.center is None,
+            )
 
 
 def _centred(

@@ -21,6 +21,9 @@ class EmbedOptions:
     """The network and how it runs."""
     every: Positive = 1
     """Embed every n-th frame; neighbouring frames hardly differ."""
+    ray: str | None = None
+    """Embed on a Ray cluster: local (processes of this machine), auto (the running cluster that it belongs
+    to), or an address. Paths must mean the same on every node."""
 
     def __post_init__(self) -> None:
         some_input(self.input)

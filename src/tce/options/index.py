@@ -32,6 +32,9 @@ class IndexOptions:
     """Which of the lists' splits."""
     thumbnail: Annotated[int, Range(16, 256)] = 64
     """Longer side in pixels of the small pictures that contact sheets and pages show."""
+    ray: str | None = None
+    """Embed on a Ray cluster: local (processes of this machine), auto (the running cluster that it belongs
+    to), or an address. This process alone writes the index."""
 
     def __post_init__(self) -> None:
         if isinstance(self.footage, str):  # as from Python

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -274,14 +275,41 @@ def _embed(
     """Embed videos and add them to the index; name and reason of each that cannot be read."""
     if not todo:
         return {}
-    settings, network = writer.settings, options.network
-    pictures: dict[int, list[bytes]] = {}
     skipped: dict[str, str] = {}
+    for number, outcome, pictures in _outcomes(writer.settings, encoder, options, todo):
+        if isinstance(outcome, Exception):
+            skipped[todo[number].record.video] = str(outcome)
+            log.warning("skipped: %s", outcome)
+        elif len(outcome.frame):
+            writer.add(*_rows(todo[number].record, outcome, pictures, writer.settings))
+    stale = [name for name in skipped if name in writer.videos]
+    writer.remove(stale)  # changed, and no longer readable: what is indexed is not what is there
+    return skipped
+
+
+def _outcomes(
+    settings: IndexSettings, encoder: FrameEncoder, options: IndexOptions, todo: Sequence[Footage]
+) -> Iterator[tuple[int, Embedded | Exception, list[bytes]]]:
+    """Position, embeddings or error, and small pictures of each video, in order."""
+    network = replace(
+        options.network,
+        image_size=settings.network["image_size"],
+        layer=settings.layer,
+        center=settings.center,
+    )
+    videos = [piece.video for piece in todo]
+    small = partial(thumbnail, side=options.thumbnail)
+    if options.ray is not None:
+        from tce.embedding.ray_embed import ray_embed_videos
+
+        with Progress(None, "indexing", "frame") as progress:
+            yield from ray_embed_videos(videos, network, 1, options.ray, progress, small)
+        return
+    pictures: dict[int, list[bytes]] = {}
 
     def on_frames(number: int, frames: NDArray[np.uint8]) -> None:
-        pictures.setdefault(number, []).extend(thumbnail(frame, options.thumbnail) for frame in frames)
+        pictures.setdefault(number, []).extend(map(small, frames))
 
-    videos = [piece.video for piece in todo]
     with decoding_pool(len(videos)) as pool:
         total = _estimated_frames(videos, pool)
         with Progress(total, "indexing", "frame") as progress:
@@ -289,7 +317,7 @@ def _embed(
                 videos,
                 encoder,
                 network.batch_size,
-                settings.network["image_size"],
+                network.image_size,
                 network.device,
                 network.precision,
                 progress=progress,
@@ -297,19 +325,11 @@ def _embed(
                 layer=settings.layer,
                 frames=total,
                 pool=pool,
-                unit=settings.center is None,
+                unit=network.center is None,
                 on_frames=on_frames,
             )
             for number, outcome in outcomes:
-                taken = pictures.pop(number, [])
-                if isinstance(outcome, Exception):
-                    skipped[todo[number].record.video] = str(outcome)
-                    log.warning("skipped: %s", outcome)
-                elif len(outcome.frame):
-                    writer.add(*_rows(todo[number].record, outcome, taken, settings))
-    stale = [name for name in skipped if name in writer.videos]
-    writer.remove(stale)  # changed, and no longer readable: what is indexed is not what is there
-    return skipped
+                yield number, outcome, pictures.pop(number, [])
 
 
 def _rows(
