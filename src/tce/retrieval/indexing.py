@@ -291,12 +291,8 @@ def _outcomes(
     settings: IndexSettings, encoder: FrameEncoder, options: IndexOptions, todo: Sequence[Footage]
 ) -> Iterator[tuple[int, Embedded | Exception, list[bytes]]]:
     """Position, embeddings or error, and small pictures of each video, in order."""
-    network = replace(
-        options.network,
-        image_size=settings.network["image_size"],
-        layer=settings.layer,
-        center=settings.center,
-    )
+    made: dict[str, Any] = {"layer": settings.layer, "center": settings.center}
+    network = replace(options.network, image_size=settings.network["image_size"], **made)
     videos = [piece.video for piece in todo]
     small = partial(thumbnail, side=options.thumbnail)
     if options.ray is not None:
