@@ -196,7 +196,7 @@ def _outcomes(
         from tce.embedding.ray_embed import ray_embed_videos
 
         with Progress(None, "embedding", "frame") as progress:
-            for number, outcome, _ in ray_embed_videos(names, network, every, ray, progress):
+            for number, outcome, _ in ray_embed_videos(names, open_encoder, network, every, ray, progress):
                 yield number, outcome
         return
     with decoding_pool(len(names)) as pool:

@@ -18,6 +18,7 @@ from tce.scale.ray_map import ray_map
 from tce.video.base import Video
 
 Small = Callable[[NDArray[np.uint8]], bytes]
+OpenEncoder = Callable[[NetworkOptions], tuple[Any, str]]  # `tce.embedding.embed_command.open_encoder`
 
 
 @dataclass
@@ -25,11 +26,13 @@ class EmbedTask:
     """Embeds some videos; a `tce.scale.ray_map.Task`.
 
     Attributes:
+        open_encoder: opens the network; an importable function.
         network: the network and how it runs.
         every: take every n-th frame.
         small: makes the small picture of a frame that is returned too; None: none.
     """
 
+    open_encoder: OpenEncoder
     network: NetworkOptions
     every: int
     small: Small | None = None
@@ -37,9 +40,8 @@ class EmbedTask:
     def open(self) -> None:
         """Load the network, and start the processes that decode."""
         from tce.embedding.embed import decoding_pool
-        from tce.embedding.embed_command import open_encoder
 
-        self._encoder, _ = open_encoder(self.network)
+        self._encoder, _ = self.open_encoder(self.network)
         self._pool = decoding_pool(1)
 
     def run(self, items: Sequence[str | Video]) -> list[tuple[Embedded | Exception, list[bytes]]]:
@@ -72,6 +74,7 @@ class EmbedTask:
 
 def ray_embed_videos(
     videos: Sequence[str | Video],
+    open_encoder: OpenEncoder,
     network: NetworkOptions,
     every: int,
     address: str,
@@ -82,6 +85,7 @@ def ray_embed_videos(
 
     Args:
         videos: paths, or videos that can be pickled.
+        open_encoder: opens the network in each worker; an importable function.
         network: the network and how it runs; on a GPU each worker takes one.
         every: take every n-th frame.
         address: see `tce.scale.ray_map.ray_map`.
@@ -99,7 +103,9 @@ def ray_embed_videos(
         network = dataclasses.replace(network, ckpt=os.path.abspath(network.ckpt))
     videos = [os.path.abspath(video) if isinstance(video, str) else video for video in videos]
     gpus = 1.0 if network.device.startswith("cuda") else 0.0
-    results: Iterator[Any] = ray_map(EmbedTask(network, every, small), videos, address, gpus=gpus)
+    results: Iterator[Any] = ray_map(
+        EmbedTask(open_encoder, network, every, small), videos, address, gpus=gpus
+    )
     for number, (outcome, pictures) in enumerate(results):
         if progress is not None and isinstance(outcome, Embedded):
             progress.update(len(outcome.frame))

@@ -299,7 +299,7 @@ def _outcomes(
         from tce.embedding.ray_embed import ray_embed_videos
 
         with Progress(None, "indexing", "frame") as progress:
-            yield from ray_embed_videos(videos, network, 1, options.ray, progress, small)
+            yield from ray_embed_videos(videos, open_encoder, network, 1, options.ray, progress, small)
         return
     pictures: dict[int, list[bytes]] = {}
 
