@@ -1,6 +1,7 @@
 """Every command as a Python function with flat keywords, such as `tce.pretrain("videos/", out="runs/mine")`.
 
-The keywords are the command line's flags, with underscores; an options object is accepted in their place.
+The keywords are the command line's flags, with underscores, and a few options that are no flags; an options
+object is accepted in their place.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def command_function(name: str) -> Callable[..., Any]:
         options = build_options(name, arguments, keywords)
         return resolve(command.function)(options, **extra)
 
-    flags = list(flags_of(resolve(command.options)))
+    flags = list(flags_of(resolve(command.options), hidden=True))
     call.__name__ = call.__qualname__ = name
     call.__module__ = "tce"
     call.__doc__ = _docstring(command, flags)
@@ -73,7 +74,7 @@ def build_options(name: str, arguments: tuple[Any, ...], keywords: Mapping[str, 
         if keywords:
             raise TypeError(f"{name}() takes either an options object or keywords, not both")
         return arguments[0]
-    flags = list(flags_of(kind))
+    flags = list(flags_of(kind, hidden=True))
     given = _bind(name, flags, arguments, keywords)
     default = None
     if command.recipes:

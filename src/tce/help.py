@@ -39,21 +39,24 @@ class Flag:
     value: Any = None  # the default itself
 
 
-def flags_of(options: type, default: Any = dataclasses.MISSING, group: str = "") -> Iterator[Flag]:
+def flags_of(
+    options: type, default: Any = dataclasses.MISSING, group: str = "", hidden: bool = False
+) -> Iterator[Flag]:
     """The flags of a dataclass of options, or of groups of such, in order.
 
     Args:
         options: the dataclass.
         default: an instance whose values are the defaults, as a recipe gives it.
         group: heading under which its flags stand.
+        hidden: also what only recipes and Python set.
     """
     hints, texts = get_type_hints(options, include_extras=True), _texts(options)
     for field in dataclasses.fields(options):
         hint, value = hints[field.name], _default(field, default)
         if dataclasses.is_dataclass(hint):
-            yield from flags_of(hint, value, (hint.__doc__ or "").splitlines()[0].rstrip("."))  # type: ignore[arg-type]
+            yield from flags_of(hint, value, (hint.__doc__ or "").splitlines()[0].rstrip("."), hidden)  # type: ignore[arg-type]
             continue
-        if "Suppress" in map(str, get_args(hint)[1:]):  # for recipes and Python only
+        if "Suppress" in map(str, get_args(hint)[1:]) and not hidden:  # for recipes and Python only
             continue
         text = texts.get(field.name, "")
         yield _flag(field.name, hint, value, text, group or "Options")

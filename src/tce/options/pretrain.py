@@ -196,13 +196,13 @@ class AugmentOptions:
     """Probability of mirroring the pair; both frames, since a mirrored motion is another motion."""
     grey: Share = 0.5
     """Probability, per frame, of replacing all channels by one random channel (paper: channel-split grey)."""
-    brightness: Share = 0.5
+    brightness: Suppress[Share] = 0.5
     """Largest relative change of brightness, drawn per frame."""
-    color_contrast: Share = 0.5
+    color_contrast: Suppress[Share] = 0.5
     """Largest relative change of contrast, drawn per frame."""
-    saturation: Share = 0.5
+    saturation: Suppress[Share] = 0.5
     """Largest relative change of saturation, drawn per frame."""
-    hue: Annotated[float, Range(0, 0.5)] = 0.25
+    hue: Suppress[Annotated[float, Range(0, 0.5)]] = 0.25
     """Largest shift of hue as a share of the colour circle, drawn per frame."""
     blur: Share = 0.0
     """Probability, per frame, of Gaussian blur; 0.5 in SimCLR."""
@@ -221,6 +221,10 @@ class PretrainOptimOptions(OptimOptions):
     and the mining threshold then follow the longer run's curve."""
     batch_size: TwoOrMore = 64
     """Clips per batch over all processes; the last incomplete batch of an epoch is dropped."""
+    lr_decay_rate: Suppress[float] = 0.1
+    """Factor of the rate at each of --lr-decay-epochs."""
+    momentum: Suppress[Momentum] = 0.9
+    """Momentum of SGD."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,7 @@ class PretrainRunOptions(RunOptions):
     """Compute batch statistics over all GPUs."""
     monitor_epochs: NotNegative | None = None
     """Epochs between validations of the embeddings (kNN, rank); by default ten in a run, 0: none."""
-    monitor_clips: TwoOrMore = 1000
+    monitor_clips: Suppress[TwoOrMore] = 1000
     """Most clips in a validation, which limits its time."""
     stop_on_collapse: bool = False
     """Stop when the embeddings' effective rank collapses, instead of only warning."""
