@@ -55,6 +55,23 @@ def test_the_functions_are_there_after_their_rooms_were_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_signature_shows_the_defaults() -> None:
+    shown = inspect.signature(tce.pretrain).parameters
+    assert (shown["epochs"].default, shown["method"].default, shown["force"].default) == (
+        100,
+        "simclr",
+        False,
+    )
+    assert shown["crop_scale"].default == (0.2, 1.0) and shown["weights"].default is None
+
+
+def test_values_that_are_no_flags_are_keywords_too() -> None:
+    built = build_options("pretrain", ("videos",), {"out": "run", "hue": 0.0, "momentum": 0.5})
+    assert (built.augment.hue, built.optim.momentum) == (0.0, 0.5)
+    with pytest.raises(OptionError, match="--hue"):
+        build_options("pretrain", ("videos",), {"out": "run", "hue": 0.7})
+
+
 def test_flat_keywords_are_the_flags() -> None:
     keywords = {"out": "run", "epochs": 3, "lr": 0.5, "image_size": 32, "crop_scale": [0.5, 1.0]}
     built = build_options("pretrain", ("videos",), keywords)

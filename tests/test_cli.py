@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shlex
 import string
 import subprocess
@@ -115,10 +116,10 @@ def test_plain_makes_json_of_arrays_and_non_finite_numbers():
 def test_help_is_plain_and_ends_with_examples(name, capsys):
     assert cli.main([name, "--help"]) == 0
     text = capsys.readouterr().out
-    assert "None" not in text and "(default" not in text and "╭" not in text
+    assert not re.search(r"None|MISSING|\[unset\]|\|unset|\[(True|False|\(\))\]|\(default|╭", text)
     assert len(text.splitlines()) <= 80, "two screens at most"
     examples = text[text.index("\nExamples:") :].splitlines()[2:]
-    assert 1 <= sum(line.startswith(f"  tce {name} ") or line == f"  tce {name}" for line in examples) <= 3
+    assert sum(line.startswith(f"  tce {name} ") or line == f"  tce {name}" for line in examples) == 3
     assert max(map(len, text.splitlines())) <= 110
 
 
@@ -283,6 +284,24 @@ def test_a_command_that_fails_leaves_nothing_behind(line, tmp_path, monkeypatch,
     name, *arguments = line.split()
     assert cli.run(name, arguments) == 1, capsys.readouterr().err
     assert "Traceback" not in capsys.readouterr().err and os.listdir(tmp_path) == ["clips"]
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_default_is_shown_as_it_is_typed(name):
+    for flag in flags_of(cli.resolve(cli.COMMANDS[name].options)):
+        if flag.required or flag.value is None or isinstance(flag.value, bool) or flag.value == ():
+            assert flag.default == "", flag
+        else:
+            values = flag.value if isinstance(flag.value, tuple) else (flag.value,)
+            words = flag.default.split() if len(values) > 1 else [flag.default]
+            for word, value in zip(words, values, strict=True):
+                assert type(value)(word) == value, flag
+
+
+def test_every_command_prints_a_next_step():
+    """Of the table, or at the end of its own result."""
+    own = {"demo", "pretrain", "finetune"}
+    assert {key.split()[0] for key in command_table.NEXT} | own == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("key", sorted(command_table.NEXT))

@@ -36,7 +36,7 @@ COMMANDS = {
         "tce.commands.demo:demo",
         "tce.options.demo:DemoOptions",
         "See it work on generated clips, within three minutes",
-        ("tce demo", "tce demo --out demo"),
+        ("tce demo", "tce demo --out demo", "tce demo --epochs 2 --json"),
     ),
     "pack": Command(
         "tce.data.pack:pack",
@@ -224,6 +224,7 @@ COMMANDS = {
         (
             "tce compare evaluation/untrained evaluation/mine",
             "tce compare runs/a runs/b --names A B --output compare.png",
+            "tce compare evaluation/a evaluation/b --metric top1 --json",
         ),
     ),
     "report": Command(
@@ -247,13 +248,18 @@ COMMANDS = {
         (
             "tce classify clip.mp4 --ckpt runs/classifier",
             "tce classify videos/ --ckpt runs/classifier --output classes.csv",
+            "tce classify clip.mp4 --ckpt runs/classifier --top 3 --output along.png",
         ),
     ),
     "convert": Command(
         "tce.model.export:convert",
         "tce.options.convert:ConvertOptions",
         "Convert a checkpoint of any known format to model.safetensors",
-        ("tce convert old.pth --output model.safetensors", "tce convert resnet50.pth --output folder/"),
+        (
+            "tce convert old.pth --output model.safetensors",
+            "tce convert resnet50.pth --output folder/",
+            "tce convert lite2 --output lite2.safetensors",
+        ),
     ),
     "export": Command(
         "tce.model.export:export",
@@ -262,6 +268,7 @@ COMMANDS = {
         (
             "tce export --ckpt runs/classifier --output classifier.onnx",
             "tce export --ckpt runs/mine --output encoder.onnx --raw",
+            "tce export --ckpt lite2 --output lite2.onnx --image-size 192",
         ),
     ),
     "doctor": Command(
@@ -287,6 +294,7 @@ NEXT = {
     "check": "tce adapt {footage} --out runs/mine",
     "adapt": "tce embed --ckpt {out} --input FOLDER --output embeddings.npz",
     "embed": "tce tsne --embeddings {output} --output map.png",
+    "search": "tce search --db {db} --video CLIP.mp4 --page found.html, to play what was found",
     "tsne": "tce evaluate --ckpt {ckpt} --data FOLDER_OF_CLASSES --protocol knn",
     "evaluate": "tce evaluate --ckpt OTHER --data {data} --protocol {protocol}, then tce compare",
     "report": "open {out}/report.html in a browser",

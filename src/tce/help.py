@@ -74,9 +74,8 @@ def _flag(field: str, hint: Any, value: Any, text: str, group: str) -> Flag:
     if kind is bool:
         return Flag(field, "--no-" + flag[2:] if value is True else flag, "", text, "", False, group, value)
     values = next((mark.metavar for mark in marks if getattr(mark, "nargs", None)), _values(field, kind))
-    return Flag(
-        field, flag, "" if positional else values, text, "" if required else _shown(value), required, group
-    )
+    shown = "" if required else _shown(value)
+    return Flag(field, flag, "" if positional else values, text, shown, required, group, value)
 
 
 def _default(field: dataclasses.Field[Any], default: Any) -> Any:

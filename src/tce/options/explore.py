@@ -27,7 +27,7 @@ class ExploreOptions:
     compare: str | None = None
     """Second network: its map of the same frames is shown beside the first one's."""
     lists: str | None = None
-    """Folder or file of the dataset's lists, which give the classes; unset: the folders' names."""
+    """Folder or file of the dataset's lists, which give the classes; by default the folders' names."""
     split: str = "01"
     """Which of the lists' splits."""
     table: str | None = None
@@ -35,9 +35,9 @@ class ExploreOptions:
     fps: AboveZero = 4.0
     """Frames a second taken from each video, fewer where that would be more than --max-frames."""
     max_frames: Annotated[int, Range(3)] | None = None
-    """About how many frames are taken in all; unset: 2500 from videos, every frame of embeddings."""
+    """About how many frames are taken in all; by default 2500 from videos, every frame of embeddings."""
     thumbnail: Annotated[int, Range(0, 256)] | None = None
-    """Longer side of a frame's picture in pixels, 0 for none; unset: 64, 48 above 10,000 frames, 32 above
+    """Longer side of a frame's picture in pixels, 0 for none; by default 64, 48 above 10,000 frames, 32 above
     30,000."""
     embed_video: bool = False
     """Put a small copy (H.264) of every video into the page, which then plays without the footage."""
@@ -48,15 +48,15 @@ class ExploreOptions:
     clusters: Annotated[int, Range(2, 100)] = 12
     """Clusters of k-means, one of the colours."""
     perplexity: Annotated[float, Range(1)] | None = None
-    """How many neighbours each frame tries to keep on the map; unset: 30, fewer for less than 91 frames."""
+    """How many neighbours each frame tries to keep on the map; by default 30, fewer for few frames."""
     title: str | None = None
-    """Title of the page; unset: the footage's name."""
+    """Title of the page; by default the footage's name."""
     image_size: Pixels | None = None
-    """Side of the network's input in pixels; unset: the size it was trained for."""
+    """Side of the network's input in pixels; by default the size it was trained for."""
     batch_size: Positive = 32
     """Frames a forward pass."""
     workers: Positive | None = None
-    """Decoding processes; unset: half the cores, at most 4."""
+    """Decoding processes; by default half the cores, at most 4."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     engine: Literal["auto", "torch", "onnxruntime"] = "auto"

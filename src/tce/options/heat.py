@@ -29,7 +29,7 @@ class HeatOptions:
     theme: Literal["light", "dark"] = "light"
     """Colours on a light or on a dark ground."""
     title: str | None = None
-    """Line above the picture; unset: the videos' names, and the network. An empty one leaves it out."""
+    """Line above the picture; by default the videos' names, and the network. An empty one leaves it out."""
     fps: AboveZero | None = None
     """Frames a second of the film; by default the first video's own rate."""
     save_embeddings: str | None = None

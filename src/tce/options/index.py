@@ -23,9 +23,9 @@ class IndexOptions:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     """The network and how it runs."""
     every: Positive | None = None
-    """Index every n-th frame; unset: as the index was made, at first every frame."""
+    """Index every n-th frame; by default as the index was made, at first every frame."""
     fps: AboveZero | None = None
-    """Index this many frames a second instead, the nearest in time; unset: as the index was made."""
+    """Index this many frames a second instead, the nearest in time; by default as the index was made."""
     lists: str | None = None
     """The dataset's lists (UCF101, Kinetics, CSV or Parquet): labels and groups of the clips."""
     split: str = "01"

@@ -26,7 +26,7 @@ class TsneOptions:
     """class (the folders' names, or --lists), video, group, folder, time, frame, or a column of --table;
     auto takes the class where there are several, else the video, and the time of a single video."""
     lists: str | None = None
-    """Folder or file of the dataset's lists, which give the classes; unset: the folders' names."""
+    """Folder or file of the dataset's lists, which give the classes; by default the folders' names."""
     split: str = "01"
     """Which of the lists' splits."""
     table: str | None = None
@@ -34,7 +34,7 @@ class TsneOptions:
     theme: Literal["light", "dark"] = "light"
     """Colours on a light or on a dark ground."""
     title: str | None = None
-    """Line above the map; unset: what is shown, and the network. An empty one leaves it out."""
+    """Line above the map; by default what is shown, and the network. An empty one leaves it out."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     """Network, and how it runs."""
     every: Positive = 1
