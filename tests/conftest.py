@@ -40,19 +40,19 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def hard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Paths of all hard footage by name."""
-    from tests.helpers import hard_footage
+    from tests.helpers import hard_videos
 
     folder = tmp_path_factory.mktemp("hard")
-    return {piece.name: path for piece, path in hard_footage.make_all(folder)}
+    return {piece.name: path for piece, path in hard_videos.make_all(folder)}
 
 
 @pytest.fixture(scope="session")
 def hard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of every kind of hard footage."""
-    from tests.helpers import hard_footage
+    from tests.helpers import hard_videos
 
-    folder = tmp_path_factory.mktemp("hard_footage")
-    list(hard_footage.make_all(folder))
+    folder = tmp_path_factory.mktemp("hard_videos")
+    list(hard_videos.make_all(folder))
     return folder
 
 

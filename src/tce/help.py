@@ -178,7 +178,7 @@ def _entry(flag: Flag, width: int) -> list[str]:
 
 
 def next_step(name: str, options: Any, figures: Mapping[str, Any]) -> str:
-    """The line that says what to do after a command; empty where there is none.
+    """The line with what to do after a command; empty where there is none.
 
     Args:
         name: the command.

@@ -17,7 +17,7 @@ from tce.data.check import check
 from tce.data.collection import open_collection
 from tce.errors import TceError
 from tce.options.check import CheckOptions
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 from tests.helpers.numbered import CLIPS, FRAMES, pack_into, write_folders, write_videos
 
 
@@ -64,7 +64,7 @@ def test_damaged_footage(tmp_path: Path) -> None:
     (videos / "A" / "text.mp4").write_text("text")
     (videos / "A" / "empty.mp4").touch()
     (videos / "more/A/v_A_g01_c01/frame000003.jpg").write_bytes(b"\xff\xd8\xff")
-    movie = hard_footage.encode(videos / "B/movie.mkv", "mpeg4", 200, gop=200)
+    movie = hard_videos.encode(videos / "B/movie.mkv", "mpeg4", 200, gop=200)
     data = bytearray(movie.read_bytes())
     data[len(data) // 4 : len(data) // 4 + 400] = bytes(400)
     movie.write_bytes(data)

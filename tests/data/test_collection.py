@@ -18,7 +18,7 @@ from tce.data.writer import CollectionWriter
 from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
 from tce.video.image import decode
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 from tests.helpers.numbered import CLIPS, FRAMES, first_number, pack_into, write_folders
 
 
@@ -35,7 +35,7 @@ def assert_frames(store: FrameStore) -> None:
     clips, frames = np.tile(clips, 2), np.tile(frames, 2)
     for clip, frame, image in zip(clips, frames, store.read(clips, frames), strict=True):
         assert isinstance(image, bytes)
-        assert hard_footage.number(decode(image)) == first_number(store.catalog[clip].id) + frame
+        assert hard_videos.number(decode(image)) == first_number(store.catalog[clip].id) + frame
 
 
 def test_a_collection_is_an_ordinary_lancedb_database(packed: Path) -> None:
@@ -104,11 +104,11 @@ def test_a_frame_that_does_not_exist_is_an_error_in_its_place(
 def test_names_of_frames_with_and_without_a_pattern(tmp_path: Path) -> None:
     """Gaps, unpadded numbers, several formats: the frames in the natural order of their names."""
     for name in ("gaps", "zero_based_unpadded", "mixed_formats", "mixed_sizes", "one_based"):
-        next(hard for hard in hard_footage.FOLDERS if hard.name == name).make(tmp_path / name)
+        next(hard for hard in hard_videos.FOLDERS if hard.name == name).make(tmp_path / name)
     store = open_store(tmp_path)
     for clip in range(len(store)):
         images = store.read(np.full(12, clip), np.arange(12))
-        assert [hard_footage.number(decode(image)) for image in images] == list(range(12))  # type: ignore[arg-type]
+        assert [hard_videos.number(decode(image)) for image in images] == list(range(12))  # type: ignore[arg-type]
 
 
 def test_a_file_that_vanishes_is_an_error_in_its_place(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_replaced_frame_changes_the_fingerprint_of_its_folder(tmp_path: Path) 
     before = open_store(folders).fingerprint()
     assert open_store(folders).fingerprint() == before
     frame = folders / "B" / "v_B_g01_c01" / "frame000007.jpg"
-    frame.write_bytes(hard_footage.jpeg(hard_footage.picture(5)) + b"\0")
+    frame.write_bytes(hard_videos.jpeg(hard_videos.picture(5)) + b"\0")
     assert open_store(folders).fingerprint() != before
 
 

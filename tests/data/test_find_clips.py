@@ -11,7 +11,7 @@ import pytest
 from tce.data.find_clips import find_clips
 from tce.data.read_catalog import read_catalog
 from tce.errors import TceError
-from tests.helpers.hard_footage import jpeg, picture, png
+from tests.helpers.hard_videos import jpeg, picture, png
 
 
 def touch(*files: Path) -> None:

@@ -23,7 +23,7 @@ from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
 from tce.options.pack import PackOptions
 from tce.video.image import decode
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 from tests.helpers.numbered import CLIPS, FRAMES, pack_into, write_folders, write_videos
 
 
@@ -34,7 +34,7 @@ def rows(collection: Path, table: str) -> list[dict[str, Any]]:
 def shown(collection: Path, clip: str, turn: int = 0) -> list[int]:
     """The numbers that the stored frames of a clip show, rotated back by so many quarters."""
     images = [decode(row["image"]) for row in rows(collection, "frames") if row["clip"] == clip]
-    return [hard_footage.number(np.rot90(image, -turn)) for image in images]
+    return [hard_videos.number(np.rot90(image, -turn)) for image in images]
 
 
 def test_jpeg_folders_go_in_byte_for_byte(folders: Path, tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_jpeg_folders_go_in_byte_for_byte(folders: Path, tmp_path: Path) -> None
         assert stored[clip, int(file.stem[-6:]) - 1] == file.read_bytes()
 
 
-def test_hard_footage(hard_folder: Path, tmp_path: Path) -> None:
+def test_hard_videos(hard_folder: Path, tmp_path: Path) -> None:
     """One of everything: what decodes is stored frame for frame, the rest is named with its reason."""
     pack_into(tmp_path / "c", hard_folder, workers=2)
     report = json.loads((tmp_path / "c/report.json").read_text())
     failed = {entry["path"]: entry["error"] for entry in report["failed"]}
     packed = {row["id"] for row in rows(tmp_path / "c", "clips") if row["status"] == "packed"}
     # What has no video's suffix is not taken for footage.
-    pieces = [piece for piece in hard_footage.FILES if is_video(piece.name)] + hard_footage.FOLDERS
+    pieces = [piece for piece in hard_videos.FILES if is_video(piece.name)] + hard_videos.FOLDERS
     for piece in pieces:
         path = hard_folder / piece.name
         if piece.error:
@@ -92,10 +92,10 @@ def test_fewer_frames(options: dict[str, Any], numbers: list[int], fps: float, t
 
 
 def test_frames_of_a_variable_rate_are_chosen_by_time(tmp_path: Path) -> None:
-    piece = next(hard for hard in hard_footage.FILES if hard.name == "variable_rate.mp4")
+    piece = next(hard for hard in hard_videos.FILES if hard.name == "variable_rate.mp4")
     piece.make(tmp_path / "v.mp4")
     pack_into(tmp_path / "c", tmp_path / "v.mp4", fps=2.0)
-    times = np.array([7 * i * i / 1000 for i in range(hard_footage.FRAMES)])
+    times = np.array([7 * i * i / 1000 for i in range(hard_videos.FRAMES)])
     expected = sorted({int(np.abs(times - k / 2).argmin()) for k in range(int(times[-1] * 2) + 1)})
     assert shown(tmp_path / "c", "v") == expected
 
@@ -104,7 +104,7 @@ def test_frames_of_a_variable_rate_are_chosen_by_time(tmp_path: Path) -> None:
     ("side", "size"), [(None, (256, 340)), (0, (510, 678)), (64, (64, 85)), (600, (510, 678))]
 )
 def test_short_side_of_videos(side: int | None, size: tuple[int, int], tmp_path: Path) -> None:
-    hard_footage.encode(tmp_path / "v.mp4", "libx264", 3, size=(678, 510), preset="ultrafast")
+    hard_videos.encode(tmp_path / "v.mp4", "libx264", 3, size=(678, 510), preset="ultrafast")
     pack_into(tmp_path / "c", tmp_path / "v.mp4", short_side=side)
     assert open_collection(tmp_path / "c").sizes.tolist() == [list(size)]
     assert shown(tmp_path / "c", "v") == [0, 1, 2]
@@ -245,7 +245,7 @@ def test_damaged_footage_costs_itself_only(tmp_path: Path, caplog: pytest.LogCap
 def test_kept_damaged_footage_gives_its_good_frames(tmp_path: Path) -> None:
     write_folders(tmp_path / "f", 2)
     (tmp_path / "f/A/v_A_g01_c01/frame000003.jpg").write_bytes(b"\xff\xd8\xff broken")
-    movie = hard_footage.encode(tmp_path / "f/B/movie.mkv", "mpeg4", 24)
+    movie = hard_videos.encode(tmp_path / "f/B/movie.mkv", "mpeg4", 24)
     movie.write_bytes(movie.read_bytes()[: -movie.stat().st_size // 3])
     pack_into(tmp_path / "c", tmp_path / "f", keep_damaged=True)
     assert shown(tmp_path / "c", "A/v_A_g01_c01") == [0, 1, *range(3, 12)]
@@ -296,7 +296,7 @@ def test_there_is_a_way_on_where_the_first_clips_are_all_bad(
 
 def test_a_packing_without_any_clip_binds_nobody(tmp_path: Path) -> None:
     """Other options and other footage may follow, and what failed is tried again under them."""
-    cut = hard_footage.encode(tmp_path / "cut.mkv", "mpeg4", FRAMES)
+    cut = hard_videos.encode(tmp_path / "cut.mkv", "mpeg4", FRAMES)
     cut.write_bytes(cut.read_bytes()[: -cut.stat().st_size // 3])
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"text")
@@ -327,7 +327,7 @@ def test_file_names_that_end_as_pieces_do_keep_their_own_label_and_split(tmp_pat
     (tmp_path / "v").mkdir()
     names = ["a", "a#0001", "a#0002", "b", "b#0001", "c"]
     for number, name in enumerate(names):
-        hard_footage.encode(tmp_path / f"v/{name}.mp4", "libx264", 4, first=number, preset="ultrafast")
+        hard_videos.encode(tmp_path / f"v/{name}.mp4", "libx264", 4, first=number, preset="ultrafast")
     table = tmp_path / "lists.csv"
     splits = dict(zip(names, ["train", "test", "test", "train", "test", "train"], strict=True))
     rows = [f"{name}.mp4,{name[0]},{split}" for name, split in splits.items()]
@@ -338,8 +338,8 @@ def test_file_names_that_end_as_pieces_do_keep_their_own_label_and_split(tmp_pat
 
 def test_a_file_name_that_ends_as_a_piece_does_hides_no_other(tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
-    hard_footage.encode(tmp_path / "v/c.mp4", "libx264", 4, preset="ultrafast")
-    hard_footage.encode(tmp_path / "v/c#0003.mp4", "libx264", 4, first=9, preset="ultrafast")
+    hard_videos.encode(tmp_path / "v/c.mp4", "libx264", 4, preset="ultrafast")
+    hard_videos.encode(tmp_path / "v/c#0003.mp4", "libx264", 4, first=9, preset="ultrafast")
     pack_into(tmp_path / "cut", tmp_path / "v/c#0003.mp4", clip_seconds=1.0)
     pack_into(tmp_path / "cut", tmp_path / "v/c.mp4", clip_seconds=1.0, add=True)
     assert open_collection(tmp_path / "cut").catalog.ids.tolist() == ["c#0003#0000", "c#0000"]
@@ -372,10 +372,10 @@ def test_a_long_clip_is_stored_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
     """Memory stays bounded; a clip that fails after some of its parts were stored leaves none of them."""
     monkeypatch.setattr("tce.data.writer.COMMIT_BYTES", 4000)
     write_videos(tmp_path / "v", 1, 150)
-    hard_footage.encode(tmp_path / "v/A/v_A_g01_c02.mp4", "libx264", 150, first=1000, preset="ultrafast")
+    hard_videos.encode(tmp_path / "v/A/v_A_g01_c02.mp4", "libx264", 150, first=1000, preset="ultrafast")
     bad = tmp_path / "v/A/v_A_g01_c02.mp4"
     bad.write_bytes(bad.read_bytes()[:-100])
-    hard_footage.encode(tmp_path / "v/A/v_A_g01_c03.mp4", "libx264", 150, first=2000, preset="ultrafast")
+    hard_videos.encode(tmp_path / "v/A/v_A_g01_c03.mp4", "libx264", 150, first=2000, preset="ultrafast")
     patched_parts(monkeypatch)
     pack_into(tmp_path / "c", tmp_path / "v")
     store = open_collection(tmp_path / "c")
@@ -398,7 +398,7 @@ def patched_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cut_into_pieces(tmp_path: Path) -> None:
     """Pieces join without gap or overlap, share their recording, and a short rest stays with the last."""
-    hard_footage.encode(tmp_path / "night.mp4", "libx264", 110, preset="ultrafast")
+    hard_videos.encode(tmp_path / "night.mp4", "libx264", 110, preset="ultrafast")
     pack_into(tmp_path / "c", tmp_path / "night.mp4", clip_seconds=1.0)
     store = open_collection(tmp_path / "c")
     assert store.catalog.ids.tolist() == [f"night#{piece:04d}" for piece in range(4)]
@@ -415,7 +415,7 @@ def test_cut_into_pieces(tmp_path: Path) -> None:
 def test_clips_with_time_ranges_of_a_list(tmp_path: Path) -> None:
     """Kinetics' way: several clips out of one file."""
     (tmp_path / "v").mkdir()
-    hard_footage.encode(tmp_path / "v/film.mp4", "libx264", 100, preset="ultrafast")
+    hard_videos.encode(tmp_path / "v/film.mp4", "libx264", 100, preset="ultrafast")
     table = tmp_path / "clips.csv"
     table.write_text("path,label,split,start,end\nfilm.mp4,walk,train,0.4,1.2\nfilm.mp4,run,val,2,\n")
     pack_into(tmp_path / "c", tmp_path / "v", lists=str(table))
@@ -483,7 +483,7 @@ def test_strange_names(tmp_path: Path) -> None:
     names = ["it's", "new\nline", "cafe\u0301", "snow ☃", "100%", 'quo"te', "a b", "x;DROP TABLE clips"]
     for number, name in enumerate(names):
         (tmp_path / "v" / name).mkdir(parents=True)
-        hard_footage.encode(
+        hard_videos.encode(
             tmp_path / "v" / name / "clip.mp4", "libx264", 2, first=10 * number, preset="ultrafast"
         )
     pack_into(tmp_path / "c", tmp_path / "v")

@@ -12,7 +12,7 @@ from tce.data.segment import cut, frame_range
 from tce.errors import OptionError, TceError
 from tce.video.base import FrameError, VideoUnreadable
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import RATE, encode
+from tests.helpers.hard_videos import RATE, encode
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tce.video.open_video import open_video
 from tce.video.pool import DecodePool
 from tce.video.synthetic import draw_clip, write_video
 from tests.helpers import untrusted
-from tests.helpers.hard_footage import gif
+from tests.helpers.hard_videos import gif
 
 SIZE = 32
 TINY = NetworkOptions(model="resnet18", image_size=SIZE, device="cpu")

@@ -81,7 +81,7 @@ def test_the_readings_rules():
 
     above, below, around = (0.1, 0.3), (-0.3, -0.1), (-0.1, 0.1)
     assert read((0.4, 0.9), above, around).startswith("no shortcut shows")
-    assert read((0.6, 0.9), above, around).startswith("shortcut: groups are told apart (80%, chance 50%)")
+    assert read((0.6, 0.9), above, around).startswith("shortcut: groups are distinguished (80%, chance 50%)")
     assert "but classes better" in read((0.6, 0.9), below, around)
     assert "about as well as classes" in read((0.6, 0.9), around, around)
     assert read((0.6, 0.9), above, above).endswith("the class is right 12.5 points more often")

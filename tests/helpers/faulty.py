@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 
 CLIPS, FRAMES = 20, 50
 
@@ -32,7 +32,7 @@ class FaultyStore:
     def _image(self, clip: int, frame: int) -> bytes | Exception:
         if self.broken(clip, frame):
             return OSError("disk gone") if frame % 2 else b"\xff\xd8\xff broken"
-        return hard_footage.png(np.full((4, 4, 3), (clip, frame, 77), np.uint8))
+        return hard_videos.png(np.full((4, 4, 3), (clip, frame, 77), np.uint8))
 
     def broken(self, clip: int, frame: int) -> bool:
         return self.faults and (clip * 31 + frame * 7) % 11 == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from tce.data.pack import pack
 from tce.io import Result
 from tce.options.pack import PackOptions
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 
 CLIPS, FRAMES = 8, 12  # clip i shows the numbers from 100 i on
 
@@ -17,7 +17,7 @@ def write_videos(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> Path
     for clip in range(clips):
         label = "AB"[clip % 2]
         (folder / label).mkdir(parents=True, exist_ok=True)
-        hard_footage.encode(
+        hard_videos.encode(
             folder / label / f"v_{label}_g{clip // 4 + 1:02d}_c{clip // 2 + 1:02d}.mp4",
             "libx264",
             frames,
@@ -40,8 +40,8 @@ def write_folders(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> Pat
         target = folder / label / f"v_{label}_g{clip // 4 + 1:02d}_c{clip // 2 + 1:02d}"
         target.mkdir(parents=True)
         for frame in range(frames):
-            image = hard_footage.picture(100 * clip + frame)
-            (target / f"frame{frame + 1:06d}.jpg").write_bytes(hard_footage.jpeg(image))
+            image = hard_videos.picture(100 * clip + frame)
+            (target / f"frame{frame + 1:06d}.jpg").write_bytes(hard_videos.jpeg(image))
     return folder
 
 

@@ -62,7 +62,7 @@ def test_a_run_in_the_way_needs_resume_or_force(tmp_path: Path) -> None:
         run.begin(record(), [])
         run.save(state(1))
     before = run.latest.read_bytes()
-    with pytest.raises(OptionError, match="--resume continues it, --force replaces it"):
+    with pytest.raises(OptionError, match="--resume resumes it, --force replaces it"):
         RunFolder(tmp_path)
     assert run.latest.read_bytes() == before
     with RunFolder(tmp_path, force=True) as again:

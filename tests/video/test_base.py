@@ -13,7 +13,7 @@ from tce.errors import TceError
 from tce.video import base
 from tce.video.base import VideoError, VideoMissing, VideoTruncated, VideoUnreadable, max_pixels
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import encode, gif, numbers, streamed
+from tests.helpers.hard_videos import encode, gif, numbers, streamed
 
 
 def test_errors_survive_pickling() -> None:

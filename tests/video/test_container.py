@@ -11,7 +11,7 @@ import pytest
 
 from tce.video.base import VideoUnreadable
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import encode, jpeg, numbers, picture, png
+from tests.helpers.hard_videos import encode, jpeg, numbers, picture, png
 
 
 def playlist(target: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from tce.cli import main
 from tce.video.base import FrameError, VideoTruncated, VideoUnreadable
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import FRAMES, cut, encode, numbers, packets, readable, streamed
+from tests.helpers.hard_videos import FRAMES, cut, encode, numbers, packets, readable, streamed
 
 
 def test_a_stream_of_unknown_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from av.video.reformatter import Interpolation
 
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import HEIGHT, RATE, WIDTH, streamed
+from tests.helpers.hard_videos import HEIGHT, RATE, WIDTH, streamed
 
 
 def test_phone_held_upright(tmp_path: Path) -> None:

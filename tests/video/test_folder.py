@@ -9,7 +9,7 @@ import pytest
 from tce.video.base import FrameError, VideoMissing, VideoUnreadable
 from tce.video.folder import FrameFolder
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import HEIGHT, WIDTH, jpeg, numbers, picture, png
+from tests.helpers.hard_videos import HEIGHT, WIDTH, jpeg, numbers, picture, png
 
 
 def test_facts(hard: dict[str, Path]) -> None:

@@ -24,7 +24,7 @@ from tce.errors import OptionError
 from tce.video.base import FrameError
 from tce.video.image import decode, decode_into, image_size
 from tce.video.open_video import FrameChunk, StreamJob, open_video, stream_chunks
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 
 
 def scene(height: int, width: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def pillow_squash(data: bytes, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(64, 64), (40, 90), (160, 200), (30, 30), (240, 320)])
 def test_squash_is_what_pillow_makes_of_it(size: tuple[int, int]) -> None:
     """Larger, smaller and far smaller targets, through the reduced decoding too."""
-    data = hard_footage.jpeg(scene(160, 200), subsampling=0)
+    data = hard_videos.jpeg(scene(160, 200), subsampling=0)
     difference = np.abs(resized(data, *size, "squash").astype(int) - pillow_squash(data, *size))
     assert difference.mean() < 1.5 and difference.max() < 12
 
@@ -56,7 +56,7 @@ def test_squash_is_what_pillow_makes_of_it(size: tuple[int, int]) -> None:
 def test_centre_crop_shows_the_middle() -> None:
     """The short side becomes 256/224 of the crop: the same as resizing all of it first and cutting then."""
     image = scene(240, 360)
-    data = hard_footage.jpeg(image, subsampling=0)
+    data = hard_videos.jpeg(image, subsampling=0)
     whole = np.asarray(Image.fromarray(image).resize((384, 256), Image.Resampling.BILINEAR))
     expected = whole[16 : 16 + 224, 80 : 80 + 224].astype(int)
     difference = np.abs(resized(data, 224, 224, "center-crop") - expected)
@@ -67,7 +67,7 @@ def test_nearest_takes_pixels_as_they_are() -> None:
     """No colour that is not in the picture, from the full image even for a small target."""
     rng = np.random.default_rng(0)
     image = rng.choice(np.array([0, 255], np.uint8), (64, 80))[..., None].repeat(3, 2)
-    data = hard_footage.png(image)
+    data = hard_videos.png(image)
     small = resized(data, 16, 20, "squash-nearest")
     assert set(np.unique(small)) <= {0, 255}
     assert np.array_equal(small, image[::4, ::4])
@@ -76,22 +76,22 @@ def test_nearest_takes_pixels_as_they_are() -> None:
 @pytest.mark.parametrize("kind", ["cmyk", "gray", "png", "progressive", "palette"])
 def test_any_kind_of_image(kind: str) -> None:
     """What simplejpeg refuses goes through Pillow; the numbers stay legible."""
-    image = hard_footage.picture(1234)
+    image = hard_videos.picture(1234)
     palette = io.BytesIO()
     Image.fromarray(image).convert("P").save(palette, "PNG")
     data = {
-        "cmyk": hard_footage.jpeg(image, "CMYK"),
-        "gray": hard_footage.jpeg(image, "L"),
-        "png": hard_footage.png(image),
-        "progressive": hard_footage.jpeg(image, progressive=True),
+        "cmyk": hard_videos.jpeg(image, "CMYK"),
+        "gray": hard_videos.jpeg(image, "L"),
+        "png": hard_videos.png(image),
+        "progressive": hard_videos.jpeg(image, progressive=True),
         "palette": palette.getvalue(),
     }[kind]
-    assert hard_footage.number(decode(data)) == 1234
-    assert hard_footage.number(resized(data, 60, 60, "squash")) == 1234
+    assert hard_videos.number(decode(data)) == 1234
+    assert hard_videos.number(resized(data, 60, 60, "squash")) == 1234
     assert image_size(data) == image.shape[:2]
 
 
-@pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff", hard_footage.jpeg(scene(50, 50))[:200]])
+@pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff", hard_videos.jpeg(scene(50, 50))[:200]])
 def test_what_is_no_image_raises_one_kind_of_error(data: bytes) -> None:
     for read in (decode, lambda data: resized(data, 8, 8, "squash")):
         with pytest.raises(FrameError, match="expected an image") as caught:
@@ -101,7 +101,7 @@ def test_what_is_no_image_raises_one_kind_of_error(data: bytes) -> None:
 
 def huge_jpeg(side: int) -> bytes:
     """A small JPEG that declares `side` x `side` pixels."""
-    data = bytearray(hard_footage.jpeg(np.full((8, 8, 3), 128, np.uint8)))
+    data = bytearray(hard_videos.jpeg(np.full((8, 8, 3), 128, np.uint8)))
     place = data.index(b"\xff\xc0")
     data[place + 5 : place + 9] = side.to_bytes(2, "big") * 2
     return bytes(data)
@@ -129,7 +129,7 @@ def test_a_declared_size_is_bounded_before_memory_is_taken(data: bytes, ask: Any
 
 
 def test_the_bound_on_pixels_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = hard_footage.png(scene(20, 30))
+    data = hard_videos.png(scene(20, 30))
     monkeypatch.setenv("TCE_MAX_PIXELS", "599")
     with pytest.raises(FrameError, match="at most 599 pixels"):
         decode(data)

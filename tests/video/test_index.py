@@ -12,7 +12,7 @@ import pytest
 from tce.data.encode import Encoding, Job, chosen
 from tce.video.index import index_of_frames
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import FRAMES, RATE, encode, number, numbers, packets
+from tests.helpers.hard_videos import FRAMES, RATE, encode, number, numbers, packets
 
 
 def test_times_of_variable_rate(hard: dict[str, Path]) -> None:

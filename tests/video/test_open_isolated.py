@@ -13,7 +13,7 @@ from tce.video.base import DecoderCrashed, FrameError, VideoMissing, VideoTimeou
 from tce.video.open_video import StreamJob, estimated_length, open_isolated, open_video
 from tce.video.pool import DecodePool
 from tests.helpers import untrusted
-from tests.helpers.hard_footage import FRAMES, encode, numbers, streamed
+from tests.helpers.hard_videos import FRAMES, encode, numbers, streamed
 
 
 @pytest.mark.parametrize("name", ["rotated_90.mp4", "asp.avi", "mixed_sizes", "odd.mkv"])

@@ -12,7 +12,7 @@ import pytest
 
 from tce.video.base import FrameError, VideoMissing, VideoTruncated, VideoUnreadable
 from tce.video.open_video import open_video
-from tests.helpers.hard_footage import (
+from tests.helpers.hard_videos import (
     FILES,
     FOLDERS,
     FRAMES,

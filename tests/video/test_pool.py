@@ -51,7 +51,7 @@ def test_order_is_that_of_the_items(pool: DecodePool) -> None:
     assert list(pool.map(untrusted.slowly, [])) == []
 
 
-def test_hard_footage(pool: DecodePool, hard: dict[str, Path]) -> None:
+def test_hard_videos(pool: DecodePool, hard: dict[str, Path]) -> None:
     names = ["b_frames.mp4", "text.mp4", "one_based", "asp_packed.avi"]
     outcomes = [outcome for _, outcome in pool.map(untrusted.frames_of, [str(hard[name]) for name in names])]
     assert outcomes[0] == 24 and outcomes[2:] == [12, 24]

@@ -18,7 +18,7 @@ from tce.model.encoder import build_encoder
 from tce.visualize import heat as heat_command
 from tce.visualize.alignment import align, partner_frames
 from tce.visualize.heat_plot import heat_figure
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 
 
 def slow_cost(similarity: np.ndarray) -> float:
@@ -86,7 +86,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Frames that show the numbers 0 to 11, and 100 to 107."""
     folder = tmp_path_factory.mktemp("videos")
     for name, count, first in (("a", 12, 0), ("b", 8, 100)):
-        hard_footage.encode(folder / f"{name}.mp4", "libx264", count, first=first, preset="ultrafast")
+        hard_videos.encode(folder / f"{name}.mp4", "libx264", count, first=first, preset="ultrafast")
     return str(folder / "a.mp4"), str(folder / "b.mp4")
 
 
@@ -118,7 +118,7 @@ def test_two_videos_play_in_step_along_the_path(
     from tce.visualize.film_scene import HIGHEST, Scene
     from tce.visualize.map_film import GIF_HEIGHT
 
-    size = (hard_footage.HEIGHT, hard_footage.WIDTH)
+    size = (hard_videos.HEIGHT, hard_videos.WIDTH)
     cells = Scene(
         [size] * 2, ["a", "b"], [None] * 2, highest=GIF_HEIGHT if suffix == "gif" else HIGHEST
     ).cells
@@ -130,8 +130,8 @@ def test_two_videos_play_in_step_along_the_path(
                 Image.fromarray(picture[one.top : one.top + one.height, one.left : one.left + one.width])
                 for one in cells
             ]
-            shape = (hard_footage.WIDTH, hard_footage.HEIGHT)
-            seen.append([hard_footage.number(np.asarray(one.resize(shape))) for one in small])
+            shape = (hard_videos.WIDTH, hard_videos.HEIGHT)
+            seen.append([hard_videos.number(np.asarray(one.resize(shape))) for one in small])
     assert seen == [[row, 100 + partner] for row, partner in enumerate(expected.tolist())]
     assert os.listdir(tmp_path) == [out.name]
 

@@ -19,7 +19,7 @@ from tce.model.encoder import build_encoder
 from tce.visualize.fitted_map import FittedMap
 from tce.visualize.map_film import MapPanel, plan_film, reels_of
 from tce.visualize.themes import LIGHT, rgb
-from tests.helpers import hard_footage
+from tests.helpers import hard_videos
 
 FRAMES, FPS = 12, 25
 
@@ -29,7 +29,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three videos whose frames show their numbers, from 0, 100 and 200 on; the third is shorter."""
     folder = tmp_path_factory.mktemp("videos")
     for clip, count in enumerate((FRAMES, FRAMES, 5)):
-        hard_footage.encode(folder / f"{clip}.mp4", "libx264", count, first=100 * clip, preset="ultrafast")
+        hard_videos.encode(folder / f"{clip}.mp4", "libx264", count, first=100 * clip, preset="ultrafast")
     return [str(folder / f"{clip}.mp4") for clip in range(3)]
 
 
@@ -63,13 +63,13 @@ def shown_number(picture: np.ndarray, cell: tuple[int, int, int, int]) -> int:
     """The number that a video shows in its place of a film's picture."""
     top, left, height, width = cell
     small = Image.fromarray(picture[top : top + height, left : left + width])
-    return hard_footage.number(np.asarray(small.resize((hard_footage.WIDTH, hard_footage.HEIGHT))))
+    return hard_videos.number(np.asarray(small.resize((hard_videos.WIDTH, hard_videos.HEIGHT))))
 
 
 def cells(videos: list[str], theme: str = "light") -> list[tuple[int, int, int, int]]:
     from tce.visualize.film_scene import Scene
 
-    sizes = [(hard_footage.HEIGHT, hard_footage.WIDTH)] * len(videos)
+    sizes = [(hard_videos.HEIGHT, hard_videos.WIDTH)] * len(videos)
     scene = Scene(sizes, list("abc")[: len(videos)], [None] * len(videos))
     return [(one.top, one.left, one.height, one.width) for one in scene.cells]
 
@@ -181,7 +181,7 @@ def test_classes_come_from_folders_and_lists(tmp_path: Path) -> None:
     names = [str(tmp_path / f"{label}/{label}{n}.mp4") for label in ("run", "sit") for n in range(2)]
     for name in names:
         Path(name).parent.mkdir(exist_ok=True)
-        hard_footage.encode(Path(name), "libx264", 4, preset="ultrafast")
+        hard_videos.encode(Path(name), "libx264", 4, preset="ultrafast")
     video = np.repeat(names, 4)
     frame = np.tile(np.arange(4), 4)
     vectors = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)

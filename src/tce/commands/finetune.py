@@ -51,7 +51,7 @@ log = logging.getLogger("tce.train")
 
 Ints = npt.NDArray[np.int64]
 
-FOOTAGE = "footage"  # in --savedir: the packed videos
+PACKED = "footage"  # in --savedir: the packed videos
 FREE = (  # options that may change when a run is resumed: hardware, checkpoints, and a larger length
     *("data", "lists", "dataset", "max_missing", "savedir", "recipe", "show", "evaluate"),
     *("epochs", "max_steps", "workers", "device", "compile", "deterministic"),
@@ -88,7 +88,7 @@ def finetune(options: FinetuneOptions) -> Result:
     Raises:
         OptionError: options that contradict each other, the data, the weights, or the resumed run.
         TceError: no clips, too many missing clips, weights of another network, a diverged run, a full disk.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; its message says what is saved.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; its message names what is saved.
     """
     run = options.run
     if run.show:
@@ -102,7 +102,7 @@ def finetune(options: FinetuneOptions) -> Result:
     if len(splits) > 1:
         return _each_split(options, splits)
     options = replace(options, data=replace(options.data, split=splits[0]))
-    tested = _finetune(options, Path(run.savedir) / FOOTAGE)
+    tested = _finetune(options, Path(run.savedir) / PACKED)
     return Result(_text(tested.result), tested.result)
 
 
@@ -110,16 +110,16 @@ def _evaluate_only(options: FinetuneOptions) -> Result:
     """`--evaluate`: test a checkpoint, and write into a folder of its own in --savedir."""
     ckpt = run_of(options.run.resume or options.run.savedir)
     tested = _test_options(options, str(ckpt), "evaluation")
-    return evaluation.evaluate(tested, cache=_packed_footage(options, ckpt))
+    return evaluation.evaluate(tested, cache=_packed_videos(options, ckpt))
 
 
-def _packed_footage(options: FinetuneOptions, ckpt: Path) -> Path | None:
+def _packed_videos(options: FinetuneOptions, ckpt: Path) -> Path | None:
     """Where a run has packed the footage before, or None: in its folder, or in that of all splits' runs."""
     runs = (Path(options.run.savedir), ckpt)
     for folder in dict.fromkeys([*runs, *(run.resolve().parent for run in runs)]):
-        additions = read_options(folder / FOOTAGE / "collection").get("additions", ())
+        additions = read_options(folder / PACKED / "collection").get("additions", ())
         if any(os.path.abspath(options.data.footage) in addition["footage"] for addition in additions):
-            return folder / FOOTAGE
+            return folder / PACKED
     return None
 
 
@@ -146,7 +146,7 @@ def _each_split(options: FinetuneOptions, splits: tuple[str, ...]) -> Result:
     """A run for each split in a folder of its own, and the mean of their test metrics in --savedir."""
     require_splits(options.data.footage, options.data.lists_folder, splits)
     folder = Path(options.run.savedir)
-    cache = folder / FOOTAGE  # packed once for all splits
+    cache = folder / PACKED  # packed once for all splits
     each = {}
     for split in splits:
         run = replace(options.run, savedir=str(folder / f"split{split}"))

@@ -34,7 +34,7 @@ def fewshot(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
     options = evaluator.options
     both = evaluator.train_test(clips)
     labels, classes = clips.labels[both.train], len(clips.classes)
-    shots, notes = possible_shots(labels, clips.classes, options.shots)
+    shots, caveats = possible_shots(labels, clips.classes, options.shots)
     penalty = DEFAULT_PENALTY if options.penalty is None else options.penalty
     rows, queries = unit_rows(both.train_features), unit_rows(both.test_features)
     own = clips.labels[both.test]
@@ -64,7 +64,7 @@ def fewshot(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
         dict.fromkeys(draws, 1 / classes),
         draws=draws,
         reading=_reading(metrics["over_draws"], shots),
-        notes=notes,
+        caveats=caveats,
     )
 
 
@@ -84,26 +84,26 @@ def possible_shots(
         TceError: no number is possible.
     """
     have = np.bincount(labels, minlength=len(classes))
-    kept, notes = [], []
+    kept, caveats = [], []
     for shot in sorted(set(shots)):
         short = np.flatnonzero(have < shot)
         names = ", ".join(f"{classes[label]} ({have[label]})" for label in short[:NAMED_CLASSES])
         names += ", ..." if len(short) > NAMED_CLASSES else ""
         few = f"{shot} a class: {len(short)} of {len(classes)} classes have fewer training clips: {names}"
         if 2 * len(short) > len(classes):
-            notes.append(f"{few}; left out")
+            caveats.append(f"{few}; left out")
             continue
         kept.append(shot)
         if len(short):
-            notes.append(f"{few}; they give all they have")
+            caveats.append(f"{few}; they give all they have")
     if not kept:
         raise TceError(
             f"--shots {' '.join(map(str, shots))}",
             expected="a number of clips that half of the classes have for training",
-            found=notes[0].removesuffix("; left out"),
+            found=caveats[0].removesuffix("; left out"),
             fix="give smaller numbers, or another --split",
         )
-    return tuple(kept), notes
+    return tuple(kept), caveats
 
 
 def draw_order(labels: Ints, seed: int, draw: int) -> Ints:

@@ -59,7 +59,7 @@ class SplitResult:
         draws: metric's name -> [draws, n] each clip's value in every random draw of training clips; `values`
             are the means over the draws. Intervals then resample draws, too.
         reading: what the metrics say, in a line.
-        notes: what a reader must know of these clips.
+        caveats: what a reader must know of these clips.
         protocol: its name.
     """
 
@@ -73,7 +73,7 @@ class SplitResult:
     classes: tuple[str, ...] = ()
     draws: Mapping[str, Floats] = field(default_factory=dict)
     reading: str = ""
-    notes: Sequence[str] = ()
+    caveats: Sequence[str] = ()
     protocol: str = ""
 
 

@@ -72,9 +72,9 @@ def is_share(metric: str) -> bool:
 
 def label(metric: str) -> str:
     """A metric's name in tables and pictures."""
-    way, at, shots = metric.partition("@")
-    if at and way in FEWSHOT:
-        return f"{FEWSHOT[way]}, {shots} a class"
+    method, at, shots = metric.partition("@")
+    if at and method in FEWSHOT:
+        return f"{FEWSHOT[method]}, {shots} a class"
     return LABELS.get(metric, metric.replace("recall@", "R@"))
 
 
@@ -229,8 +229,8 @@ def _draw_neighbours(path: Path, part: EvaluatedSplit, seed: int, title: str) ->
 def _draw_fewshot(path: Path, part: EvaluatedSplit, seed: int, title: str) -> None:
     ends = intervals([part], seed)
     lines = []
-    for way, name in FEWSHOT.items():
-        metrics = [metric for metric in part.result.draws if metric.startswith(f"{way}@")]
+    for method, name in FEWSHOT.items():
+        metrics = [metric for metric in part.result.draws if metric.startswith(f"{method}@")]
         shots = [int(metric.partition("@")[2]) for metric in metrics]
         means = [part.result.metrics[metric] for metric in metrics]
         lines.append(LearningCurve(name, shots, means, [ends.get(metric) for metric in metrics]))

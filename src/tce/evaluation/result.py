@@ -84,7 +84,7 @@ def _of_clips(part: EvaluatedSplit) -> list[str]:
         )
     if settings.get("too_short"):
         lines.append(f"split {name}: {settings['too_short']} clips were too short and left out")
-    lines += [f"split {name}: {note}" for note in part.result.notes]
+    lines += [f"split {name}: {note}" for note in part.result.caveats]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The shortcut: does an embedding tell groups (people, cameras, sources) apart better than classes?
+"""The shortcut: does an embedding distinguish groups (people, cameras, sources) better than classes?
 
 Every labelled clip is a query among all the others, so that clips of its own group and of other groups can
 vote. Hits of the query's own recording are removed: pieces of one recording would name both at once.
@@ -93,7 +93,7 @@ def shortcut(evaluator: Evaluator, clips: SplitClips) -> SplitResult:
         settings,
         chance,
         reading=reading({**metrics, "other_minus_all": float(np.nanmean(change))}, chance, ends),
-        notes=_notes(values),
+        caveats=_caveats(values),
     )
 
 
@@ -181,12 +181,12 @@ def chance_level(target: Ints, removed: Ints, without: Ints | None, hits: Floats
 def reading(
     metrics: Mapping[str, float], chance: Mapping[str, float], ends: Mapping[str, Interval | None]
 ) -> str:
-    """What the metrics say, by these rules on 95% intervals over recordings.
+    """What the metrics mean, by these rules on 95% intervals over recordings.
 
-    1. Groups are told apart if the interval of `group_knn` lies above its chance.
-    2. If they are, the interval of `group_minus_class` says which is told apart better: above 0 groups, below
-       0 classes, else neither.
-    3. The interval of the class accuracy without votes of the same group less that with them says what these
+    1. Groups are distinguished if the interval of `group_knn` lies above its chance.
+    2. If they are, the interval of `group_minus_class` shows which is distinguished better: above 0 groups,
+       below 0 classes, else neither.
+    3. The interval of the class accuracy without votes of the same group less that with them shows what these
        votes do: above 0 they mislead, below 0 the class leans on them, else neither.
 
     Args:
@@ -199,13 +199,13 @@ def reading(
         return "no reading: intervals need two recordings or more"
     share = f"{metrics['group_knn']:.0%}, chance {chance['group_knn']:.0%}"
     if group[0] <= chance["group_knn"]:
-        first = f"no shortcut shows: groups are not told apart better than by chance ({share})"
+        first = f"no shortcut shows: groups are not distinguished better than by chance ({share})"
     elif gap[0] > 0:
-        first = f"shortcut: groups are told apart ({share}), and better than classes"
+        first = f"shortcut: groups are distinguished ({share}), and better than classes"
     elif gap[1] < 0:
-        first = f"groups are told apart ({share}), but classes better"
+        first = f"groups are distinguished ({share}), but classes better"
     else:
-        first = f"groups are told apart ({share}) about as well as classes"
+        first = f"groups are distinguished ({share}) about as well as classes"
     points = f"{100 * abs(metrics['other_minus_all']):.1f} points"
     if change[0] > 0:
         second = f"neighbours of the same group mislead: without them the class is right {points} more often"
@@ -232,12 +232,12 @@ def _require_values(values: Mapping[str, Floats], group: str) -> None:
         raise TceError(
             f"--group {group}",
             expected="a class that occurs in two groups or more",
-            found="each class in one group only, so that groups and classes cannot be told apart",
+            found="each class in one group only, so that groups and classes cannot be distinguished",
             fix="name other groups",
         )
 
 
-def _notes(values: Mapping[str, Floats]) -> list[str]:
+def _caveats(values: Mapping[str, Floats]) -> list[str]:
     words = {
         "class_knn": "have no other clip of their class that may vote",
         "class_knn_other_groups": "are of a class that no other group has",

@@ -60,7 +60,7 @@ def pretrain(options: PretrainOptions) -> Result:
     Raises:
         OptionError: options that contradict each other, the data, or the run that is resumed.
         TceError: no clips, footage that cannot be read, a diverged run, a full disk.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; everything is saved, and `resume` continues.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; everything is saved, and `resume` resumes it.
     """
     if options.run.show:
         return Result(recipe_text("pretrain", options.run.recipe).rstrip())
@@ -264,7 +264,7 @@ def _finish(
     metrics: Mapping[str, float],
     failed: Mapping[str, str],
 ) -> Result:
-    """Write result.json, and say how the run went and what to do next."""
+    """Write result.json, and report how the run went and what to do next."""
     first = folder.first_row()
     total = task.steps_per_epoch * options.optim.epochs
     clips = len(task.monitor.rows) if task.monitor else 0

@@ -89,7 +89,7 @@ class RunFolder:
                 f"{flag} {self.path}",
                 expected="a new folder",
                 found="a run",
-                fix="--resume continues it, --force replaces it",
+                fix="--resume resumes it, --force replaces it",
             )
         for leftover in [*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")]:
             leftover.unlink()  # files that a killed process was still writing
