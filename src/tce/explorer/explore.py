@@ -28,10 +28,11 @@ from tce.explorer.sampled_clips import (
     clip_seconds,
     clips_of,
 )
-from tce.io import Result, atomic, require_writable
+from tce.io import atomic, require_writable
 from tce.options.explore import DEFAULT_FRAMES, ExploreOptions
 from tce.progress import Progress
 from tce.video.pool import DecodePool
+from tce.visualize.plots import PictureResult
 from tce.visualize.table_columns import TableColumns
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Explored:
     side: int = 0
 
 
-def explore(options: ExploreOptions) -> Result:
+def explore(options: ExploreOptions) -> PictureResult:
     """Write a page that shows the frames of videos on a map and plays them (`tce explore`).
 
     Raises:
@@ -118,7 +119,7 @@ def explore(options: ExploreOptions) -> Result:
     return _result(options, found, len(owner))
 
 
-def _result(options: ExploreOptions, found: Explored, frames: int) -> Result:
+def _result(options: ExploreOptions, found: Explored, frames: int) -> PictureResult:
     size = os.path.getsize(options.output)
     text = (
         f"{options.output}: {frames:,} frames of {counted([clip.name for clip in found.clips])}"
@@ -136,7 +137,7 @@ def _result(options: ExploreOptions, found: Explored, frames: int) -> Result:
     if options.parquet is not None:
         text += f"\n{options.parquet}: the same frames as a table"
         figures["parquet"] = options.parquet
-    return Result(text + report_skipped(found.skipped), figures)
+    return PictureResult(text + report_skipped(found.skipped), figures, options.output)
 
 
 def _from_footage(options: ExploreOptions) -> Explored:
