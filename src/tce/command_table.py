@@ -271,6 +271,16 @@ COMMANDS = {
             "tce export --ckpt lite2 --output lite2.onnx --image-size 192",
         ),
     ),
+    "publish": Command(
+        "tce.publishing.publish:publish",
+        "tce.options.publish:PublishOptions",
+        "Publish a network with a model card, to a folder or to the Hugging Face Hub",
+        (
+            "tce publish runs/mine --to shared/mine",
+            "tce publish runs/mine --to hf://owner/name --results evaluation/mine --private",
+            "tce publish runs/mine --to shared/mine --about 'wing beats of 12 flies, 2 cameras'",
+        ),
+    ),
     "doctor": Command(
         "tce.diagnosis.doctor:doctor",
         "tce.options.doctor:DoctorOptions",
@@ -302,6 +312,7 @@ NEXT = {
     "classify": "tce export --ckpt {ckpt} --output classifier.onnx",
     "convert": "tce info {output}",
     "export": "tce info {output}",
+    "publish": "tce info {to}",
     "doctor": "tce demo, or tce explore FOLDER --output page.html for your own videos",
     "index": "tce search --db {db} --video CLIP.mp4 --sheet found.png",
     "heat": "tce tsne --ckpt {ckpt} --input FOLDER --output map.png",

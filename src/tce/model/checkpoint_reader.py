@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tce.errors import OptionError, TceError
+from tce.hub.hub_files import fetch_checkpoint, is_hub_address
 from tce.model.backbone import (
     OWN,
     architecture_name,
@@ -100,7 +101,7 @@ def checkpoint_file(path: Place) -> Path:
     Raises:
         TceError: there is none.
     """
-    target = Path(path).expanduser()
+    target = fetch_checkpoint(str(path)) if is_hub_address(path) else Path(path).expanduser()
     if target.is_dir():
         inside = target / FILE_NAME
         if inside.is_file():
@@ -122,6 +123,8 @@ def start_name(path: Place) -> str | None:
     That is `lite0`, `lite2`, `hf:...`, or `hf:FOLDER` for a folder written by transformers'
     `save_pretrained`. A file or folder called lite2 is meant by ./lite2.
     """
+    if is_hub_address(path):  # a checkpoint of ours
+        return None
     if isinstance(path, str) and (path.startswith("hf:") or path in VARIANTS):
         return path
     folder = Path(path).expanduser()

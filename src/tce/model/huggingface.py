@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
 from tce.errors import TceError
+from tce.hub.hub_files import offline
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tce.model.tensor_file import read_json, read_tensors
 
@@ -77,7 +78,7 @@ def fetch_model(name: str) -> tuple[nn.Module, dict[str, Any]]:
     size = sum(value.numel() * 4 for value in tensors.values())
     with torch.device("meta"):
         empty = build_from_configuration(configuration, size, f"hf:{name}")
-    with _offline(), _quiet(transformers):
+    with offline(), _quiet(transformers):
         try:
             model, report = type(empty).from_pretrained(  # type: ignore[attr-defined]
                 None,
@@ -211,7 +212,7 @@ def build_from_configuration(configuration: dict[str, Any], most_bytes: int, wha
     wanted = {k: v for k, v in _without_code(configuration).items() if k not in _LABELS}
     _require_small_numbers(wanted, what)
     kind = wanted.pop("model_type", None)
-    with _offline(), _quiet(transformers), _without_initialisation(), _at_most(2 * most_bytes, what):
+    with offline(), _quiet(transformers), _without_initialisation(), _at_most(2 * most_bytes, what):
         try:
             config = transformers.AutoConfig.for_model(kind, **wanted)
             _require_whole(config, str(kind), what)
@@ -381,19 +382,6 @@ def _without_initialisation() -> Iterator[None]:
         return
     with no_init_weights():
         yield
-
-
-@contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Nothing is downloaded inside the block, whatever a configuration names."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tce.errors import TceError
+from tce.hub.hub_files import offline
 from tce.options.network import NetworkOptions
 from tce.options.search import SearchOptions
 from tce.retrieval.centering import center_query
@@ -94,7 +95,9 @@ class QueryEncoder:
         options = NetworkOptions(**kept)
         if self._ckpt is not None:
             options = dataclasses.replace(options, ckpt=self._ckpt)
-        return open_encoder(options)[0]
+            return open_encoder(options)[0]
+        with offline():  # an index may come from a stranger: what it names is not fetched
+            return open_encoder(options)[0]
 
     def embed(
         self,
