@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tce.data.sampling import FillPlan, PairPlan, StackPlan, balance, occurrences
+from tce.data.sampling import (
+    FillPlan,
+    PairPlan,
+    StackPlan,
+    balance,
+    group_batches,
+    occurrences,
+    with_neighbours,
+)
 from tce.errors import OptionError, TceError
 from tce.options.pretrain import ContrastOptions, PretrainOptimOptions
 
@@ -185,3 +193,67 @@ def test_samples_are_a_function_of_seed_epoch_and_clip_alone() -> None:
         for a, b in zip(made[position], backwards[position], strict=True):
             np.testing.assert_array_equal(a, b)
     assert any((made[i][1] != other[i][1]).any() for i in range(15) if made[i][1].shape == other[i][1].shape)
+
+
+# Batches of one group, and frames with their neighbours.
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    batch=st.integers(2, 5),
+    share=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_a_share_of_the_batches_is_of_one_group(
+    sizes: list[int], batch: int, share: float, seed: int
+) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    blocks = group_batches(order, groups, batch, share)
+    assert len(blocks) == len(groups) // batch and all(len(block) == batch for block in blocks)
+    taken = np.concatenate([*blocks, order[:0]])
+    assert len(set(taken)) == len(taken), "each clip at most once"
+    possible = sum(size // batch for size in sizes)
+    wanted = min(round(share * len(blocks)), possible)
+    assert all(len(set(groups[block])) == 1 for block in blocks[:wanted])
+    whole = [block for block in blocks if len(set(groups[block])) == 1]
+    assert len(whole) >= wanted
+
+
+def test_single_batches_come_at_any_time_and_from_every_group() -> None:
+    groups = ["one"] * 12 + ["two"] * 12
+    optim, contrast = (
+        PretrainOptimOptions(epochs=20, batch_size=4),
+        ContrastOptions(batch_groups=0.5, group="g"),
+    )
+    pairs = PairPlan(np.full(24, 9), np.full(24, 25.0), contrast, optim, 7, groups=groups)
+    of_one = np.array([len({groups[clip] for clip in pairs[batch][0]}) == 1 for batch in range(len(pairs))])
+    assert 0.5 <= of_one.mean() < 0.65, "mixed batches are of one group by chance now and then"
+    by_place = of_one.reshape(20, 6).mean(axis=0)
+    assert (by_place > 0.2).all() and (by_place < 0.9).all(), "neither first nor last in an epoch"
+    seen = {groups[pairs[batch][0][0]] for batch in np.flatnonzero(of_one).tolist()}
+    assert seen == {"one", "two"}
+    halves = [
+        PairPlan(np.full(24, 9), np.full(24, 25.0), contrast, optim, 7, rank, 2, groups) for rank in (0, 1)
+    ]
+    joined = np.concatenate([half[5][0] for half in halves])
+    assert np.array_equal(joined, pairs[5][0])
+
+
+def test_groups_smaller_than_a_batch_are_refused() -> None:
+    optim, contrast = PretrainOptimOptions(batch_size=4), ContrastOptions(batch_groups=1.0, group="g")
+    with pytest.raises(
+        OptionError, match=r"--batch-groups; expected a group of 4 clips.*found 3 in the largest"
+    ):
+        PairPlan(np.full(9, 9), np.full(9, 25.0), contrast, optim, 7, groups=list("aaabbbccc"))
+    with pytest.raises(OptionError, match=r"--batch-groups; expected --group as well"):
+        ContrastOptions(batch_groups=0.5)
+
+
+def test_neighbours_stay_within_the_clip() -> None:
+    found = with_neighbours(np.array([[0, 5], [9, 3]]), np.array([6, 10]), 2)
+    assert found.tolist() == [[0, 0, 2, 5, 3, 5], [9, 7, 9, 3, 1, 5]]
+    optim = PretrainOptimOptions(epochs=1, batch_size=4)
+    pairs = PairPlan(LENGTHS, np.full(23, 25.0), ContrastOptions(window=5), optim, 7, live=1)
+    assert pairs[0][1].shape == (4, 6) and np.array_equal(pairs[0][1][:, ::3], plan()[0][1])
+    assert FillPlan(pairs)[0][1].shape == (4, 3)

@@ -24,7 +24,7 @@ from tce.distributed import DistributedContext
 from tce.errors import OptionError, TceError
 from tce.evaluation.compare import compare
 from tce.evaluation.evaluate import evaluate
-from tce.model.checkpoint import load_classifier, load_encoder
+from tce.model.checkpoint import load_classifier, load_encoder, save_model
 from tce.options.compare import CompareOptions
 from tce.options.evaluate import EvaluateOptions
 from tce.options.finetune import (
@@ -48,7 +48,7 @@ from tce.options.pretrain import (
     TCEOptions,
 )
 from tce.recipes import apply_recipe
-from tce.train.pretrain import make_encoder, open_clips, pretrain
+from tce.train.pretrain import make_encoder, open_clips, pretrain, settle_start
 from tce.train.pretrain_task import Pretraining
 from tce.train.run_folder import FILES, FOLDERS
 from tests.helpers.run_files import events, rows, same, saved
@@ -95,6 +95,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"method": "moco", "queue": 7, "exclude_same_source": True},
     {"accumulate": 2, "optimizer": "adamw", "lr": 1e-3, "schedule": "cosine", "warm_up": 1.0},
     {"precision": "bf16", "channels_last": False, "views": "separate"},
+    {"batch_groups": 0.5, "group": "group", "backbone_lr": 0.5, "foreground": 0.5},
+    {"method": "tce", "live": 0.5, "live_distance": 1, "rotation": 1.0},
 ]
 
 
@@ -135,6 +137,37 @@ def test_training_goes_on_from_weights(clips: Path, tmp_path: Path) -> None:
         OptionError, match=r"--weights; expected --head linear --embedding-size 128; found .* 8 in"
     ):
         pretrain(options(clips, tmp_path / "c", model="resnet18", weights=weights, embedding_size=128))
+
+
+def test_a_strong_start_keeps_its_statistics_and_moves_slowly(clips: Path, tmp_path: Path) -> None:
+    flags = {"model": None, "weights": "lite0", "image_size": 32, "epochs": 1, "monitor_epochs": 0}
+    pretrain(options(clips, tmp_path / "run", **flags))
+    now, first = load_encoder(tmp_path / "run"), load_encoder("lite0")
+    assert now.config.architecture == "lite0" and now.embedding_size == 8
+    recorded = json.loads((tmp_path / "run" / "options.json").read_text())["options"]
+    assert recorded["model"]["model"] == "lite0" and recorded["model"]["keep_statistics"] is True
+    assert recorded["optim"]["backbone_lr"] == 0.1
+    weights, before = now.backbone.state_dict(), first.backbone.state_dict()
+    still = {name.rpartition(".")[2] for name in before if torch.equal(before[name], weights[name])}
+    assert still == {"running_mean", "running_var", "num_batches_tracked"}
+    # From a network that `tce adapt` made: its head served whole vectors, not a loss.
+    adapted = save_model(tmp_path / "adapted.safetensors", first, {"made": "tce adapt"})
+    made = make_encoder(settle_start(options(clips, tmp_path / "x", **{**flags, "weights": str(adapted)})))
+    assert made.config.head == "linear" and made.embedding_size == 8
+    with pytest.raises(OptionError, match=r"expected a resnet18, as --model says; found a lite0"):
+        pretrain(options(clips, tmp_path / "y", **{**flags, "model": "resnet18"}))
+
+
+def test_the_start_decides_what_is_not_given(clips: Path, tmp_path: Path) -> None:
+    def settled(**flags: Any) -> tuple[str | None, bool | None, float | None]:
+        found = settle_start(options(clips, tmp_path / "run", **flags))
+        return found.model.model, found.model.keep_statistics, found.optim.backbone_lr
+
+    assert settled(model=None) == ("resnet18", False, 1.0)
+    assert settled(model="lite2") == ("lite2", False, 1.0), "from scratch"
+    assert settled(model=None, weights="lite2") == ("lite2", True, 0.1)
+    chosen = {"keep_statistics": False, "backbone_lr": 1.0}
+    assert settled(model=None, weights="lite2", **chosen) == ("lite2", False, 1.0)
 
 
 def test_a_network_tells_what_it_was_trained_on(

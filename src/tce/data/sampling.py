@@ -8,6 +8,7 @@ last frame is the last frame, repeated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -167,7 +168,7 @@ class PairPlan:
 
     An epoch takes each clip once, in an order of its own, and drops the last incomplete batch. Batch and
     frames are pure functions of seed, epoch and clip. F is 2, anchor and positive, or 1 with
-    `--positives same`.
+    `--positives same`; with `live`, each is followed by its two neighbours at that distance, F 6 or 3.
 
     Args:
         lengths: frames of each clip, int64 [N].
@@ -177,10 +178,13 @@ class PairPlan:
         seed: of all draws.
         rank: which contiguous block of each batch is wanted.
         processes: number of blocks.
+        groups: the group of each clip, for `contrast.batch_groups`.
+        live: distance of the neighbours that are loaded beside each frame; 0: none are.
 
     Raises:
         TceError: fewer than two clips, or none with two frames where neighbours are wanted.
-        OptionError: more clips in a step than there are, or a batch that the processes cannot share equally.
+        OptionError: more clips in a step than there are, a batch that the processes cannot share equally, or
+            no group that fills a batch.
     """
 
     def __init__(
@@ -192,9 +196,12 @@ class PairPlan:
         seed: int,
         rank: int = 0,
         processes: int = 1,
+        groups: Sequence[str] | None = None,
+        live: int = 0,
     ):
         self.lengths = lengths
         self.fps = fps
+        self.live = live
         self.contrast = contrast
         self.optim = optim
         self.seed = seed
@@ -224,7 +231,8 @@ class PairPlan:
             )
         self.per_epoch = clips // batch // optim.accumulate * optim.accumulate
         self._block = slice(rank * (batch // processes), (rank + 1) * (batch // processes))
-        self._order = lru_cache(maxsize=2)(lambda epoch: permutation(seed, epoch, clips))
+        numbers = _group_numbers(groups, contrast.batch_groups, batch)
+        self._order = lru_cache(maxsize=2)(lambda epoch: self._ordered(epoch, numbers))
 
     def __len__(self) -> int:
         return self.per_epoch * self.optim.epochs
@@ -234,6 +242,13 @@ class PairPlan:
         start = place * self.optim.batch_size
         clips = self._order(epoch)[start : start + self.optim.batch_size][self._block]
         return PlannedBatch(clips, self.frames(clips, epoch), epoch)
+
+    def _ordered(self, epoch: int, groups: np.ndarray | None) -> np.ndarray:
+        order = permutation(self.seed, epoch, len(self.lengths))
+        if groups is None:
+            return order
+        blocks = group_batches(order, groups, self.optim.batch_size, self.contrast.batch_groups)
+        return np.concatenate([blocks[place] for place in permutation(self.seed, epoch, len(blocks))])
 
     def frames(self, clips: np.ndarray, epoch: int) -> np.ndarray:
         """Frames of some clips in an epoch, int64 [b, F]."""
@@ -248,7 +263,64 @@ class PairPlan:
             options.window_unit,
             self.fps[clips],
         )
-        return pairs[:, :1] if options.positives == "same" else pairs
+        chosen = pairs[:, :1] if options.positives == "same" else pairs
+        return with_neighbours(chosen, self.lengths[clips], self.live) if self.live else chosen
+
+
+def group_batches(order: np.ndarray, groups: np.ndarray, batch: int, share: float) -> list[np.ndarray]:
+    """An epoch's batches, of which a share has clips of one group only; every clip occurs at most once.
+
+    Groups give as many whole batches as they have clips for; where these are fewer than the share, all of
+    them are taken, and the other batches are mixed.
+
+    Args:
+        order: the clips in random order, int64 [N].
+        groups: number of each clip's group, int64 [N].
+        batch: clips a batch.
+        share: of the batches.
+
+    Returns:
+        N // batch arrays int64 [batch]: first those of one group each.
+    """
+    count = len(order) // batch
+    single = []
+    for group in groups[order][np.sort(np.unique(groups[order], return_index=True)[1])]:
+        members = order[groups[order] == group]
+        single += [members[start : start + batch] for start in range(0, len(members) - batch + 1, batch)]
+    single = sorted(single, key=lambda clips: int(np.flatnonzero(order == clips[0])[0]))
+    single = single[: round(share * count)]
+    rest = order[~np.isin(order, np.concatenate([*single, order[:0]]))]
+    return single + [rest[start * batch : (start + 1) * batch] for start in range(count - len(single))]
+
+
+def _group_numbers(groups: Sequence[str] | None, share: float, batch: int) -> np.ndarray | None:
+    """The groups as numbers; None where batches are drawn from all clips."""
+    if groups is None or not share:
+        return None
+    _, numbers, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    if sizes.max() < batch:
+        raise OptionError(
+            "--batch-groups",
+            expected=f"a group of {batch} clips, as --batch-size says, or more",
+            found=f"{sizes.max()} in the largest",
+            fix="lower --batch-size, or name larger groups",
+        )
+    return numbers
+
+
+def with_neighbours(frames: np.ndarray, lengths: np.ndarray, distance: int) -> np.ndarray:
+    """Each frame followed by the one before and the one after it; at a clip's ends those nearest to it.
+
+    Args:
+        frames: positions int64 [b, F].
+        lengths: frames of the clips, int64 [b].
+        distance: to the neighbours, in frames.
+
+    Returns:
+        int64 [b, 3 F].
+    """
+    beside = frames[:, :, None] + np.array([0, -distance, distance])  # [b, F, 3]
+    return np.clip(beside, 0, lengths[:, None, None] - 1).reshape(len(frames), -1)
 
 
 class FillPlan:
@@ -273,7 +345,8 @@ class FillPlan:
         start = min(position * size, len(self.pairs.lengths) - size)  # a small batch has poor statistics
         part = size // self.processes
         clips = np.arange(start + self.rank * part, start + (self.rank + 1) * part)
-        return PlannedBatch(clips, self.pairs.frames(clips, FILL_EPOCH)[:, :1], FILL_EPOCH)
+        anchors = 3 if self.pairs.live else 1
+        return PlannedBatch(clips, self.pairs.frames(clips, FILL_EPOCH)[:, :anchors], FILL_EPOCH)
 
 
 class StackPlan:

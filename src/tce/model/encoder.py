@@ -262,6 +262,16 @@ class FrameEncoder(nn.Module):
         self.train(self.training)
         return sum(p.numel() for p in self.backbone.parameters() if not p.requires_grad)
 
+    def keep_statistics(self) -> None:
+        """Keep the batch statistics of the whole backbone as they are, also in training mode."""
+        norms = [
+            module
+            for module in self.backbone.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+        self._frozen = (*self._frozen, *norms)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> FrameEncoder:
         """Training or evaluation mode, except that frozen layers stay in evaluation mode."""
         super().train(mode)

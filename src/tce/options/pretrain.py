@@ -63,10 +63,12 @@ class DataOptions:
 class ModelOptions:
     """The frame encoder."""
 
-    model: str = "resnet18"
-    """resnet18, 34, 50, 101 or 152; hf:FOLDER_OR_NAME for a transformers model; package.module:callable."""
-    weights: str | None = None
-    """Checkpoint to start from; by default random weights."""
+    model: str | None = None
+    """resnet18, 34, 50, 101 or 152; lite0 or lite2; hf:FOLDER_OR_NAME for a transformers model;
+    package.module:callable; by default that of --start, or resnet18."""
+    weights: Annotated[str | None, arg(aliases=["--start"])] = None
+    """Network to start from: lite2, lite0, hf:NAME, a run folder or a checkpoint in any known format; by
+    default random weights."""
     embedding_size: TwoOrMore = 128
     """Numbers in an embedding; 128 as in the paper."""
     head: Literal["linear", "mlp"] = "linear"
@@ -75,6 +77,9 @@ class ModelOptions:
     """Side of the network's input in pixels; 224 in the paper, 112 for a quarter of the work."""
     freeze: str | None = None
     """Freeze the network up to and including this layer, e.g. layer2; by default all is trained."""
+    keep_statistics: bool | None = None
+    """Leave batch norm's statistics as they are; by default from lite2 and lite0, which were trained on far
+    larger batches."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -96,6 +101,11 @@ class ContrastOptions:
     """Unit of --window; use seconds where clips differ in frame rate."""
     temperature: Annotated[float, Range(LEAST_TEMPERATURE, 100)] = 0.07
     """Temperature T, by which cosine similarities are divided; 0.07 in the paper."""
+    batch_groups: Share = 0.0
+    """Share of the batches whose clips are all of one --group, so that telling groups apart does not help."""
+    group: str | None = None
+    """Groups for --batch-groups: "group" (the lists' or table's column), "recording", "folder", or a pattern
+    such as _(p[0-9]+)_ for the clip's id."""
     exclude_same_source: bool = False
     """Never take another piece of the same recording as a negative."""
     views: Literal["separate", "joint"] = "joint"
@@ -108,6 +118,10 @@ class ContrastOptions:
         if not self.window >= self.window_from:
             raise OptionError(
                 "--window", expected=f"at least --window-from {self.window_from:g}", found=f"{self.window:g}"
+            )
+        if self.batch_groups and self.group is None:
+            raise OptionError(
+                "--batch-groups", expected="--group as well", found="none", fix="add --group group"
             )
         if self.method == "tce" and self.temperature < LEAST_TCE_TEMPERATURE:
             raise OptionError(
@@ -206,6 +220,14 @@ class AugmentOptions:
     """Largest shift of hue as a share of the colour circle, drawn per frame."""
     blur: Share = 0.0
     """Probability, per frame, of Gaussian blur; 0.5 in SimCLR."""
+    foreground: Share = 0.0
+    """Probability that a positive's moving foreground (where it differs from the anchor) is put before
+    another clip's frame."""
+    live: Share = 0.0
+    """Probability, per frame, of replacing its channels by its grey neighbours and itself, --live-distance
+    apart."""
+    live_distance: Positive = 2
+    """Frames between the three of --live."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -219,6 +241,8 @@ class PretrainOptimOptions(OptimOptions):
     epochs: Positive = 100
     """Passes over the clips, one anchor of each. May be raised with --resume: one-cycle and cosine schedules
     and the mining threshold then follow the longer run's curve."""
+    backbone_lr: FromZero | None = None
+    """Factor of the backbone's learning rate; by default 0.1 from lite2, lite0 or hf:, else 1."""
     batch_size: TwoOrMore = 64
     """Clips per batch over all processes; the last incomplete batch of an epoch is dropped."""
     lr_decay_rate: Suppress[float] = 0.1
@@ -281,6 +305,12 @@ class PretrainOptions:
         if frame is not None and frame < self.model.image_size:
             raise OptionError(
                 "--frame-size", expected=f"at least --image-size {self.model.image_size}", found=str(frame)
+            )
+        if self.augment.foreground and self.contrast.positives == "same":
+            raise OptionError(
+                "--foreground",
+                expected="--positives neighbour, whose difference to the anchor is the motion",
+                found="--positives same",
             )
         for method in ("tce", "moco"):
             self._require_method(method)

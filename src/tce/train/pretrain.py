@@ -26,18 +26,21 @@ from tce.errors import OptionError, TceError
 from tce.io import Result
 from tce.model.backbone import is_callable_name, same_architecture
 from tce.model.checkpoint import checkpoint_hash, describe_weights, load_encoder, weights_provenance
-from tce.model.encoder import FrameEncoder, build_encoder, seeded
+from tce.model.efficientnet_lite import VARIANTS
+from tce.model.encoder import ADAPTED, FrameEncoder, build_encoder, seeded
 from tce.options.checks import split_names
 from tce.options.pretrain import DataOptions, PretrainOptions, PretrainRunOptions, current_options
 from tce.options.training import require_used_decay
 from tce.recipes import recipe_text
 from tce.train.monitor import FEWEST_CLIPS, FRAMES_PER_CLIP, NEIGHBOURS, learned_nothing
-from tce.train.pretrain_task import Pretraining
+from tce.train.pretrain_task import Pretraining, freeze_parts
 from tce.train.run_folder import RunFolder, RunResult, settle_precision
 from tce.train.run_record import describe_run
 from tce.train.trainer import fit
 
 log = logging.getLogger("tce.train")
+
+STRONG_BACKBONE_LR = 0.1  # of the head's rate, as in fine-tuning
 
 FREE = (  # what may change when a run is resumed: where it runs, how it is kept, and how long it runs
     *("data", "lists", "out", "recipe", "show", "epochs", "max_steps", "stop_on_collapse"),
@@ -77,6 +80,7 @@ def pretrain(options: PretrainOptions) -> Result:
 def _pretrain(options: PretrainOptions, context: DistributedContext, folder: RunFolder | None) -> Result:
     run, precision = settle_precision(options.run, folder, context)
     options = dataclasses.replace(options, run=run)
+    options = settle_start(options)
     encoder = make_encoder(options).to(context.device)  # before videos are packed: its name may be wrong
     store = open_clips(options.data, Path(run.out) / "footage", context)
     require_recordings(options, store)
@@ -211,30 +215,60 @@ def provenance(options: PretrainOptions, store: FrameStore) -> dict[str, Any]:
     }
 
 
-def make_encoder(options: PretrainOptions) -> FrameEncoder:
-    """The encoder to train: new, or from `--weights`, with the heads that the method needs.
+def settle_start(options: PretrainOptions) -> PretrainOptions:
+    """The options with the values that depend on the start filled in.
+
+    A network with strong weights of its own (EfficientNet-Lite, Hugging Face) keeps them: its backbone moves
+    slowly, and batch norm's statistics stay.
 
     Raises:
-        OptionError: `--model`, `--embedding-size` or `--head` differ from the weights'.
+        OptionError: `--model` differs from the weights'.
+    """
+    model, optim = options.model, options.optim
+    name, strong, lite = model.model or "resnet18", False, False
+    if model.weights is not None:
+        facts = describe_weights(model.weights, model.model)
+        held = facts.get("architecture") or model.weights
+        if model.model is not None and not same_architecture(model.model, held):
+            raise OptionError(
+                f"--weights {model.weights}",
+                f"a {model.model}, as --model says",
+                f"a {held}",
+                f"use weights of a {model.model}" if is_callable_name(held) else f"add --model {held}",
+            )
+        name = model.model or held
+        lite = held in VARIANTS
+        strong = lite or held.startswith("hf:")
+    keep = lite if model.keep_statistics is None else model.keep_statistics
+    rate = (STRONG_BACKBONE_LR if strong else 1.0) if optim.backbone_lr is None else optim.backbone_lr
+    return dataclasses.replace(
+        options,
+        model=dataclasses.replace(model, model=name, keep_statistics=keep),
+        optim=dataclasses.replace(optim, backbone_lr=rate),
+    )
+
+
+def make_encoder(options: PretrainOptions) -> FrameEncoder:
+    """The encoder to train: new, or from `--start`, with the heads that the method needs.
+
+    Args:
+        options: as `settle_start` returned them.
+
+    Raises:
+        OptionError: `--embedding-size` or `--head` differ from the weights'.
     """
     model, seed, rotation = options.model, options.run.seed, options.tce.rotation > 0
     resize = options.data.resize.removesuffix("-nearest")
+    assert model.model is not None
     if model.weights is None:
         size = model.embedding_size
         encoder = build_encoder(model.model, size, model.head, rotation, model.image_size, seed, resize)
-        encoder.freeze(model.freeze)
+        freeze_parts(encoder, model)
         return encoder
-    held = describe_weights(model.weights, model.model).get("architecture", model.model)
-    if not same_architecture(model.model, held):
-        raise OptionError(
-            f"--weights {model.weights}",
-            f"a {model.model}, as --model says",
-            f"a {held}",
-            f"use weights of a {model.model}" if is_callable_name(held) else f"add --model {held}",
-        )
     given = load_encoder(model.weights, model.model)
     config = given.config
-    if config.head == "none":  # an ImageNet network, say: it gets a head
+    adapted = config.provenance.get("made") == ADAPTED  # its head is whole footage's, not a loss's
+    if config.head == "none" or adapted:  # an ImageNet network, say: it gets a head
         config = dataclasses.replace(config, head=model.head, embedding_size=model.embedding_size)
     if (config.head, config.embedding_size) != (model.head, model.embedding_size):
         raise OptionError(
@@ -245,9 +279,10 @@ def make_encoder(options: PretrainOptions) -> FrameEncoder:
     config = dataclasses.replace(config, rotation=rotation, image_size=model.image_size, resize=resize)
     with seeded(seed):
         encoder = FrameEncoder(config, given.backbone)
-    _carry_over(given.head, encoder.head)
+    if not adapted:
+        _carry_over(given.head, encoder.head)
     _carry_over(given.rotation_head, encoder.rotation_head)
-    encoder.freeze(model.freeze)
+    freeze_parts(encoder, model)
     return encoder
 
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from tce.data.frame_store import FrameStore
 from tce.data.loader import Batch, Loader, Plan
 from tce.data.sampling import FillPlan, PairPlan
+from tce.data.splits import group_names
 from tce.distributed import DistributedContext, data_parallel, synchronise_batch_norm
 from tce.errors import TceError
 from tce.model.backbone import ExternalBackbone
 from tce.model.checkpoint import save_model
 from tce.model.encoder import FrameEncoder
-from tce.options.pretrain import PretrainOptions
+from tce.options.pretrain import ContrastOptions, ModelOptions, PretrainOptions
 from tce.train.augment import Augmentation
 from tce.train.method import METHODS, STATS, TCE, Metrics, StepInfo, ViewEncoder, Views
 from tce.train.monitor import CollapseWatch, Monitor
@@ -26,6 +27,19 @@ from tce.train.run_folder import RunFolder
 from tce.train.trainer import ClipTask
 
 log = logging.getLogger("tce.train")
+
+
+def batch_groups(options: ContrastOptions, store: FrameStore) -> list[str] | None:
+    """The group of each clip, where batches are to be drawn from one; see `group_names` for the errors."""
+    wanted = options.batch_groups and options.group is not None
+    return group_names(store.catalog, options.group or "", "--group") if wanted else None
+
+
+def freeze_parts(encoder: FrameEncoder, options: ModelOptions) -> None:
+    """Freeze what the options say: layers, and batch norm's statistics."""
+    encoder.freeze(options.freeze)
+    if options.keep_statistics:
+        encoder.keep_statistics()
 
 
 class Pretraining(ClipTask):
@@ -51,7 +65,15 @@ class Pretraining(ClipTask):
         self.context = context
         run, optim = options.run, options.optim
         self.plan = PairPlan(
-            store.lengths, store.fps, options.contrast, optim, run.seed, context.rank, context.world_size
+            store.lengths,
+            store.fps,
+            options.contrast,
+            optim,
+            run.seed,
+            context.rank,
+            context.world_size,
+            batch_groups(options.contrast, store),
+            options.augment.live_distance if options.augment.live else 0,
         )
         self.steps_per_epoch = self.plan.per_epoch // optim.accumulate
         self.loader = self._loader(self.plan)
@@ -60,7 +82,7 @@ class Pretraining(ClipTask):
         self.encoder = encoder
         if run.sync_bn:
             self.encoder = cast("FrameEncoder", synchronise_batch_norm(encoder, context))
-            self.encoder.freeze(options.model.freeze)  # its layers are new
+            freeze_parts(self.encoder, options.model)  # its layers are new
         self.network = data_parallel(
             ViewEncoder(self.encoder, options.contrast.views == "joint", run.precision),
             context,
@@ -103,9 +125,16 @@ class Pretraining(ClipTask):
             loss["rotation_accuracy"] = 0.25
         return loss | (self.monitor.chance if self.monitor is not None else {})
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What is trained: all that is not frozen."""
-        return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+    def parameters(self) -> list[nn.Parameter] | list[dict[str, Any]]:
+        """What is trained: all that is not frozen; with --backbone-lr the backbone has a rate of its own."""
+        trained = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        rate, backbone = self.options.optim.backbone_lr, set(self.encoder.backbone.parameters())
+        if rate in (None, 1.0) or not backbone & set(trained):
+            return trained
+        return [
+            {"params": [parameter for parameter in trained if parameter in backbone], "lr_scale": rate},
+            {"params": [parameter for parameter in trained if parameter not in backbone], "lr_scale": 1.0},
+        ]
 
     def batches(self, start: int) -> Iterator[Batch]:
         """The batches of the run from number `start` on."""
@@ -116,6 +145,7 @@ class Pretraining(ClipTask):
         """Augment a batch and take the method's step on it; see `Method.step`."""
         samples, epoch, seed = batch.samples, batch.epoch, self.options.run.seed
         frames, valid = self.receive(batch)  # [b, F, H, W, 3]
+        frames = self.augment.mix(frames, samples, epoch, seed)
         frames = frames.expand(-1, 2, -1, -1, -1)  # --positives same: anchor and positive are one frame
         if self.options.tce.rotation:
             images, rotated, label = self.augment.with_rotated(frames, samples, epoch, seed)
@@ -144,6 +174,7 @@ class Pretraining(ClipTask):
         self.encoder.train()  # batch statistics: an untrained network has no others
         for batch in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
             frames, valid = self.receive(batch)
+            frames = self.augment.mix(frames, batch.samples, batch.epoch, self.options.run.seed)
             images = self.augment(frames, batch.samples, batch.epoch, self.options.run.seed)
             ids = torch.from_numpy(batch.clips).to(self.context.device)
             self.method.fill(Views(images, valid=valid), ids)
