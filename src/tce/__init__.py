@@ -7,9 +7,15 @@ below are imported on first use, so that `import tce` costs nothing.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "1.0.0"
+
+# Libraries beneath do not report to their makers that they are used, unless the user has decided otherwise.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("DO_NOT_TRACK", "1")
 
 _HOMES = {
     "TceError": "tce.errors",

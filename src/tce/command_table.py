@@ -285,7 +285,7 @@ COMMANDS = {
         "tce.diagnosis.doctor:doctor",
         "tce.options.doctor:DoctorOptions",
         "Check this installation and machine, and print a report to paste into an issue",
-        ("tce doctor", "tce doctor --json", "tce doctor --folder /data --output doctor.txt"),
+        ("tce doctor", "tce doctor --folder /data --output doctor.txt", "tce doctor --audit"),
     ),
     "info": Command(
         "tce.commands.info:info",

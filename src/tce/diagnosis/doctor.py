@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from tce.diagnosis import machine
+from tce.diagnosis.dependencies import (
+    affecting,
+    check_files,
+    installed_dependencies,
+    licence_table,
+    read_advisories,
+)
 from tce.diagnosis.self_test import Step, self_test
 from tce.errors import TceError, printable
 from tce.io import Result, atomic, require_writable
 from tce.options.doctor import DoctorOptions
+from tce.progress import Progress
 
 LEAST_MEMORY = 2.0  # GiB available; below it packing and networks start to fail
 SECTIONS: tuple[tuple[str, Callable[[], dict[str, Any]]], ...] = (
@@ -35,28 +43,63 @@ def doctor(options: DoctorOptions) -> Result:
 
     Returns:
         `versions`, `processor`, `precision`, `devices`, `codecs`, `environment`, `disk`, `self_test` (its
-        steps with `ok`, `seconds`, `detail`), `problems` (a line each), `seconds`.
+        steps with `ok`, `seconds`, `detail`), `problems` (a line each), `seconds`; with --licences or --audit
+        `packages` and `problems`.
 
     Raises:
         TceError: the folder is none, or --output cannot be written.
     """
     started = time.monotonic()
+    if options.output is not None:
+        require_writable(options.output)
+    if options.licences or options.audit:
+        return _finished(options, _licences() if options.licences else _audit(options))
     folder = Path(options.folder)
     if not folder.is_dir():
         raise TceError(f"--folder {options.folder}", expected="a folder", found="none of that name")
-    if options.output is not None:
-        require_writable(options.output)
     figures: dict[str, Any] = {name: _section(describe) for name, describe in SECTIONS}
     figures["disk"] = _section(lambda: machine.disk(folder))
     steps = [] if options.no_test else _self_test(folder, options.start)
     figures["self_test"] = [dataclasses.asdict(step) for step in steps]
     figures["problems"] = find_problems(figures)
     figures["seconds"] = round(time.monotonic() - started, 1)
-    text = report_text(figures)
+    return _finished(options, Result(report_text(figures), figures))
+
+
+def _finished(options: DoctorOptions, result: Result) -> Result:
+    """The result, written to --output as well, with the exit code of its problems."""
     if options.output is not None:
         with atomic(options.output, "w") as file:
-            file.write(text + "\n")
-    return Result(text, figures, exit_code=1 if figures["problems"] else 0)
+            file.write(result.text + "\n")
+    result.exit_code = 1 if result.figures["problems"] else 0
+    return result
+
+
+def _licences() -> Result:
+    """The table of licences."""
+    found = installed_dependencies()
+    figures = {"packages": [dataclasses.asdict(one) for one in found], "problems": []}
+    return Result("\n".join(licence_table(found)), figures)
+
+
+def _audit(options: DoctorOptions) -> Result:
+    """What is wrong with what is installed: versions, files, licences, known vulnerabilities."""
+    advisories = None if options.advisories is None else read_advisories(Path(options.advisories))
+    found = installed_dependencies()
+    with Progress(len(found), "checking files", "package") as progress:
+        for one in found:
+            changed = check_files(one.name)
+            more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+            one.problems += [changed[0] + more] if changed else []
+            one.problems += ["its licence is unknown"] if one.licence == "unknown" else []
+            one.problems += [f"known vulnerability {name}" for name in affecting(one, advisories or [])]
+            progress.update()
+    problems = [f"{one.name} {one.version}: {line}" for one in found for line in one.problems]
+    known = "no advisories were given" if advisories is None else f"{len(advisories):,} advisories"
+    head = f"{len(found)} packages: versions, files and licences checked; known vulnerabilities: {known}"
+    lines = [head, *(f"- {line}" for line in problems)] if problems else [head, "no problem found"]
+    figures = {"packages": [dataclasses.asdict(one) for one in found], "problems": problems}
+    return Result("\n".join(lines), figures)
 
 
 def _section(describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -127,6 +127,7 @@ def _onnx_engine(backbone: nn.Module, sample: Tensor) -> FeatureEngine:
             found=str(error),
             fix="pip install onnx onnxruntime, or use --engine torch",
         ) from error
+    onnxruntime.disable_telemetry_events()  # which its builds for Windows send
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only

@@ -190,6 +190,7 @@ def _compare(data: bytes, model: FrameEncoder | Classifier, raw: bool, size: int
     """
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # which its builds for Windows send
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     network: nn.Module = _Raw(model) if raw else model
     worst = share = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tce.errors import OptionError
 from tce.options.checks import check_fields
 
 
@@ -20,5 +21,17 @@ class DoctorOptions:
     output: str | None = None
     """Text file to write the report to as well, for an attachment."""
 
+    licences: bool = False
+    """Print the licences of everything that tce needs, as a table, instead."""
+    audit: bool = False
+    """Check what tce needs instead: versions against each other, files against the records of their
+    installation, licences; reads every file, so it takes a minute."""
+    advisories: str | None = None
+    """Folder of known vulnerabilities in the OSV format, for --audit; nothing is fetched."""
+
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.advisories is not None and not self.audit:
+            raise OptionError("--advisories", "--audit as well", "none", "add --audit")
+        if self.licences and self.audit:
+            raise OptionError("--licences and --audit", "one of them", "both", "leave one of them out")
