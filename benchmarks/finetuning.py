@@ -41,9 +41,8 @@ from tce.data.splits import SplitClips, open_split
 from tce.device import autocast
 from tce.distributed import init_distributed
 from tce.evaluation import probes
-from tce.evaluation.clip_reader import Reader, _frames, _Plan, paper_samples
+from tce.evaluation.clip_reader import Reader, _frames, _Plan, paper_samples, score_clips
 from tce.evaluation.probes import RECALL_AT, nearest
-from tce.evaluation.protocols import score_clips
 from tce.model.classifier import Classifier, classifier_from_encoder
 from tce.model.encoder import build_encoder
 from tce.options.finetune import FinetuneOptions

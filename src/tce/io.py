@@ -1,4 +1,4 @@
-"""Output: files written whole or not at all, checked before the work; locks; JSON; what a command returns."""
+"""Files written whole or not at all, checked before the work; locks; JSON read within bounds; results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import math
 import os
 import re
 import socket
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from tce.errors import TceError
+
+MOST_JSON = 16 << 20  # bytes of a description; the largest in use are below one megabyte
+MOST_VALUES, DEEPEST = 200_000, 32  # in a description
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
@@ -193,6 +197,87 @@ def check_archive(archive: zipfile.ZipFile, size: int) -> str | None:
     if unpacked <= unpacked_limit(size):
         return None
     return f"an archive of {size:,} bytes that unpacks to {unpacked:,}"
+
+
+def require_file(path: Path, expected: str) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        TceError: there is none, or it is a folder, a pipe or a device.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise TceError(str(path), expected=expected, found="no such file", fix="check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise TceError(str(path), expected=expected, found="a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise TceError(str(path), expected=expected, found="a pipe or a device, not a file")
+    return status.st_size
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        TceError: it is not JSON, nested too deeply or far too large.
+    """
+    size = require_file(path, "a JSON file")
+    if size > MOST_JSON:
+        raise TceError(str(path), expected=f"at most {MOST_JSON:,} bytes of JSON", found=f"{size:,}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TceError(str(path), expected="JSON", found=str(error)) from error
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, what: str) -> Any:
+    """JSON text's content; `what` it is, for the messages.
+
+    Raises:
+        TceError: it is not JSON, nested too deeply or far too large.
+    """
+    try:
+        return check_json(json.loads(text), what)
+    except (ValueError, RecursionError) as error:
+        found = "text nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise TceError(what, expected="JSON", found=found) from error
+
+
+def check_json(value: Any, what: str) -> Any:
+    """`value` itself where it is made of JSON's types, of bounded size and depth.
+
+    A pickle can hold one list a billion times; whoever prints, copies or stores it would never end.
+
+    Raises:
+        TceError: it is not.
+    """
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise TceError(
+                what, expected=f"at most {MOST_VALUES:,} values, {DEEPEST} levels deep", found="more"
+            )
+        if isinstance(item, dict):
+            waiting.extend((key, depth) for key in item)
+            waiting.extend((part, depth + 1) for part in item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend((part, depth + 1) for part in item)
+        elif not isinstance(item, str | int | float | None):
+            raise TceError(what, expected="JSON types", found=type(item).__name__)
+    return value
+
+
+def brief(value: Any) -> str:
+    """A few words on a value out of a file, whatever its size."""
+    if isinstance(value, dict | list | tuple | set):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
 def write_csv(file: IO[str], rows: Iterable[Iterable[Any]]) -> None:

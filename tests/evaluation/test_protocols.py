@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 
 from tce.data.open_data import open_store
 from tce.errors import TceError
-from tce.evaluation.clip_reader import Reader
-from tce.evaluation.protocols import match_classes, score_clips
+from tce.evaluation.clip_reader import Reader, score_clips
+from tce.evaluation.frozen_network import match_classes
 from tce.model.checkpoint import load_classifier
 from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import build_encoder

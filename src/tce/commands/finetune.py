@@ -22,10 +22,10 @@ from tce.distributed import deterministic, init_distributed
 from tce.errors import OptionError, TceError
 from tce.evaluation import evaluate as evaluation
 from tce.evaluation import report
-from tce.evaluation.clip_reader import Reader, even_samples
+from tce.evaluation.clip_reader import Reader, even_samples, score_clips
 from tce.evaluation.frozen_network import FrozenNetwork
 from tce.evaluation.metrics import top_k
-from tce.evaluation.protocols import Evaluator, SplitResult, score_clips
+from tce.evaluation.protocols import Evaluator, SplitResult
 from tce.evaluation.report import EvaluatedSplit
 from tce.io import Result
 from tce.model.classifier import Classifier

@@ -72,12 +72,8 @@ def read_catalogs(places: Sequence[str], lists: str | None, split: str) -> Catal
     if len(places) == 1:
         return read_catalog(os.path.abspath(places[0]), lists=lists, split=split)
     if lists is not None:
-        raise OptionError(
-            "--lists",
-            expected="one FOOTAGE",
-            found=str(len(places)),
-            fix="pack one after the other with --add",
-        )
+        fix = "pack one after the other with --add"
+        raise OptionError("--lists", expected="one FOOTAGE", found=str(len(places)), fix=fix)
     parts = [read_catalog(os.path.abspath(place)) for place in places]
     names = [_place_name(place) for place in places]
     ids = [

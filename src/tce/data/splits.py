@@ -154,12 +154,8 @@ def require_splits(data: str, lists: str | None, splits: Sequence[str]) -> None:
         OptionError: several splits without lists, or one that the data do not hold.
     """
     if len(splits) > 1 and lists is None:
-        raise OptionError(
-            f"--split {','.join(splits)}",
-            expected="one split, as there are no lists",
-            found=str(len(splits)),
-            fix="give --lists",
-        )
+        expected = "one split, as there are no lists"
+        raise OptionError(f"--split {','.join(splits)}", expected, str(len(splits)), "give --lists")
     for split in splits:
         require_split(data, lists, split)
 

@@ -31,6 +31,7 @@ log = logging.getLogger("tce.evaluation")
 Ints = npt.NDArray[np.int64]
 Network = FrameEncoder | Classifier
 
+TEST_SAMPLES = 19  # of a clip in the paper's test
 FRAMES_PER_READ = 64
 STACKS_TOGETHER = 4  # put together at once on a CPU: what its cache holds
 
@@ -197,6 +198,53 @@ def clip_means(
         sums.index_add_(0, torch.from_numpy(place[part]).to(vectors.device), vectors * weight[:, None])
     assert sums is not None
     return np.divide(sums.cpu().numpy(), total[:, None], dtype=np.float32)
+
+
+@dataclass
+class ClipScores:
+    """Scores of clips.
+
+    Attributes:
+        rows: [n] the clips, rows of the store, rising.
+        scores: [n, C] sum of the samples' logits.
+        short: how many clips are shorter than one sample, so that their last frame was repeated.
+    """
+
+    rows: Ints
+    scores: npt.NDArray[np.float32]
+    short: int
+
+
+def score_clips(
+    classifier: Classifier,
+    reader: Reader,
+    rows: Ints,
+    count: int = TEST_SAMPLES,
+    what: str = "testing",
+    features: Callable[[Tensor], Tensor] | None = None,
+) -> ClipScores:
+    """Scores of clips by the paper's protocol (design of the released code; paper, section 4.1).
+
+    Clips with a frame that cannot be read are left out and named in `reader.failed`.
+
+    Args:
+        classifier: in evaluation mode.
+        reader: how the frames come.
+        rows: which clips of the reader's store, rising.
+        count: samples a clip.
+        what: for the progress line.
+        features: computes the backbone's features; by default the classifier itself.
+
+    Returns:
+        Scores of the clips that could be read.
+    """
+    forward = classifier if features is None else (lambda x: classifier.fc(features(x)))
+    lengths = reader.store.lengths
+    span = classifier.frames_per_sample
+    samples = paper_samples(lengths, rows, count, span)
+    means = clip_means(reader, classifier, forward, samples, what)  # [n, C]
+    kept = reader.readable(rows)
+    return ClipScores(rows[kept], means[kept] * count, int((lengths[rows[kept]] < span).sum()))
 
 
 def stack_differences(frames: Tensor, places: Tensor, std: tuple[float, ...], out: Tensor) -> Tensor:

@@ -13,17 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tce.errors import OptionError
-from tce.evaluation.metrics import Interval, mean_interval
-from tce.evaluation.report import (
-    UNPRINTED,
-    counted,
-    flat,
-    format_interval,
-    html_table,
-    is_share,
-    label,
-    number,
-)
+from tce.evaluation.metrics import Interval, flat, format_interval, is_share, label, mean_interval, number
+from tce.evaluation.report import UNPRINTED, align, counted, html_table
 from tce.evaluation.result import comparison_key, comparison_title, read_predictions, read_results
 from tce.io import Result, atomic, write_csv
 from tce.model.checkpoint import UNFINISHED
@@ -207,11 +198,7 @@ def make_comparisons(entries: Sequence[Entry], seed: int = 0) -> list[Comparison
 def _comparison(members: Sequence[Entry], seed: int) -> Comparison:
     names = [entry.name for entry in members]
     if len(set(names)) < len(names):
-        raise OptionError(
-            "RUN and --names",
-            expected="different results, or a name for each",
-            found=", ".join(names),
-        )
+        raise OptionError("RUN and --names", "different results, or a name for each", ", ".join(names))
     first = members[0]
     task = Comparison(*comparison_title(first.result), chance=_chance(first.result))
     task.caveats += _differing([entry.result for entry in members])
@@ -296,16 +283,6 @@ def _text(task: Comparison) -> str:
     head = ["", "", "value", "95% interval", "difference to the first", "chance"]
     lines = align([head, *_rows(task)], "<<>><>")
     return "\n".join([task.title, *lines, *(f"  note: {note}" for note in task.caveats)])
-
-
-def align(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """Rows of cells as lines with columns of equal width, "<" or ">" aligned; empty columns are left out."""
-    columns = [place for place in range(len(sides)) if any(row[place] not in ("", "-") for row in rows[1:])]
-    widths = {place: max(len(row[place]) for row in rows) for place in columns}
-    return [
-        ("  " + "  ".join(f"{row[place]:{sides[place]}{widths[place]}}" for place in columns)).rstrip()
-        for row in rows
-    ]
 
 
 def format_difference(metric: str, cell: Cell) -> str:

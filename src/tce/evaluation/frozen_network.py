@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tce.data.listing import compose
 from tce.device import pick_device
 from tce.errors import OptionError, TceError
 from tce.model.backbone import is_callable_name, rebuild_backbone
@@ -210,3 +213,41 @@ def short_name(path: str) -> str:
             target.stem if telling else next(name for name in parents if name != "checkpoints") or target.stem
         )
     return target.name
+
+
+def match_classes(classifier: Classifier, classes: list[str]) -> npt.NDArray[np.int64]:
+    """Where each of the data's classes is in the classifier's output.
+
+    By name where the classifier knows its classes, else by number.
+
+    Args:
+        classifier: what gives the scores.
+        classes: the data's class names in the order of their numbers.
+
+    Returns:
+        [len(classes)] columns of the scores.
+
+    Raises:
+        TceError: the classifier lacks a class, or the numbers of classes differ.
+    """
+    known = list(map(compose, classifier.config.classes))
+    classes = list(map(compose, classes))
+    if not known:
+        if classifier.num_classes != len(classes):
+            raise TceError(
+                "the checkpoint's classes",
+                expected=f"{len(classes)} classes, as in the data",
+                found=f"{classifier.num_classes} in the checkpoint",
+                fix="give the --data and --lists it was fine-tuned on, or fine-tune it on these",
+            )
+        return np.arange(len(classes))
+    lacking = [name for name in classes if name not in known]
+    if lacking:
+        more = ", ..." if len(lacking) > 3 else ""
+        raise TceError(
+            "the checkpoint's classes",
+            expected=f"the {len(classes)} classes of the data",
+            found=f"{len(known)} classes without {', '.join(lacking[:3])}{more}",
+            fix="give the --data and --lists it was fine-tuned on, or fine-tune it on these",
+        )
+    return np.array([known.index(name) for name in classes])

@@ -1,4 +1,4 @@
-"""Accuracy from scores (top-k, per class, confusion), chance levels, and bootstrap intervals.
+"""Accuracy from scores (top-k, per class, confusion), chance levels, bootstrap intervals; metrics as text.
 
 Clips cut from one recording resemble each other, so they are not independent trials: an interval draws whole
 recordings with replacement, never single clips.
@@ -6,7 +6,8 @@ recordings with replacement, never single clips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,27 @@ Interval = tuple[float, float]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+
+LABELS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "neighbour": "distance of neighbours in time",
+    "within": "distance within a clip",
+    "across": "distance across recordings",
+    "smoothness": "smoothness (1 - neighbour/across)",
+    "curvature": "curvature along time (degrees)",
+    "tau": "Kendall's tau across clips of a class",
+    "phase_r2": "phase progression (R2)",
+    "alignment": "alignment of neighbours",
+    "uniformity": "uniformity",
+    "effective_rank": "effective rank",
+    "class_knn": "class, all votes",
+    "class_knn_other_groups": "class, votes of other groups",
+    "group_knn": "group",
+    "group_minus_class": "group less class (1: groups only)",
+}
+FEWSHOT = {"centroid": "nearest centroid", "logistic": "logistic regression"}
+PERCENT = ("top1", "top5", "recall", "chance", "class_knn", "group_knn", *FEWSHOT)
 
 
 def top_k(scores: Floats, labels: Ints, k: int) -> Bools:
@@ -154,3 +176,39 @@ def mean_interval(
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(np.mean(means, axis=0), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share, printed in percent."""
+    return metric.startswith(PERCENT)
+
+
+def label(metric: str) -> str:
+    """A metric's name in tables and pictures."""
+    method, at, shots = metric.partition("@")
+    if at and method in FEWSHOT:
+        return f"{FEWSHOT[method]}, {shots} a class"
+    return LABELS.get(metric, metric.replace("recall@", "R@"))
+
+
+def flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics without nesting: recall's become recall@1 and so on; details by class are left out."""
+    simple: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if name == "recall":
+            simple |= {f"recall@{k}": share for k, share in value.items()}
+        elif not isinstance(value, dict):
+            simple[name] = value
+    return simple
+
+
+def number(metric: str, value: float | None) -> str:
+    """A metric's value as text."""
+    if value is None or not np.isfinite(value):
+        return "-"
+    return f"{value:.1%}" if is_share(metric) else f"{value:.3g}"
+
+
+def format_interval(metric: str, ends: Sequence[float] | None) -> str:
+    """Both ends of an interval as text."""
+    return "-" if ends is None else f"{number(metric, ends[0])} to {number(metric, ends[1])}"

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from tce.data.listing import compose
 from tce.data.splits import SplitClips, group_names, label_subset, subtract_group_means
 from tce.device import choose_precision
 from tce.errors import TceError
-from tce.evaluation.clip_reader import Reader, clip_means, even_samples, paper_samples
-from tce.evaluation.frozen_network import FrozenNetwork
+from tce.evaluation.clip_reader import TEST_SAMPLES, Reader, clip_means, even_samples, score_clips
+from tce.evaluation.frozen_network import FrozenNetwork, match_classes
 from tce.evaluation.metrics import chance_recall, top_k
 from tce.evaluation.probes import fit_linear, knn_scores, retrieve, unit_rows
 from tce.model.classifier import Classifier
@@ -37,7 +35,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
 Vectors = npt.NDArray[np.float32]
 
-TEST_SAMPLES = 19
 FEATURE_SAMPLES = 8
 TOP_K = (1, 5)
 
@@ -351,88 +348,3 @@ def require_some(
     """
     if len(rows) == 0:
         raise TceError("evaluation", expected=f"clips {kind}", found="none", fix=fix)
-
-
-@dataclass
-class ClipScores:
-    """Scores of clips.
-
-    Attributes:
-        rows: [n] the clips, rows of the store, rising.
-        scores: [n, C] sum of the samples' logits.
-        short: how many clips are shorter than one sample, so that their last frame was repeated.
-    """
-
-    rows: Ints
-    scores: npt.NDArray[np.float32]
-    short: int
-
-
-def score_clips(
-    classifier: Classifier,
-    reader: Reader,
-    rows: Ints,
-    count: int = TEST_SAMPLES,
-    what: str = "testing",
-    features: Callable[[Tensor], Tensor] | None = None,
-) -> ClipScores:
-    """Scores of clips by the paper's protocol (design of the released code; paper, section 4.1).
-
-    Clips with a frame that cannot be read are left out and named in `reader.failed`.
-
-    Args:
-        classifier: in evaluation mode.
-        reader: how the frames come.
-        rows: which clips of the reader's store, rising.
-        count: samples a clip.
-        what: for the progress line.
-        features: computes the backbone's features; by default the classifier itself.
-
-    Returns:
-        Scores of the clips that could be read.
-    """
-    forward = classifier if features is None else (lambda x: classifier.fc(features(x)))
-    lengths = reader.store.lengths
-    span = classifier.frames_per_sample
-    samples = paper_samples(lengths, rows, count, span)
-    means = clip_means(reader, classifier, forward, samples, what)  # [n, C]
-    kept = reader.readable(rows)
-    return ClipScores(rows[kept], means[kept] * count, int((lengths[rows[kept]] < span).sum()))
-
-
-def match_classes(classifier: Classifier, classes: list[str]) -> Ints:
-    """Where each of the data's classes is in the classifier's output.
-
-    By name where the classifier knows its classes, else by number.
-
-    Args:
-        classifier: what gives the scores.
-        classes: the data's class names in the order of their numbers.
-
-    Returns:
-        [len(classes)] columns of the scores.
-
-    Raises:
-        TceError: the classifier lacks a class, or the numbers of classes differ.
-    """
-    known = list(map(compose, classifier.config.classes))
-    classes = list(map(compose, classes))
-    if not known:
-        if classifier.num_classes != len(classes):
-            raise TceError(
-                "the checkpoint's classes",
-                expected=f"{len(classes)} classes, as in the data",
-                found=f"{classifier.num_classes} in the checkpoint",
-                fix="give the --data and --lists it was fine-tuned on, or fine-tune it on these",
-            )
-        return np.arange(len(classes))
-    lacking = [name for name in classes if name not in known]
-    if lacking:
-        more = ", ..." if len(lacking) > 3 else ""
-        raise TceError(
-            "the checkpoint's classes",
-            expected=f"the {len(classes)} classes of the data",
-            found=f"{len(known)} classes without {', '.join(lacking[:3])}{more}",
-            fix="give the --data and --lists it was fine-tuned on, or fine-tune it on these",
-        )
-    return np.array([known.index(name) for name in classes])

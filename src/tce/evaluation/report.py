@@ -14,7 +14,17 @@ import numpy.typing as npt
 
 from tce.data.splits import SplitClips
 from tce.evaluation.frozen_network import FrozenNetwork
-from tce.evaluation.metrics import Interval, confusion, mean_interval, per_class
+from tce.evaluation.metrics import (
+    FEWSHOT,
+    Interval,
+    confusion,
+    flat,
+    format_interval,
+    label,
+    mean_interval,
+    number,
+    per_class,
+)
 from tce.evaluation.protocols import SplitResult
 from tce.io import atomic, write_csv
 from tce.video.image import decode
@@ -32,26 +42,6 @@ Ints = npt.NDArray[np.int64]
 SHEET_QUERIES, SHEET_NEIGHBOURS = 8, 6
 TABLE_CLASSES = 30
 
-LABELS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "neighbour": "distance of neighbours in time",
-    "within": "distance within a clip",
-    "across": "distance across recordings",
-    "smoothness": "smoothness (1 - neighbour/across)",
-    "curvature": "curvature along time (degrees)",
-    "tau": "Kendall's tau across clips of a class",
-    "phase_r2": "phase progression (R2)",
-    "alignment": "alignment of neighbours",
-    "uniformity": "uniformity",
-    "effective_rank": "effective rank",
-    "class_knn": "class, all votes",
-    "class_knn_other_groups": "class, votes of other groups",
-    "group_knn": "group",
-    "group_minus_class": "group less class (1: groups only)",
-}
-FEWSHOT = {"centroid": "nearest centroid", "logistic": "logistic regression"}
-PERCENT = ("top1", "top5", "recall", "chance", "class_knn", "group_knn", *FEWSHOT)
 PICTURES = ("confusion-*.png", "neighbours-*.png", "fewshot-*.png")
 UNPRINTED = ("train", "short", "too_short", "penalty_chosen_on", "engine")  # notes, or parts of others
 
@@ -63,30 +53,6 @@ class EvaluatedSplit:
     network: FrozenNetwork
     clips: SplitClips
     result: SplitResult
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is a share, printed in percent."""
-    return metric.startswith(PERCENT)
-
-
-def label(metric: str) -> str:
-    """A metric's name in tables and pictures."""
-    method, at, shots = metric.partition("@")
-    if at and method in FEWSHOT:
-        return f"{FEWSHOT[method]}, {shots} a class"
-    return LABELS.get(metric, metric.replace("recall@", "R@"))
-
-
-def flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics without nesting: recall's become recall@1 and so on; details by class are left out."""
-    simple: dict[str, Any] = {}
-    for name, value in metrics.items():
-        if name == "recall":
-            simple |= {f"recall@{k}": share for k, share in value.items()}
-        elif not isinstance(value, dict):
-            simple[name] = value
-    return simple
 
 
 def intervals(parts: Sequence[EvaluatedSplit], seed: int) -> dict[str, Interval | None]:
@@ -297,6 +263,16 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines + [f"note: {note}" for note in result.get("notes", [])])
 
 
+def align(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Rows of cells as lines with columns of equal width, "<" or ">" aligned; empty columns are left out."""
+    columns = [place for place in range(len(sides)) if any(row[place] not in ("", "-") for row in rows[1:])]
+    widths = {place: max(len(row[place]) for row in rows) for place in columns}
+    return [
+        ("  " + "  ".join(f"{row[place]:{sides[place]}{widths[place]}}" for place in columns)).rstrip()
+        for row in rows
+    ]
+
+
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     """A table for a notebook; every cell is escaped."""
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
@@ -362,15 +338,3 @@ def _class_lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {'class':<{width}}  clips   top-1{which}")
         lines += [f"  {row['class']:<{width}}  {row['clips']:>5}  {row['top1']:>6.1%}" for row in rows]
     return lines
-
-
-def number(metric: str, value: float | None) -> str:
-    """A metric's value as text."""
-    if value is None or not np.isfinite(value):
-        return "-"
-    return f"{value:.1%}" if is_share(metric) else f"{value:.3g}"
-
-
-def format_interval(metric: str, ends: Sequence[float] | None) -> str:
-    """Both ends of an interval as text."""
-    return "-" if ends is None else f"{number(metric, ends[0])} to {number(metric, ends[1])}"

@@ -19,10 +19,8 @@ from tce.embedding.embedding_file import read_arrays
 from tce.errors import TceError
 from tce.evaluation import report
 from tce.evaluation.frozen_network import FrozenNetwork, short_name
-from tce.evaluation.report import (
-    EvaluatedSplit,
-    counted,
-)
+from tce.evaluation.metrics import flat
+from tce.evaluation.report import EvaluatedSplit, counted
 from tce.io import Result
 from tce.model.checkpoint import unfinished
 from tce.options.evaluate import ALL, PLACEHOLDER, EvaluateOptions
@@ -143,7 +141,7 @@ class EvaluationResult(Result):
     @property
     def metrics(self) -> dict[str, Any]:
         """Name -> value, such as top1 or recall@5; means over the splits."""
-        return {name: report.flat(self.figures).get(name) for name in self.figures.get("figures", ())}
+        return {name: flat(self.figures).get(name) for name in self.figures.get("figures", ())}
 
     @property
     def top1(self) -> float:
@@ -198,7 +196,7 @@ def describe(
         "protocol": first.result.protocol,
         **metrics,
         **({"chance": chance["top1"]} if "top1" in chance else {}),
-        "figures": list(report.flat(metrics)),
+        "figures": list(flat(metrics)),
         "intervals": report.intervals(parts, options.seed),
         "interval": "95%, bootstrap over recordings",
         "chance_levels": chance,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tce.errors import OptionError, TceError
 from tce.hub.hub_files import fetch_checkpoint, is_hub_address
+from tce.io import brief, check_json, parse_json, read_json
 from tce.model.backbone import (
     OWN,
     architecture_name,
@@ -39,7 +40,7 @@ from tce.model.classifier import Classifier, ClassifierConfig, widen_input
 from tce.model.efficientnet_lite import VARIANTS
 from tce.model.encoder import EncoderConfig, FrameEncoder, build_encoder, build_start
 from tce.model.resnet import DEPTHS
-from tce.model.tensor_file import brief, check_json, parse_json, read_header, read_json, read_tensors
+from tce.model.tensor_file import read_header, read_tensors
 
 log = logging.getLogger("tce.model")
 

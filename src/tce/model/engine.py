@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 from tce.device import autocast
 from tce.errors import OptionError, TceError
 from tce.model.classifier import Classifier
-from tce.model.encoder import FrameEncoder
+
+if TYPE_CHECKING:
+    from tce.model.encoder import FrameEncoder
 
 log = logging.getLogger("tce.model")
 

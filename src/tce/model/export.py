@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from tce.errors import TceError
-from tce.io import Result, atomic, require_writable
+from tce.io import Result, atomic, parse_json, require_writable
 from tce.model.checkpoint import describe, describe_model, load_classifier, load_encoder, save_model
 from tce.model.checkpoint_reader import FILE_NAME, checkpoint_file, read_contents, start_name
 from tce.model.classifier import Classifier
 from tce.model.encoder import FrameEncoder
-from tce.model.tensor_file import parse_json
 from tce.options.convert import ConvertOptions
 from tce.options.export import ExportOptions
 

@@ -20,25 +20,17 @@ from torch.nn.modules import module as registration
 
 from tce.errors import TceError
 from tce.hub.hub_files import offline
+from tce.io import read_json
 from tce.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from tce.model.tensor_file import read_json, read_tensors
+from tce.model.tensor_file import read_tensors
 
 log = logging.getLogger("tce.model")
 
 # Entries that would make transformers fetch something or run code that did not come with it; those of any
 # level whose names begin with an underscore, too.
 _CODE = (
-    "auto_map",
-    "attn_implementation",
-    "experts_implementation",
-    "quantization_config",
-    "kernel_config",
-    "use_kernels",
-    "custom_pipelines",
-    "name_or_path",
-    "backbone",
-    "dtype",
-    "torch_dtype",
+    *("auto_map", "attn_implementation", "experts_implementation", "quantization_config", "kernel_config"),
+    *("use_kernels", "custom_pipelines", "name_or_path", "backbone", "dtype", "torch_dtype"),
 )
 _LABELS = ("id2label", "label2id")  # of a head that is not there; a thousand of them in ImageNet's
 LARGEST, LARGEST_SUM = 1 << 20, 1 << 22  # of a configuration's numbers, which count layers and widths
@@ -346,19 +338,14 @@ def _at_most(most_bytes: int, what: str) -> Iterator[None]:
         nonlocal left
         left -= 0 if value is None else value.numel() * value.element_size()
         if left < 0:
-            raise TceError(
-                f"{what}: its configuration",
-                expected=f"a network of the file's size, about {most_bytes // 2:,} bytes",
-                found="a far larger one",
-            )
+            expected = f"a network of the file's size, about {most_bytes // 2:,} bytes"
+            raise TceError(f"{what}: its configuration", expected, "a far larger one")
 
     def count_module(*_: Any) -> None:
         nonlocal modules
         modules -= 1
         if modules < 0:
-            raise TceError(
-                f"{what}: its configuration", expected=f"at most {MOST_MODULES:,} modules", found="more"
-            )
+            raise TceError(f"{what}: its configuration", f"at most {MOST_MODULES:,} modules", "more")
 
     handles = [
         registration.register_module_parameter_registration_hook(count_tensor),
@@ -372,16 +359,13 @@ def _at_most(most_bytes: int, what: str) -> Iterator[None]:
             handle.remove()
 
 
-@contextlib.contextmanager
-def _without_initialisation() -> Iterator[None]:
+def _without_initialisation() -> contextlib.AbstractContextManager[Any]:
     """Every weight is loaded afterwards: random numbers would only take time."""
     try:
         from transformers.initialization import no_init_weights
     except ImportError:  # transformers 4
-        yield
-        return
-    with no_init_weights():
-        yield
+        return contextlib.nullcontext()
+    return no_init_weights()
 
 
 @contextlib.contextmanager

@@ -158,13 +158,8 @@ class Trainer:
     @property
     def progress(self) -> TrainProgress:
         """The position of the run."""
-        return TrainProgress(
-            self.step,
-            self.task.steps_per_epoch,
-            self.optim.epochs,
-            self.run.log_steps,
-            self._validation_interval,
-        )
+        epochs, interval = self.optim.epochs, self._validation_interval
+        return TrainProgress(self.step, self.task.steps_per_epoch, epochs, self.run.log_steps, interval)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Resume from a training state.
