@@ -14,7 +14,7 @@ INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check -q
 PIP_FLAGS ?=
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: setup dev demo test test-avx2 science check docs format clean
+.PHONY: setup dev demo test test-avx2 science campaign check docs format clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.dev
@@ -48,6 +48,10 @@ OUT ?= runs/science
 science: dev
 	@test -n "$(DATA)" || { echo "give DATA=FOLDER with gestures/ and fights/ (docs/results.md)"; exit 1; }
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/science.py --data "$(DATA)" --out "$(OUT)" $(ARGS)
+
+# Two hundred kills; docs/reliability.md has the last output.
+campaign: dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/campaign.py --out $(or $(OUT),runs)/campaign $(ARGS)
 
 check: dev
 	$(BIN)/ruff check .
