@@ -138,7 +138,7 @@ def _entry(name: str, found: dict[str, Dependency]) -> Dependency | None:
 
 def licence_of(package: importlib.metadata.Distribution) -> str:
     """A package's licence: the SPDX expression, else its classifiers, else its free text, shortened."""
-    facts = package.metadata
+    facts: Any = package.metadata  # a message, whatever its stub says
     expression = (facts.get("License-Expression") or "").strip()
     if expression:
         return printable(expression)
