@@ -52,6 +52,17 @@ def test_the_rules_in_words(change, count, decision, words):
     assert found.advice == ("use it" if decision == "better" else "keep the start")
 
 
+def test_near_the_ceiling_nothing_is_told_without_labels():
+    start = np.full(40, 0.97)
+    found = difference(start, start + 0.02, names(20), 0)
+    without = verdict(found, 20, labelled=False)
+    assert without.decision == "none" and without.advice == "keep the start"
+    assert "97.0% of the frames find their own clip with the start, +2.0 points" in without.text
+    assert verdict(found, 20).decision == "better"
+    worse = difference(start, start - 0.02, names(20), 0)
+    assert verdict(worse, 20, labelled=False).decision == "worse"
+
+
 def test_an_interval_that_holds_zero_is_no_difference():
     change = np.tile([0.5, -0.4], 20)
     found = compared(np.repeat(change, 2), 40)

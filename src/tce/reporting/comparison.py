@@ -263,7 +263,9 @@ def _judge(one: Network, found: Compared) -> None:
             "too little", f"cannot be told without labels: it has seen {share} of these clips", "give labels"
         )
         return
-    one.verdict = verdict(one.against.get(found.measure), found.recordings, collapsed)
+    one.verdict = verdict(
+        one.against.get(found.measure), found.recordings, collapsed, labelled=found.split is not None
+    )
     if one.role == "adapted" and one.facts["numbers"] is None and found.recordings >= LEAST_RECORDINGS:
         apart = one.against.get(RETRIEVAL)
         words = "" if apart is None else f" ({difference_words(apart)})"

@@ -59,7 +59,7 @@ def describe_report(
         "limits": found.limits,
         "cautions": found.cautions,
         "versions": {"tce": tce.__version__, "python": platform.python_version(), **_versions()},
-        "engines": sorted(set(features.engines.values())) or ["features of an earlier run"],
+        "engines": sorted(set(features.engines.values())),
         "frames_passed": features.passed,
         "seconds": dict(seconds),
     }

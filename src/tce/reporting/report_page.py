@@ -93,9 +93,9 @@ def _head(figures: Mapping[str, Any], found: Compared) -> str:
         sentence = lead.verdict.text
         lead_in = f"{lead.name} is " if decision in ("better", "worse", "collapsed") else ""
         lines.append(f'<p class="say">{escape(capital(lead_in + sentence))}</p>')
-        lines.append(
-            f"<p><b>{escape(capital(lead.verdict.advice))}.</b> {_hint(lead)}{escape(_why(found, lead))}</p>"
-        )
+        hint = f": {_hint(lead)}" if _hint(lead) else "."
+        lines.append(f"<p><b>{escape(capital(lead.verdict.advice))}</b>{hint}</p>")
+        lines.append(f"<p>{escape(_why(found, lead))}</p>")
     else:
         lines.append('<p class="say">Nothing was compared with the start</p>')
     for one in found.judged[1:]:
@@ -125,7 +125,7 @@ def _hint(one: Network) -> str:
     """How other commands use a network that is worth it."""
     if one.verdict is None or one.verdict.decision != "better" or not one.hint:
         return ""
-    return f"<code>{escape(one.hint)}</code> "
+    return f"<code>{escape(one.hint)}</code>"
 
 
 def _why(found: Compared, one: Network) -> str:
@@ -193,11 +193,18 @@ def _how(figures: Mapping[str, Any]) -> str:
         "<h2>How this was made</h2>"
         f'<div class="card"><h3>The verdict\'s rules</h3><p class="soft">Applied in this order to '
         f"{escape(figures['measure'])}."
-        f"</p><ul>{rules}</ul></div>"
+        f"</p><ol>{rules}</ol></div>"
         f'<div class="card"><h3>Again</h3><pre><code>{escape(figures["command"])}</code></pre>'
-        f'<p class="soft">{escape(seconds)}. Networks ran in {escape("; ".join(figures["engines"]))}; '
-        f"{figures['frames_passed']:,} frames passed one. Made {escape(figures['made'])} with "
+        f'<p class="soft">{escape(seconds)}. {escape(_passed(figures))}'
+        f" Made {escape(figures['made'])} with "
         f"{escape(versions)}. The same "
         "figures are in report.json and report.md.</p></div>"
         "<footer>This page holds no script and uses no network.</footer>"
     )
+
+
+def _passed(figures: Mapping[str, Any]) -> str:
+    """How many frames passed a network, and what ran it."""
+    if not figures["frames_passed"]:
+        return "No frame passed a network: the features are those of an earlier report."
+    return f"{figures['frames_passed']:,} frames passed a network in {'; '.join(figures['engines'])}."

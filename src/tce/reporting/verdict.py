@@ -21,13 +21,14 @@ Decision = Literal["better", "worse", "none", "too little", "collapsed"]
 LEAST_RECORDINGS = 10  # fewer do not give an interval that can be relied on
 LEAST_RANK = 0.25  # of the start's effective rank: below it a network has collapsed
 LEAST_DISTANCE = 0.02  # mean cosine distance of different recordings: below it everything is alike
-CEILING = 0.98
+CEILING = 0.95  # share of frames that find their clip with the start; above it nothing can be told
 KEEP = "keep the start"
 
 RULES = (
     f"Fewer than {LEAST_RECORDINGS} recordings: too little footage to tell.",
     f"Effective rank below {LEAST_RANK:.0%} of the start's, or recordings less than {LEAST_DISTANCE:g} apart "
     "(cosine distance): collapsed; keep the start.",
+    f"Without labels, and the start above {CEILING:.0%}: hardly room to be better; keep the start.",
     "The 95% interval of the difference to the start, on the same clips, lies above 0: better; use it.",
     "It lies below 0: worse; keep the start.",
     "It holds 0: no difference seen; keep the start.",
@@ -120,13 +121,14 @@ def collapse(
     return ""
 
 
-def verdict(found: Difference | None, recordings: int, collapsed: str = "") -> Verdict:
+def verdict(found: Difference | None, recordings: int, collapsed: str = "", labelled: bool = True) -> Verdict:
     """Apply the rules.
 
     Args:
         found: the difference to the start; None where it could not be measured.
         recordings: of the footage, for the words.
         collapsed: of `collapse`.
+        labelled: the figure is one with labels.
     """
     count = recordings if found is None else found.recordings
     words = f"{count} recording{'s' * (count != 1)}"
@@ -136,6 +138,9 @@ def verdict(found: Difference | None, recordings: int, collapsed: str = "") -> V
     if collapsed:
         return Verdict("collapsed", f"collapsed: {collapsed}", KEEP)
     low, high = found.interval
+    if not labelled and found.start > CEILING and high >= 0:
+        text = f"hardly room to be better: {found.start:.1%} of the frames find their own clip with the start"
+        return Verdict("none", f"{text}, {points}", KEEP)
     if low > 0:
         text = f"better on {found.better} of {words}, {points}"
         return Verdict("better", text, "use it")
