@@ -49,9 +49,10 @@ science: dev
 	@test -n "$(DATA)" || { echo "give DATA=FOLDER with gestures/ and fights/ (docs/results.md)"; exit 1; }
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/science.py --data "$(DATA)" --out "$(OUT)" $(ARGS)
 
-# Two hundred kills; docs/reliability.md has the last output.
+# Two hundred kills, a million damaged files; docs/reliability.md has the last output.
 campaign: dev
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/campaign.py --out $(or $(OUT),runs)/campaign $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/campaign.py --out runs/campaign $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --out runs/fuzz
 
 check: dev
 	$(BIN)/ruff check .
