@@ -30,8 +30,6 @@ SIZE = 64
 SCRATCH = ("--model", "resnet18", "--precision", "bf16")
 LITE2 = ("--start", "lite2", "--precision", "float32")
 GROUPS = ("--group", "group", "--batch-groups")
-FOREGROUND = ("--foreground", 0.5)
-LIVE = ("--live", 0.5, "--grey", 0)
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,11 @@ METHODS = {
     "scratch: recipe default": Method("scratch", SCRATCH),
     "scratch: batches of one person": Method("scratch", (*SCRATCH, *GROUPS, 1)),
     "scratch: half of the batches of one person": Method("scratch", (*SCRATCH, *GROUPS, 0.5)),
-    "scratch: foregrounds mixed": Method("scratch", (*SCRATCH, *FOREGROUND)),
-    "scratch: live frames for grey": Method("scratch", (*SCRATCH, *LIVE)),
     "lite2: frozen": Method("lite2", None),
     "lite2: recipe default": Method("lite2", LITE2, 0.5),
     "lite2: batches of one person": Method("lite2", (*LITE2, *GROUPS, 1), 0.5),
     "lite2: half of the batches of one person": Method("lite2", (*LITE2, *GROUPS, 0.5), 0.5),
-    "lite2: foregrounds mixed": Method("lite2", (*LITE2, *FOREGROUND), 0.5),
-    "lite2: live frames for grey": Method("lite2", (*LITE2, *LIVE), 0.5),
-    "lite2: batch statistics trained too": Method("lite2", (*LITE2, "--no-keep-statistics"), 0.5),
+    "lite2: batch statistics trained too": Method("lite2", (*LITE2, "--keep-statistics", "False"), 0.5),
     "lite2: backbone at the head's rate": Method("lite2", (*LITE2, "--backbone-lr", 1), 0.5),
     "lite2: one layer less trained": Method("lite2", (*LITE2, "--freeze", "_blocks.10"), 0.5),
 }

@@ -29,10 +29,12 @@ from tce.evaluation.metrics import mean_interval
 LETTERS = {"A-L": "A-L", "M-Y": "M-Y"}
 LABELS = ("1/class", "5/class", "10/class", "all")
 SPLITS = ("01", "02")
-ADAPTED = "ADAPTED"  # in flags: the network that `tce adapt` made
+ADAPTED = "ADAPTED"  # in flags: lite2 after `tce adapt`
+PRETRAINED = "PRETRAINED"  # in flags: lite2 after `tce pretrain`
+PRETRAIN_EPOCHS, PRETRAIN_SIZE = 7, 64  # 20,000 images
 STRONG = ("--start", "lite2", "--image-size", 112)
 # Few labels are few steps in an epoch, so they take more epochs.
-EPOCHS = {"1/class": 60, "5/class": 30, "10/class": 20, "all": 12}
+EPOCHS = {"1/class": 60, "5/class": 30, "10/class": 20, "all": 10}
 LONG = {"1/class": 120, "5/class": 60, "10/class": 60, "all": 60}
 
 
@@ -50,36 +52,59 @@ METHODS = {
     ),
     "linear on lite2": Method((*STRONG, "--recipe", "linear")),
     "linear on lite2, adapted": Method(("--start", ADAPTED, "--recipe", "linear")),
+    "linear on lite2, pre-trained on the clips": Method(("--start", PRETRAINED, "--recipe", "linear")),
     "all of lite2: head first, then slowly": Method((*STRONG, "--input", "rgb", "--flip", 0), EPOCHS),
     "all of lite2, differences": Method((*STRONG, "--flip", 0), EPOCHS),
 }
 DEFAULT = tuple(name for name in METHODS if "differences" not in name or "scratch" in name)
 
 
-def prepare(data: Path, out: Path, wanted: str) -> tuple[Path, Path, Path]:
-    """Packed clips, lists of the wanted letters, and lite2 adapted to all clips without labels."""
-    footage, adapted = out / "gestures", out / "adapted"
+def prepare(data: Path, out: Path, wanted: str) -> tuple[Path, Path]:
+    """Packed clips, and lists of the wanted letters."""
+    footage = out / "gestures"
     if not (footage / "options.json").exists():
         tce("pack", data / "gestures" / "videos", "--out", footage, "--short-side", 128)
-    if not (adapted / "model.safetensors").exists():
-        shutil.rmtree(adapted, ignore_errors=True)
-        size = ("--image-size", 112, "--crop", "squash")  # as fine-tuning sees the frames
-        tce("adapt", footage, "--out", adapted, "--start", "lite2", *size)
-    return footage, keep_letters(data / "gestures" / "lists", out / "lists" / wanted, wanted), adapted
+    return footage, keep_letters(data / "gestures" / "lists", out / "lists" / wanted, wanted)
+
+
+def network(name: object, footage: Path, out: Path) -> object:
+    """A run of lite2 fitted to all clips, of all letters and both people, without labels; made once."""
+    if name == ADAPTED:
+        adapted = out / "adapted"
+        if not (adapted / "model.safetensors").exists():
+            shutil.rmtree(adapted, ignore_errors=True)
+            size = ("--image-size", 112, "--crop", "squash")  # as fine-tuning sees the frames
+            tce("adapt", footage, "--out", adapted, "--start", "lite2", *size)
+        return adapted
+    if name == PRETRAINED:
+        flags = [
+            "--epochs",
+            PRETRAIN_EPOCHS,
+            "--batch-size",
+            64,
+            "--image-size",
+            PRETRAIN_SIZE,
+            "--workers",
+            1,
+        ]
+        flags += ["--monitor-epochs", 0, "--precision", "float32", "--resume"]
+        tce("pretrain", footage, "--out", out / "pretrained", "--start", "lite2", *flags)
+        return out / "pretrained"
+    return name
 
 
 def run(
     name: str, labels: str, split: str, seed: int, out: Path, wanted: str, places: Sequence[Path]
 ) -> dict:
     """Train on some labels of one person's clips, and test on the other's."""
-    footage, lists, adapted = places
+    footage, lists = places
     method = METHODS[name]
     folder = (
         out
         / "runs"
         / "-".join([*name.replace(":", "").replace(",", "").split(), labels[:3], split, str(seed)])
     )
-    flags = [adapted if flag == ADAPTED else flag for flag in method.flags]
+    flags = [network(flag, footage, out) for flag in method.flags]
     flags += [] if labels == "all" else ["--labels", labels]
     flags += [] if method.epochs is None else ["--epochs", method.epochs[labels]]
     shared = ["--data", footage, "--lists", lists, "--split", split, "--held-out", 0, "--seed", seed]

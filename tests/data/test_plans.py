@@ -14,7 +14,6 @@ from tce.data.sampling import (
     balance,
     group_batches,
     occurrences,
-    with_neighbours,
 )
 from tce.errors import OptionError, TceError
 from tce.options.pretrain import ContrastOptions, PretrainOptimOptions
@@ -195,7 +194,7 @@ def test_samples_are_a_function_of_seed_epoch_and_clip_alone() -> None:
     assert any((made[i][1] != other[i][1]).any() for i in range(15) if made[i][1].shape == other[i][1].shape)
 
 
-# Batches of one group, and frames with their neighbours.
+# Batches of one group.
 
 
 @given(
@@ -248,12 +247,3 @@ def test_groups_smaller_than_a_batch_are_refused() -> None:
         PairPlan(np.full(9, 9), np.full(9, 25.0), contrast, optim, 7, groups=list("aaabbbccc"))
     with pytest.raises(OptionError, match=r"--batch-groups; expected --group as well"):
         ContrastOptions(batch_groups=0.5)
-
-
-def test_neighbours_stay_within_the_clip() -> None:
-    found = with_neighbours(np.array([[0, 5], [9, 3]]), np.array([6, 10]), 2)
-    assert found.tolist() == [[0, 0, 2, 5, 3, 5], [9, 7, 9, 3, 1, 5]]
-    optim = PretrainOptimOptions(epochs=1, batch_size=4)
-    pairs = PairPlan(LENGTHS, np.full(23, 25.0), ContrastOptions(window=5), optim, 7, live=1)
-    assert pairs[0][1].shape == (4, 6) and np.array_equal(pairs[0][1][:, ::3], plan()[0][1])
-    assert FillPlan(pairs)[0][1].shape == (4, 3)

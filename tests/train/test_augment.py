@@ -22,10 +22,6 @@ from tce.train.augment import (
     StackAugmentation,
     blur,
     crop_boxes,
-    live_frames,
-    mix_foregrounds,
-    moving,
-    partners,
     quarter_turn,
 )
 
@@ -319,71 +315,3 @@ def test_mirroring_alone_leaves_the_pixels() -> None:
     torch.testing.assert_close(none(frames, np.arange(8), 0, 0), plain)
     flipped = StackAugmentation(FinetuneAugmentOptions(flip=1.0, **whole), 16, IMAGENET_MEAN, IMAGENET_STD)
     torch.testing.assert_close(flipped(frames, np.arange(8), 0, 0), plain.flip(-1), rtol=1e-4, atol=1e-4)
-
-
-# What comes before the views: live frames and foregrounds.
-
-
-def test_live_frames_are_three_greys_in_the_order_of_time() -> None:
-    frames = frames_of(3, 2, 3, 5, 6)
-    chosen = torch.tensor([[True, False], [False, True], [False, False]])
-    found = live_frames(frames, chosen)
-    for clip in range(3):
-        for view in range(2):
-            own, before, after = frames[clip, view].numpy().astype(float)
-            expected = own
-            if chosen[clip, view]:
-                expected = np.stack([image @ np.array(LUMA) for image in (before, own, after)], axis=2)
-            assert np.abs(found[clip, view].numpy() - expected).max() <= 0.501
-    still = frames[:, :, :1].expand(-1, -1, 3, -1, -1, -1)
-    grey = live_frames(still, torch.ones(3, 2, dtype=torch.bool))
-    assert (grey == grey[..., :1]).all(), "without motion there is no colour"
-
-
-def moving_square(places: tuple[int, int], background: int) -> torch.Tensor:
-    """Two frames of 40 x 40 with a bright square of side 12 at each column."""
-    frames = torch.full((1, 2, 40, 40, 3), background, dtype=torch.uint8)
-    for view, left in enumerate(places):
-        frames[0, view, 14:26, left : left + 12] = 250
-    return frames
-
-
-def test_what_moves_is_foreground() -> None:
-    frames = moving_square((6, 22), 40)
-    mask = moving(frames[:, 0], frames[:, 1], share=0.25)[0]
-    assert mask[15:25, 7:17].all() and mask[15:25, 23:33].all(), "where it was and where it is"
-    assert not mask[:8].any() and not mask[32:].any()
-    assert moving(frames[:, 0], frames[:, 0]).all(), "nothing moves: everything is kept"
-
-
-def test_foregrounds_are_put_before_another_clips_frame() -> None:
-    frames = torch.cat([moving_square((6, 22), 40), moving_square((14, 14), 120), moving_square((2, 4), 200)])
-    chosen, partner = torch.tensor([True, False, False]), torch.tensor([2, 0, 1])
-    mixed = mix_foregrounds(frames, chosen, partner)
-    assert torch.equal(mixed[:, 0], frames[:, 0]) and torch.equal(mixed[1:], frames[1:])
-    assert (mixed[0, 1, 15:25, 23:33] == 250).all(), "its own square"
-    assert (mixed[0, 1, :3] == 200).all() and (mixed[0, 1, -3:] == 200).all(), "the other's wall"
-    assert torch.equal(frames[0], moving_square((6, 22), 40)[0]), "the frames given stay"
-
-
-def test_a_partner_is_another_sample() -> None:
-    u = np.random.default_rng(0).random(200)
-    for count in (2, 3, 200):
-        found = partners(u[:count])
-        assert ((found >= 0) & (found < count) & (found != np.arange(count))).all()
-    assert partners(np.array([1 - 1e-16])).tolist() == [0]
-
-
-def test_mixing_is_drawn_by_seed_epoch_and_sample() -> None:
-    augment = Augmentation(AugmentOptions(live=0.5, foreground=0.5), 8)
-    frames, samples = frames_of(40, 6, 8, 8), np.arange(40)
-    found = augment.mix(frames, samples, 3, 7)
-    assert found.shape == (40, 2, 8, 8, 3)
-    assert torch.equal(found, augment.mix(frames, samples, 3, 7))
-    assert not torch.equal(found, augment.mix(frames, samples, 4, 7))
-    kept = (found == frames[:, [0, 3]]).flatten(2).all(dim=2).float().mean(dim=0)
-    assert 0.3 < kept[0] < 0.7 and 0.1 < kept[1] < 0.4, (
-        "anchors are live half of the time, positives also mixed"
-    )
-    plain = Augmentation(AugmentOptions(), 8).mix(frames[:, :2], samples, 3, 7)
-    assert torch.equal(plain, frames[:, :2])

@@ -95,8 +95,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"method": "moco", "queue": 7, "exclude_same_source": True},
     {"accumulate": 2, "optimizer": "adamw", "lr": 1e-3, "schedule": "cosine", "warm_up": 1.0},
     {"precision": "bf16", "channels_last": False, "views": "separate"},
-    {"batch_groups": 0.5, "group": "group", "backbone_lr": 0.5, "foreground": 0.5},
-    {"method": "tce", "live": 0.5, "live_distance": 1, "rotation": 1.0},
+    {"batch_groups": 0.5, "group": "group", "backbone_lr": 0.5},
 ]
 
 

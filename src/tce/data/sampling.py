@@ -168,7 +168,7 @@ class PairPlan:
 
     An epoch takes each clip once, in an order of its own, and drops the last incomplete batch. Batch and
     frames are pure functions of seed, epoch and clip. F is 2, anchor and positive, or 1 with
-    `--positives same`; with `live`, each is followed by its two neighbours at that distance, F 6 or 3.
+    `--positives same`.
 
     Args:
         lengths: frames of each clip, int64 [N].
@@ -179,7 +179,6 @@ class PairPlan:
         rank: which contiguous block of each batch is wanted.
         processes: number of blocks.
         groups: the group of each clip, for `contrast.batch_groups`.
-        live: distance of the neighbours that are loaded beside each frame; 0: none are.
 
     Raises:
         TceError: fewer than two clips, or none with two frames where neighbours are wanted.
@@ -197,11 +196,9 @@ class PairPlan:
         rank: int = 0,
         processes: int = 1,
         groups: Sequence[str] | None = None,
-        live: int = 0,
     ):
         self.lengths = lengths
         self.fps = fps
-        self.live = live
         self.contrast = contrast
         self.optim = optim
         self.seed = seed
@@ -263,8 +260,7 @@ class PairPlan:
             options.window_unit,
             self.fps[clips],
         )
-        chosen = pairs[:, :1] if options.positives == "same" else pairs
-        return with_neighbours(chosen, self.lengths[clips], self.live) if self.live else chosen
+        return pairs[:, :1] if options.positives == "same" else pairs
 
 
 def group_batches(order: np.ndarray, groups: np.ndarray, batch: int, share: float) -> list[np.ndarray]:
@@ -308,21 +304,6 @@ def _group_numbers(groups: Sequence[str] | None, share: float, batch: int) -> np
     return numbers
 
 
-def with_neighbours(frames: np.ndarray, lengths: np.ndarray, distance: int) -> np.ndarray:
-    """Each frame followed by the one before and the one after it; at a clip's ends those nearest to it.
-
-    Args:
-        frames: positions int64 [b, F].
-        lengths: frames of the clips, int64 [b].
-        distance: to the neighbours, in frames.
-
-    Returns:
-        int64 [b, 3 F].
-    """
-    beside = frames[:, :, None] + np.array([0, -distance, distance])  # [b, F, 3]
-    return np.clip(beside, 0, lengths[:, None, None] - 1).reshape(len(frames), -1)
-
-
 class FillPlan:
     """One pass over all clips, to fill the bank: batches of the run's size, the last one overlapping.
 
@@ -345,8 +326,7 @@ class FillPlan:
         start = min(position * size, len(self.pairs.lengths) - size)  # a small batch has poor statistics
         part = size // self.processes
         clips = np.arange(start + self.rank * part, start + (self.rank + 1) * part)
-        anchors = 3 if self.pairs.live else 1
-        return PlannedBatch(clips, self.pairs.frames(clips, FILL_EPOCH)[:, :anchors], FILL_EPOCH)
+        return PlannedBatch(clips, self.pairs.frames(clips, FILL_EPOCH)[:, :1], FILL_EPOCH)
 
 
 class StackPlan:

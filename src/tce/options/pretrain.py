@@ -220,14 +220,6 @@ class AugmentOptions:
     """Largest shift of hue as a share of the colour circle, drawn per frame."""
     blur: Share = 0.0
     """Probability, per frame, of Gaussian blur; 0.5 in SimCLR."""
-    foreground: Share = 0.0
-    """Probability that a positive's moving foreground (where it differs from the anchor) is put before
-    another clip's frame."""
-    live: Share = 0.0
-    """Probability, per frame, of replacing its channels by its grey neighbours and itself, --live-distance
-    apart."""
-    live_distance: Positive = 2
-    """Frames between the three of --live."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -305,12 +297,6 @@ class PretrainOptions:
         if frame is not None and frame < self.model.image_size:
             raise OptionError(
                 "--frame-size", expected=f"at least --image-size {self.model.image_size}", found=str(frame)
-            )
-        if self.augment.foreground and self.contrast.positives == "same":
-            raise OptionError(
-                "--foreground",
-                expected="--positives neighbour, whose difference to the anchor is the motion",
-                found="--positives same",
             )
         for method in ("tce", "moco"):
             self._require_method(method)

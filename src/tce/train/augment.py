@@ -26,13 +26,12 @@ from tce.rng import uniform
 
 # Streams of the counter-based generator: a kind's stream in a view is VIEW + SPAN * view + kind.
 SHARED, VIEW, SPAN = 100, 110, 10
-CROP, FLIP, GREY, JITTER, TURN, BLUR, LIVE, FOREGROUND = range(8)
+CROP, FLIP, GREY, JITTER, TURN, BLUR = range(6)
 STACK_CROP, STACK_FLIP, STACK_COLOR = 200, 201, 202  # of fine-tuning
 ROTATED_VIEW = 50  # the rotated view's draws are its own, however many other views there are
 
 TOGETHER = 2**19  # numbers of views worked on together on a CPU: what its cache holds
 MOST_SHRINK = 1.5  # source pixels a target pixel, beyond which a bilinear sample skips too many
-MOVING_SHARE = 0.5  # of the pixels are taken for foreground, as in FAME
 BLUR_SIGMA = (0.1, 2.0)  # pixels of a 224 pixel view (SimCLR), in proportion for others
 
 Numbers = NDArray[np.float64]
@@ -121,37 +120,6 @@ class Augmentation:
         rotated = quarter_turn(rotated, label)
         return upright.unflatten(0, (batch, views)), rotated, torch.from_numpy(label).to(frames.device)
 
-    def mix(self, frames: Tensor, samples: NDArray[np.int64], epoch: int, seed: int) -> Tensor:
-        """What comes before the views: live frames, and foregrounds before other clips' frames.
-
-        Partners are of the same batch, or of this process's part of it.
-
-        Args:
-            frames: uint8 [B, V, H, W, 3], with `live` [B, 3 V, H, W, 3], each before its two neighbours.
-            samples: what the draws are keyed by, int64 [B].
-            epoch: likewise.
-            seed: likewise.
-
-        Returns:
-            uint8 [B, V, H, W, 3].
-        """
-        options = self.options
-        if options.live:
-            frames = frames.unflatten(1, (-1, 3))
-            draws = [
-                uniform(seed, epoch, samples, VIEW + SPAN * view + LIVE, 1) for view in range(frames.shape[1])
-            ]
-            chosen = torch.from_numpy(np.concatenate(draws, axis=1) < options.live)  # [B, V]
-            frames = live_frames(frames, chosen.to(frames.device))
-        if options.foreground and frames.shape[1] > 1:
-            u = uniform(seed, epoch, samples, SHARED + FOREGROUND, 2)
-            chosen, partner = (
-                torch.from_numpy(u[:, 0] < options.foreground),
-                torch.from_numpy(partners(u[:, 1])),
-            )
-            frames = mix_foregrounds(frames, chosen.to(frames.device), partner.to(frames.device))
-        return frames
-
     def _of_views(self, views: int, samples: NDArray[np.int64], epoch: int, seed: int) -> Numbers:
         """Uniform numbers of all views, [B V, 13]."""
         numbers = [self._numbers(samples, epoch, seed, view, shared=True) for view in range(views)]
@@ -191,75 +159,6 @@ class Augmentation:
             factors=(2 * jitter - 1) * strength + [1.0, 1.0, 1.0, 0.0],
             sigma=np.where(blurred[:, 0] < options.blur, low + blurred[:, 1] * (high - low), 0.0),
         )
-
-
-def live_frames(frames: Tensor, chosen: Tensor) -> Tensor:
-    """Replace the channels of some frames by the grey of the frame before, their own and the next one's.
-
-    What does not move stays grey, what moves gets colours: motion for a network of three channels.
-
-    Args:
-        frames: the frame, the one before and the one after, uint8 [B, V, 3, H, W, 3].
-        chosen: which are replaced, bool [B, V].
-
-    Returns:
-        uint8 [B, V, H, W, 3].
-    """
-    luma = torch.tensor(LUMA, dtype=torch.float32, device=frames.device)
-    own = frames[:, :, 0].clone()
-    grey = (frames[chosen].float() @ luma).round_().to(torch.uint8)  # [n, 3, H, W]
-    own[chosen] = grey[:, [1, 0, 2]].movedim(1, 3)
-    return own
-
-
-def moving(one: Tensor, other: Tensor, share: float = MOVING_SHARE) -> Tensor:
-    """Where two frames of a clip differ most, bool [B, H, W]; everywhere where they do not differ.
-
-    The sum of the channels' differences is averaged over a neighbourhood of about a tenth of the frame, and
-    the pixels in which it is largest are taken (cf. the foreground of Ding et al., 2022, "FAME").
-
-    Args:
-        one: uint8 [B, H, W, 3].
-        other: likewise.
-        share: of the pixels.
-    """
-    difference = (one.float() - other.float()).abs().sum(dim=3)[:, None]  # [B, 1, H, W]
-    kernel = 2 * (min(difference.shape[2:]) // 20) + 1
-    smooth = F.avg_pool2d(difference, kernel, stride=1, padding=kernel // 2, count_include_pad=False)[:, 0]
-    pixels = smooth.flatten(1)
-    kept = max(1, round(share * pixels.shape[1]))
-    level = pixels.topk(kept, dim=1).values[:, -1]  # [B]
-    moves = (smooth >= level[:, None, None]) & (smooth > 0)
-    return moves | (pixels.amax(dim=1) == 0)[:, None, None]
-
-
-def mix_foregrounds(frames: Tensor, chosen: Tensor, partner: Tensor) -> Tensor:
-    """Put the moving foreground of some positives before another clip's frame.
-
-    What stays the same in a clip, its background, then no longer tells which frames belong together.
-
-    Args:
-        frames: anchors and positives, uint8 [B, 2, H, W, 3].
-        chosen: which positives, bool [B].
-        partner: whose positive is the background, int64 [B].
-
-    Returns:
-        uint8 [B, 2, H, W, 3].
-    """
-    mixed = frames.clone()
-    mask = moving(frames[chosen, 0], frames[chosen, 1])[..., None]  # [n, H, W, 1]
-    mixed[chosen, 1] = torch.where(mask, frames[chosen, 1], frames[partner[chosen], 1])
-    return mixed
-
-
-def partners(u: Numbers) -> NDArray[np.int64]:
-    """Another sample of the batch for each, by uniform numbers [B]: int64 [B]; itself where it is alone."""
-    count = len(u)
-    return (
-        (np.arange(count) + 1 + (u * (count - 1)).astype(np.int64)) % count
-        if count > 1
-        else np.zeros(1, np.int64)
-    )
 
 
 def frames_together(size: int) -> int:

@@ -73,7 +73,6 @@ class Pretraining(ClipTask):
             context.rank,
             context.world_size,
             batch_groups(options.contrast, store),
-            options.augment.live_distance if options.augment.live else 0,
         )
         self.steps_per_epoch = self.plan.per_epoch // optim.accumulate
         self.loader = self._loader(self.plan)
@@ -145,7 +144,6 @@ class Pretraining(ClipTask):
         """Augment a batch and take the method's step on it; see `Method.step`."""
         samples, epoch, seed = batch.samples, batch.epoch, self.options.run.seed
         frames, valid = self.receive(batch)  # [b, F, H, W, 3]
-        frames = self.augment.mix(frames, samples, epoch, seed)
         frames = frames.expand(-1, 2, -1, -1, -1)  # --positives same: anchor and positive are one frame
         if self.options.tce.rotation:
             images, rotated, label = self.augment.with_rotated(frames, samples, epoch, seed)
@@ -174,7 +172,6 @@ class Pretraining(ClipTask):
         self.encoder.train()  # batch statistics: an untrained network has no others
         for batch in self._loader(FillPlan(self.plan, self.context.rank, self.context.world_size)):
             frames, valid = self.receive(batch)
-            frames = self.augment.mix(frames, batch.samples, batch.epoch, self.options.run.seed)
             images = self.augment(frames, batch.samples, batch.epoch, self.options.run.seed)
             ids = torch.from_numpy(batch.clips).to(self.context.device)
             self.method.fill(Views(images, valid=valid), ids)
