@@ -71,7 +71,11 @@ def test_frames_and_vectors_are_those_of_the_videos(videos: Path, network: str, 
     similar = every[:10] @ every.T
     similar[:, :10] = -2
     assert data["maps"][0]["neighbours"][:10, 0].tolist() == similar.argmax(axis=1).tolist()
-    assert points["neighbours"][0].tolist() == data["maps"][0]["neighbours"][0].tolist()
+    assert points["neighbours"][0]["ids"].tolist() == data["maps"][0]["neighbours"][0].tolist()
+    apart = [np.linalg.norm(every[0] - every[row]) for row in points["neighbours"][0]["ids"]]
+    assert points["neighbours"][0]["distances"] == pytest.approx(
+        apart, rel=0.02
+    )  # PCA keeps 16 of 16 dimensions
     # The picture in the table is the frame.
     image = np.asarray(Image.open(io.BytesIO(points["image"][13]["bytes"])).convert("RGB")).astype(int)
     with open_video(videos / points["video"][13]) as video:
@@ -159,7 +163,7 @@ def test_what_gives_no_map_is_one_clear_line(
     assert main(["explore", str(footage), "--output", str(out / "page.html"), "--ckpt", network]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert expected in error
-    assert os.listdir(out) == []
+    assert not out.exists() or os.listdir(out) == []
 
 
 def test_networks_of_other_frames_are_not_compared(videos: Path, tmp_path: Path) -> None:
@@ -255,3 +259,16 @@ def test_embeddings_without_footage_still_give_a_page(tmp_path: Path) -> None:
     assert data["sprites"]["sheets"] == [] and len(data["frame"]) == 40
     assert data["columns"][0]["name"] == "time"  # one video has one colour
     assert len(load_embeddings(tmp_path / "plain.npy")) == 40
+
+
+@pytest.mark.parametrize("start", ["start", "time"])
+def test_segments_of_a_table_colour_parts_of_clips(videos: Path, tmp_path: Path, start: str) -> None:
+    save_embeddings(tmp_path / "e.npz", stored(videos))
+    name = sorted(path.name for path in videos.rglob("*.mp4"))[0]
+    rows = f"video,{start},cluster\n{name},0.0,sits\n{name},1.0,walks\n"
+    (tmp_path / "segments.csv").write_text(rows)
+    page = tmp_path / "page.html"
+    tce.explore(str(tmp_path / "e.npz"), output=page, table=tmp_path / "segments.csv", thumbnail=0)
+    columns = [one for one in page_data(page)["columns"] if one["name"] == "cluster"]
+    assert len(columns) == 1 and columns[0]["names"] == ["sits", "walks"]  # in place of k-means'
+    assert columns[0]["values"].tolist() == [0, 0, 0, 1, 1, 1] + [-1] * 30

@@ -115,7 +115,7 @@ def explore(options: ExploreOptions) -> PictureResult:
     if options.parquet is not None:
         from tce.explorer.point_table import write_points
 
-        write_points(options.parquet, found.clips, maps[0], columns)
+        write_points(options.parquet, found.clips, maps[0], columns, reduced[0])
     return _result(options, found, len(owner))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tce.explorer.page import PageColumn, PageMap
 from tce.explorer.sampled_clips import SampledClip
@@ -15,17 +16,23 @@ JPEG_QUALITY = 80
 
 
 def write_points(
-    path: str, clips: Sequence[SampledClip], page_map: PageMap, columns: Sequence[PageColumn]
+    path: str,
+    clips: Sequence[SampledClip],
+    page_map: PageMap,
+    columns: Sequence[PageColumn],
+    vectors: NDArray[np.floating[Any]],
 ) -> None:
     """Write x, y, video, frame, time, image (JPEG bytes and path, as Hugging Face's image type), neighbours.
 
-    `neighbours` holds values of the column `id`, nearest first; the page's colours follow under their names.
+    `neighbours` holds ids (values of the column `id`, nearest first) and distances, as Embedding Atlas reads
+    them; the page's colours follow under their names.
 
     Args:
         path: file to write.
         clips: in order.
         page_map: whose points and nearest frames are written.
         columns: what the points can be coloured by.
+        vectors: [N, d] in which the neighbours were found.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -49,13 +56,23 @@ def write_points(
         "frame": np.concatenate([clip.frame for clip in clips]),
         "time": np.concatenate([clip.time for clip in clips]),
         "image": pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        "neighbours": [row[row >= 0].tolist() for row in page_map.neighbours],
+        "neighbours": _neighbours(page_map.neighbours, vectors),
     }
     for column in columns:
         if column.name not in table:
             table[column.name] = _values(column)
     with atomic(path) as file:
         pq.write_table(pa.table(table), file)
+
+
+def _neighbours(found: NDArray[np.int32], vectors: NDArray[np.floating[Any]]) -> list[dict[str, list[Any]]]:
+    """Ids and Euclidean distances of each frame's nearest ones."""
+    rows = []
+    for own, near in zip(vectors, found):
+        ids = near[near >= 0]
+        apart = np.linalg.norm(vectors[ids] - own, axis=1)
+        rows.append({"ids": ids.tolist(), "distances": apart.astype(float).tolist()})
+    return rows
 
 
 def _values(column: PageColumn) -> Any:
