@@ -13,7 +13,7 @@ import pytest
 from tce.data.check import check
 from tce.data.collection import STORAGE_VERSION, open_collection
 from tce.data.frame_store import FrameStore
-from tce.data.open_data import find_data, open_store, prepare_store
+from tce.data.open_data import find_data, open_store
 from tce.data.writer import CollectionWriter
 from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
@@ -205,7 +205,7 @@ def test_prepared_footage_of_every_kind(
     caplog.set_level("INFO", logger="tce")
     for data in (videos, folders, packed):
         caplog.clear()
-        store = prepare_store(data, tmp_path / "cache", lists, "01", {"workers": 1})
+        store = find_data(data, lists, "01").open(tmp_path / "cache", {"workers": 1})
         assert_frames(store)
         assert caplog.text.count("8 of 16 listed clips (50.0%) have no footage") == 1
         assert ("packing the videos" in caplog.text) == (data == videos)
@@ -213,7 +213,7 @@ def test_prepared_footage_of_every_kind(
         assert store.catalog.splits.tolist() == expected
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["collection"]
     stamp = (tmp_path / "cache/collection/clips.lance/_versions").stat().st_mtime_ns
-    assert len(prepare_store(videos, tmp_path / "cache", options={"workers": 1})) == CLIPS
+    assert len(find_data(videos).open(tmp_path / "cache", {"workers": 1})) == CLIPS
     assert (tmp_path / "cache/collection/clips.lance/_versions").stat().st_mtime_ns == stamp
 
 
@@ -223,7 +223,7 @@ def test_lists_that_cut_decide_what_is_prepared(
     table = tmp_path / "clips.csv"
     lines = ["A/v_A_g01_c01.mp4,0,0.2,walk", "A/v_A_g01_c01.mp4,0.2,,run", "A/gone.mp4,0,1,run"]
     table.write_text("\n".join(["path,start,end,label", *lines]))
-    store = prepare_store(videos, tmp_path / "cache", table, options={"workers": 1})
+    store = find_data(videos, table).open(tmp_path / "cache", {"workers": 1})
     kept = [clip for clip in store.catalog if clip.start is not None]
     assert [(clip.id[-6:], clip.label) for clip in kept] == [("#0-0.2", "walk"), ("1#0.2-", "run")]
     assert len(store) == CLIPS + 1 and caplog.text.count("have no footage") == 1
@@ -235,21 +235,21 @@ def test_a_cache_of_other_footage_is_kept_and_reported(videos: Path, tmp_path: P
     broken.mkdir()
     (broken / "a.mp4").write_text("no video")
     with pytest.raises(TceError, match=r"a\.mp4"):
-        prepare_store(broken, tmp_path / "cache", options={"workers": 1})
+        find_data(broken).open(tmp_path / "cache", {"workers": 1})
     with (
         CollectionWriter(tmp_path / "cache/collection"),
         pytest.raises(TceError, match="another `tce pack` at work"),
     ):
-        prepare_store(videos, tmp_path / "cache", options={"workers": 1})
-    assert len(prepare_store(videos, tmp_path / "cache", options={"workers": 1})) == CLIPS
+        find_data(videos).open(tmp_path / "cache", {"workers": 1})
+    assert len(find_data(videos).open(tmp_path / "cache", {"workers": 1})) == CLIPS
     shutil.copytree(videos, tmp_path / "other")
     with pytest.raises(TceError, match="name another --out"):
-        prepare_store(tmp_path / "other", tmp_path / "cache", options={"workers": 1})
+        find_data(tmp_path / "other").open(tmp_path / "cache", {"workers": 1})
     assert len(open_collection(tmp_path / "cache" / "collection")) == CLIPS
     for file in (tmp_path / "cache/collection/frames.lance/data").iterdir():
         file.write_bytes(b"damaged")
     with pytest.raises(TceError, match="name another --out"):
-        prepare_store(tmp_path / "other", tmp_path / "cache", options={"workers": 1})
+        find_data(tmp_path / "other").open(tmp_path / "cache", {"workers": 1})
 
 
 def test_a_uri_is_read_as_a_folder_is(packed: Path, videos: Path) -> None:

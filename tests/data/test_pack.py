@@ -17,7 +17,7 @@ from tce.data.check import check
 from tce.data.collection import open_collection
 from tce.data.find_clips import is_video
 from tce.data.loader import Loader
-from tce.data.open_data import open_store, prepare_store
+from tce.data.open_data import find_data, open_store
 from tce.data.writer import CollectionWriter
 from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
@@ -332,7 +332,7 @@ def test_file_names_that_end_as_pieces_do_keep_their_own_label_and_split(tmp_pat
     splits = dict(zip(names, ["train", "test", "test", "train", "test", "train"], strict=True))
     rows = [f"{name}.mp4,{name[0]},{split}" for name, split in splits.items()]
     table.write_text("\n".join(["path,label,split", *rows]))
-    store = prepare_store(tmp_path / "v", tmp_path / "cache", table, options={"workers": 1})
+    store = find_data(tmp_path / "v", table).open(tmp_path / "cache", {"workers": 1})
     assert dict(zip(store.catalog.ids, store.catalog.splits, strict=True)) == splits
 
 

@@ -119,28 +119,6 @@ def open_store(path: Path_, lists: Path_ | None = None, split: str = "01") -> Fr
     return store
 
 
-def prepare_store(
-    data: Path_,
-    cache_folder: Path_,
-    lists: Path_ | None = None,
-    split: str = "01",
-    options: Mapping[str, Any] | None = None,
-) -> FrameStore:
-    """Open data of any kind for training: `find_data` and `FoundData.open` in one.
-
-    Args:
-        data: videos, frame folders or a collection.
-        cache_folder: where packed videos may be kept, beside a run for example.
-        lists: the dataset's lists, which give labels and the column `split`.
-        split: which of the lists' splits.
-        options: further options of `tce pack` by their names, `short_side` for example.
-
-    Raises:
-        TceError: there are no clips, or none that can be decoded.
-    """
-    return find_data(data, lists, split).open(cache_folder, options)
-
-
 def _require_cache_of(collection: Path, data: str) -> None:
     """Check that a cache holds the packed videos of `data`, or nothing yet.
 

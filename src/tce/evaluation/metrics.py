@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tce.errors import TceError
-
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -112,25 +110,6 @@ def bootstrap_interval(
         Lower and upper end, or None for fewer than two recordings.
     """
     return mean_interval([values], [recordings], seed, resamples)
-
-
-def paired_difference(
-    first: npt.ArrayLike, second: npt.ArrayLike, recordings: npt.ArrayLike, seed: int = 0
-) -> tuple[float, Interval | None]:
-    """Mean of `second - first` over the same clips, and its 95% interval over recordings.
-
-    Pairing takes the difficulty of the clips out of the difference, so it is far tighter than the
-    difference of two separate intervals.
-
-    Raises:
-        TceError: the two do not hold the same number of clips.
-    """
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if a.shape != b.shape:
-        raise TceError(
-            "paired difference", expected="values of the same clips", found=f"{a.size} and {b.size}"
-        )
-    return float((b - a).mean()), bootstrap_interval(b - a, recordings, seed=seed)
 
 
 def mean_interval(

@@ -68,17 +68,14 @@ class VideoFile(Video):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels, after rotation."""
         return self._first.converter.size
 
     @property
     def codec(self) -> str:
-        """FFmpeg's name of the codec."""
         return self._first.codec
 
     @property
     def rotation(self) -> int:
-        """Degrees counter-clockwise by which stored frames are rotated: 0, 90, 180 or 270."""
         return self._first.converter.rotation.quarters * 90
 
     @property

@@ -198,23 +198,19 @@ class IsolatedVideo(Video):
 
     @property
     def fps(self) -> float:
-        """Average frames per second."""
         return float(self._remembered("header").fps)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels, after rotation."""
         height, width = self._remembered("header").size
         return height, width
 
     @property
     def codec(self) -> str:
-        """FFmpeg's name of the codec, or the image format."""
         return str(self._remembered("header").codec)
 
     @property
     def rotation(self) -> int:
-        """Degrees counter-clockwise by which stored frames are rotated."""
         return int(self._remembered("header").rotation)
 
     def times(self, indices: Iterable[int] | None = None) -> NDArray[np.float64]:
