@@ -54,11 +54,13 @@ _COMMANDS = {
     "heat",
     "index",
     "info",
+    "near_duplicates",
     "pack",
     "pretrain",
     "publish",
     "report",
     "search",
+    "subset",
     "tsne",
 }
 _SUBPACKAGES = {

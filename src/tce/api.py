@@ -22,7 +22,7 @@ def command_function(name: str) -> Callable[..., Any]:
 
     Its docstring and signature come from the command's options, so `help(tce.pretrain)` shows every keyword.
     """
-    command = COMMANDS[name]
+    command = COMMANDS[name.replace("_", "-")]
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         extra: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def build_options(name: str, arguments: tuple[Any, ...], keywords: Mapping[str, 
         TypeError: an unknown keyword, one given twice, or one that is missing, as for any function.
         OptionError: a value out of its range, or options that contradict each other.
     """
-    command = COMMANDS[name]
+    command = COMMANDS[name.replace("_", "-")]
     kind = resolve(command.options)
     if len(arguments) == 1 and isinstance(arguments[0], kind):
         if keywords:

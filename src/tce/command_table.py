@@ -132,6 +132,30 @@ COMMANDS = {
             "tce search --db index --frame cam1.mp4:12.5 --exclude-same-video --page found.html",
         ),
     ),
+    "near-duplicates": Command(
+        "tce.retrieval.near_duplicates:near_duplicates",
+        "tce.options.near_duplicates:NearDuplicatesOptions",
+        "Find copies and overlapping pieces among videos, and leaks between training and test lists",
+        (
+            "tce near-duplicates videos/ --page copies.html",
+            "tce near-duplicates index --mirror --csv copies.csv",
+            "tce near-duplicates videos/ --lists lists/ --split 01 --csv leaks.csv",
+        ),
+        (
+            *("footage", "against", "lists", "split", "mirror", "threshold", "ckpt", "fps", "db"),
+            *("csv", "sheet", "page", "image_size", "device"),
+        ),
+    ),
+    "subset": Command(
+        "tce.retrieval.subset:subset",
+        "tce.options.subset:SubsetOptions",
+        "Choose diverse frames of an index for labelling, with outliers and typical frames",
+        (
+            "tce subset index --size 100 --csv frames.csv",
+            "tce subset index --size 100 --per-video 5 --sheet frames.png",
+            "tce subset index --size 50 --outliers 20 --typical 0 --json",
+        ),
+    ),
     "tsne": Command(
         "tce.visualize.tsne:tsne",
         "tce.options.tsne:TsneOptions",
@@ -305,6 +329,8 @@ NEXT = {
     "adapt": "tce embed --ckpt {out} --input FOLDER --output embeddings.npz",
     "embed": "tce tsne --embeddings {output} --output map.png",
     "search": "tce search --db {db} --video CLIP.mp4 --page found.html, to play what was found",
+    "near-duplicates": "tce near-duplicates {footage} --page copies.html, to watch the pairs",
+    "subset": "tce search --db {db} --frame VIDEO:SECONDS --page found.html, for more like one of them",
     "tsne": "tce evaluate --ckpt {ckpt} --data FOLDER_OF_CLASSES --protocol knn",
     "evaluate": "tce evaluate --ckpt OTHER --data {data} --protocol {protocol}, then tce compare",
     "report": "open {out}/report.html in a browser",

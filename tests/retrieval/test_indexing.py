@@ -194,6 +194,18 @@ def test_centered_index_equals_a_fresh_one_after_changes(footage: Path, tmp_path
             np.testing.assert_allclose([row["vector"] for row in rows], expected, atol=2e-4, err_msg=letter)
 
 
+def test_an_empty_folder_is_refused_and_removes_nothing(footage: Path, tmp_path: Path) -> None:
+    """A disk that is not mounted looks like it."""
+    db = tmp_path / "db"
+    tce.index(footage, db=db, every=5, **NET)
+    before = content(db)
+    shutil.rmtree(footage)
+    footage.mkdir()
+    with pytest.raises(TceError):
+        tce.index(footage, db=db, **NET)
+    assert content(db) == before
+
+
 def test_a_folder_above_removes_what_a_folder_below_indexed(footage: Path, tmp_path: Path) -> None:
     db = tmp_path / "db"
     tce.index(footage / "left", db=db, every=5, **NET)

@@ -68,13 +68,7 @@ class SearchOptions:
             found = " and ".join(f"--{flag}" for flag in given)
             raise OptionError("the query", "one of --video, --image and --frame", found)
         self._check_times()
-        for flag, value, suffixes in (
-            ("--csv", self.csv, (".csv",)),
-            ("--sheet", self.sheet, PICTURES),
-            ("--page", self.page, (".html", ".htm")),
-        ):
-            if value is not None and not value.lower().endswith(suffixes):
-                raise OptionError(flag, f"a name ending in {', '.join(suffixes)}", repr(value))
+        check_suffixes(self.csv, self.sheet, self.page)
 
     def require_given(self) -> None:
         """Check that there is a query; from Python it may be an array.
@@ -102,3 +96,18 @@ class SearchOptions:
         for first, start, last, end in spans:
             if start is not None and end is not None and not start < end:
                 raise OptionError(last, f"more than {first} {start:g}", f"{end:g}")
+
+
+def check_suffixes(csv: str | None, sheet: str | None, page: str | None) -> None:
+    """Check the names of the table, the contact sheet and the page.
+
+    Raises:
+        OptionError: another ending than theirs.
+    """
+    for flag, value, suffixes in (
+        ("--csv", csv, (".csv",)),
+        ("--sheet", sheet, PICTURES),
+        ("--page", page, (".html", ".htm")),
+    ):
+        if value is not None and not value.lower().endswith(suffixes):
+            raise OptionError(flag, f"a name ending in {', '.join(suffixes)}", repr(value))

@@ -53,22 +53,35 @@ def page_html(query: str, moments: Sequence[Moment], thumbnails: Sequence[bytes]
         thumbnails: a JPEG of each one's best frame.
         page: where it will be written; the videos' paths are relative to it.
     """
-    policy = (
-        "default-src 'none'; img-src data:; media-src 'self' file:; "
-        f"style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'; base-uri 'none'; form-action 'none'"
-    )
     folder = os.path.dirname(os.path.abspath(page))
-    cells = "\n".join(
+    cells = [
         _cell(rank, moment, picture, folder)
         for rank, (moment, picture) in enumerate(zip(moments, thumbnails, strict=True), 1)
+    ]
+    return page_with(f"Moments like {query}", cells)
+
+
+def page_with(title: str, cells: Sequence[str], style: str = "") -> str:
+    """A page of cells in a grid, whose videos play while the pointer is over them.
+
+    Args:
+        title: of the page, as plain text.
+        cells: `<li>` elements, whose texts are escaped.
+        style: more CSS.
+    """
+    style = STYLE + style
+    policy = (
+        "default-src 'none'; img-src data:; media-src 'self' file:; "
+        f"style-src '{_digest(style)}'; script-src '{_digest(SCRIPT)}'; base-uri 'none'; form-action 'none'"
     )
-    title = html.escape(printable(query))
+    title = html.escape(printable(title))
+    body = "\n".join(cells)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy, quote=True)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Moments like {title}</h1>\n<ol>\n{cells}\n</ol>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        f"<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f"<h1>{title}</h1>\n<ol>\n{body}\n</ol>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -78,24 +91,36 @@ def _digest(text: str) -> str:
 
 
 def _cell(rank: int, moment: Moment, picture: bytes, folder: str) -> str:
-    image = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
-    begin = moment.offset + moment.from_
-    end = moment.offset + max(moment.to + 1 / DEFAULT_FPS, moment.from_ + SHORTEST)
     shown = f"{moment.from_:.2f} to {moment.to:.2f} s" if moment.to > moment.from_ else f"{moment.time:.2f} s"
-    if moment.path.lower().endswith(PLAYABLE) and os.path.isfile(moment.path):
-        source = html.escape(f"{_address(moment.path, folder)}#t={begin:.3f},{end:.3f}", quote=True)
-        media = (
-            f'<video src="{source}" poster="{image}" data-begin="{begin:.3f}" data-end="{end:.3f}" '
-            'controls muted playsinline preload="none"></video>'
-        )
-    else:
-        media = f'<img src="{image}" alt="best frame">'
+    media = preview(moment.path, moment.offset, moment.from_, moment.to, picture, folder)
     name = html.escape(printable(os.path.basename(moment.video)))
     place = html.escape(printable(os.path.dirname(moment.video)))
     label = f" · {html.escape(printable(moment.label))}" if moment.label else ""
     return (
         f'<li>{media}<p><span class="score">{moment.score:.3f}</span>{rank}. {name}</p>'
         f'<p class="more">{shown}{label}<br>{place}</p></li>'
+    )
+
+
+def preview(path: str, offset: float, begin: float, end: float, picture: bytes, folder: str) -> str:
+    """A video element that plays a span, or a picture where browsers do not play the file.
+
+    Args:
+        path: the file.
+        offset: seconds of it at which the video's time 0 lies.
+        begin: seconds of the span's first frame.
+        end: seconds of its last one.
+        picture: JPEG shown until it plays.
+        folder: the page's.
+    """
+    image = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+    if not path.lower().endswith(PLAYABLE) or not os.path.isfile(path):
+        return f'<img src="{image}" alt="best frame">'
+    start, stop = offset + begin, offset + max(end + 1 / DEFAULT_FPS, begin + SHORTEST)
+    source = html.escape(f"{_address(path, folder)}#t={start:.3f},{stop:.3f}", quote=True)
+    return (
+        f'<video src="{source}" poster="{image}" data-begin="{start:.3f}" data-end="{stop:.3f}" '
+        'controls muted playsinline preload="none"></video>'
     )
 
 
