@@ -6,6 +6,7 @@ import base64
 import csv
 import http.server
 import io
+import json
 import shutil
 import threading
 import time
@@ -18,9 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tce
 from tce.data.open_data import find_data
 from tce.embedding.embedding_file import Embeddings, save_embeddings
 from tce.explorer.explore import explore
+from tce.model.checkpoint import save_model
+from tce.model.encoder import build_encoder
 from tce.options.explore import ExploreOptions
 from tce.video.open_video import open_video
 from tce.video.synthetic import make_clips
@@ -216,7 +220,7 @@ def test_lasso_selects_what_it_encloses_and_saves_it(
 
 
 def test_labels_are_saved_as_lists_that_the_commands_read(
-    browser: Any, page_file: Path, videos: Path
+    browser: Any, page_file: Path, videos: Path, tmp_path: Path
 ) -> None:
     tab = opened(browser, page_file)
     bow = np.array([place_of(tab, row)[0] for row in range(40)])
@@ -243,6 +247,19 @@ def test_labels_are_saved_as_lists_that_the_commands_read(
     assert all(clip.split == ("test" if "_g02_" in clip.path else "train") for clip in catalog)
     for name in ("train", "test"):  # what `tce finetune` takes
         assert len(catalog.where(name)) == 4 and set(catalog.where(name).labels.tolist()) == {0, 1}
+    save_model(tmp_path / "network", build_encoder("resnet18", 16, "linear", seed=1, image_size=32))
+    trained = tce.finetune(
+        data=videos,
+        lists=lists,
+        weights=tmp_path / "network",
+        savedir=tmp_path / "run",
+        recipe="linear",
+        image_size=32,
+        workers=1,
+    )
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) and trained.text
+    classifier = tce.load_classifier(tmp_path / "run")
+    assert list(classifier.config.classes) == ["bends", "boxes, =fast"]
     # A part of a clip: its first frames get another label, so the clip is cut where they end.
     tab.evaluate("explorer.scatters[0].handlers.select([0, 1, 2, 3])")
     tab.fill("#label", "begins")

@@ -21,7 +21,7 @@ LOWEST, HIGHEST, WIDEST = 400, 720, 1280
 GRID_HEIGHT = 560  # of the panel beside several videos
 MARGIN, GAP, CAPTION, BAR = 14, 10, 26, 4
 TEXT, SMALL_TEXT, SMALL = 14, 11, 400  # font sizes, and the panel's side below which the smaller one is used
-TIME_WIDTH = 5.2  # kept free at the right of a caption, in font sizes: "3599.9 s"
+TIME_WIDTH = 4.5  # kept free at the right of a caption, in font sizes: "3599.9 s"
 
 Image = NDArray[np.uint8]  # [H, W, 3] RGB
 
