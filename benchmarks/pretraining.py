@@ -27,7 +27,7 @@ from tce.options.pack import PackOptions
 from tce.options.pretrain import PretrainOptions
 from tce.recipes import apply_recipe
 from tce.train.optim import make_optimizer
-from tce.train.pretrain import make_encoder
+from tce.train.pretrain import make_encoder, settle_start
 from tce.train.pretrain_task import Pretraining
 from tce.train.trainer import Trainer
 from tce.video.synthetic import make_clips
@@ -86,6 +86,7 @@ def repeated(step: Callable[[], None], times: int) -> Callable[[], None]:
 
 
 def measure(name: str, options: PretrainOptions, data: Path, rounds: int, steps: int) -> None:
+    options = settle_start(options)
     with init_distributed(options.run.device) as context:
         encoder = make_encoder(options).to(context.device)
         if options.run.channels_last:

@@ -42,7 +42,7 @@ def demo(options: DemoOptions) -> Result:
         TceError: the folder cannot be written.
     """
     from tce.model.checkpoint import save_model
-    from tce.train.pretrain import make_encoder
+    from tce.train.pretrain import make_encoder, settle_start
     from tce.video.synthetic import make_clips
 
     out = Path(options.out)
@@ -63,7 +63,7 @@ def demo(options: DemoOptions) -> Result:
     )
     collection = _pack(clips, out, options)
     training = _pretrain_options(clips, collection, out, options)
-    save_model(out / "untrained", make_encoder(training))
+    save_model(out / "untrained", make_encoder(settle_start(training)))
 
     people = GROUPS - TEST_GROUPS
     log.info("2/5 adapting the start %s to the clips of %d people, without labels", START, people)
