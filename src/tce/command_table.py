@@ -210,6 +210,27 @@ COMMANDS = {
             *("embed_video", "parquet", "title", "seed", "workers", "device"),
         ),
     ),
+    "discover": Command(
+        "tce.discovery.discover:discover",
+        "tce.options.discover:DiscoverOptions",
+        "Find behaviours and phases without labels: segments, example clips, time budgets",
+        (
+            "tce discover videos/ --ckpt lite2 --out discovery",
+            "tce discover discovery",
+            "tce discover new-videos/ --apply discovery --out discovery-new",
+        ),
+        (
+            *("footage", "out", "ckpt", "apply", "fps", "window", "method", "clusters", "shortest", "bout"),
+            *("center", "labels", "group", "lists", "split", "examples", "refits", "seed", "device"),
+        ),
+    ),
+    "cycles": Command(
+        "tce.discovery.cycles:cycles",
+        "tce.options.cycles:CyclesOptions",
+        "Count repetitions in a video, with their period over time",
+        ("tce cycles squats.mp4", "tce cycles squats.mp4 --output cycles.png --csv cycles.csv"),
+        ("video", "ckpt", "output", "csv", "fps", "shortest", "longest", "threshold", "device"),
+    ),
     "finetune": Command(
         "tce.commands.finetune:finetune",
         "tce.options.finetune:FinetuneOptions",
@@ -343,6 +364,8 @@ NEXT = {
     "index": "tce search --db {db} --video CLIP.mp4 --sheet found.png",
     "heat": "tce tsne --ckpt {ckpt} --input FOLDER --output map.png",
     "explore": "open {output} in a browser; tce adapt FOLDER --out runs/mine fits the network to your videos",
+    "discover": "tce explore FOOTAGE --table {out}/segments.csv --output page.html",
+    "cycles": "tce discover FOLDER --ckpt lite2 --out discovery",
     "info dataset": "tce explore {path} --output page.html, then tce adapt {path} --out runs/mine",
     "info collection": "tce adapt {path} --out runs/mine",
     "info video": "tce embed --ckpt lite2 --input {path} --output embeddings.npz",

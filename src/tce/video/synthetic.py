@@ -223,39 +223,148 @@ def draw_clip(
     Returns:
         uint8 [frames, size, size, 3], RGB.
     """
-    # What belongs to the group must not see the class, or its room would give the class away.
-    room = np.random.default_rng([seed, group])
-    person = _Person(height=room.uniform(0.9, 1.1), width=room.uniform(0.17, 0.23))
-    background = _room(room, size)
     take = np.random.default_rng([seed, group, clip, zlib.crc32(name.encode())])
-
     seconds = take.uniform(1.0, 1.8)  # of one period of the motion
     phase, mirrored = take.uniform(), take.uniform() < 0.5
-    scale = size * take.uniform(0.19, 0.24) * person.height
-    drift, angle = take.uniform(0.06, 0.14) * size, take.uniform(0, 2 * math.pi)
-    centre = size * np.array([take.uniform(0.4, 0.6), take.uniform(0.5, 0.58)])
-    lamp = take.uniform(0, 2 * math.pi) + np.array([0, 2, 4]) * take.uniform(0.3, 1)
-    balls: list[_Ball] = []
-    strength, zoom, zoom_phase = 0.3, 0.0, 0.0
-    if clutter:  # drawn after the rest, so that pose, place and rhythm are the same with and without it
-        strength, zoom, zoom_phase, drift = 0.55, 0.25, take.uniform(0, 2 * math.pi), 1.5 * drift
-        balls = [_Ball(take.uniform(0, 2 * math.pi, 3), take.uniform(0.5, 1.2, 2)) for _ in range(BALLS)]
-
+    stage = _Stage(seed, group, take, size, mirrored, clutter)
     pictures = np.empty((frames, size, size, 3), np.uint8)
     for row in range(frames):
         time = row / fps
-        pose = MOTIONS[name]((phase + time / seconds) % 1)
-        turn = angle + 2 * math.pi * time / 3.1
-        where = centre + drift * np.array([math.cos(turn), 0.3 * math.sin(1.7 * turn)])
-        picture = background.copy()
-        zoomed = scale * (1 + zoom * math.sin(zoom_phase + 2 * math.pi * time / 1.9))
-        _draw_figure(picture, person, pose, where, zoomed, mirrored)
-        for ball in balls:
-            ball.draw(picture, time)
-        light = 0.9 + strength * np.sin(lamp + 2 * math.pi * time / LAMP_SECONDS)
-        noisy = picture * light + take.normal(scale=NOISE, size=picture.shape)
-        pictures[row] = np.clip(noisy, 0, 255)
+        pictures[row] = stage.picture(MOTIONS[name]((phase + time / seconds) % 1), time)
     return pictures
+
+
+class _Stage:
+    """A person in a room, who wanders about under turning lamps; `take` decides how."""
+
+    def __init__(
+        self,
+        seed: int,
+        group: int,
+        take: np.random.Generator,
+        size: int,
+        mirrored: bool,
+        clutter: bool = False,
+    ):
+        # What belongs to the group must not see the class, or its room would give the class away.
+        room = np.random.default_rng([seed, group])
+        self._person = _Person(height=room.uniform(0.9, 1.1), width=room.uniform(0.17, 0.23))
+        self._background = _room(room, size)
+        self._take, self._mirrored = take, mirrored
+        self._scale = size * take.uniform(0.19, 0.24) * self._person.height
+        self._drift, self._angle = take.uniform(0.06, 0.14) * size, take.uniform(0, 2 * math.pi)
+        self._centre = size * np.array([take.uniform(0.4, 0.6), take.uniform(0.5, 0.58)])
+        self._lamp = take.uniform(0, 2 * math.pi) + np.array([0, 2, 4]) * take.uniform(0.3, 1)
+        self._balls: list[_Ball] = []
+        self._strength, self._zoom, self._zoom_phase = 0.3, 0.0, 0.0
+        if clutter:  # drawn after the rest, so that pose, place and rhythm are the same with and without it
+            self._strength, self._zoom, self._zoom_phase = 0.55, 0.25, take.uniform(0, 2 * math.pi)
+            self._drift *= 1.5
+            self._balls = [
+                _Ball(take.uniform(0, 2 * math.pi, 3), take.uniform(0.5, 1.2, 2)) for _ in range(BALLS)
+            ]
+
+    def picture(self, pose: Pose, time: float) -> Image:
+        """What is seen at a time in seconds; called in order, since the camera's noise is drawn."""
+        turn = self._angle + 2 * math.pi * time / 3.1
+        where = self._centre + self._drift * np.array([math.cos(turn), 0.3 * math.sin(1.7 * turn)])
+        picture = self._background.copy()
+        zoomed = self._scale * (1 + self._zoom * math.sin(self._zoom_phase + 2 * math.pi * time / 1.9))
+        _draw_figure(picture, self._person, pose, where, zoomed, self._mirrored)
+        for ball in self._balls:
+            ball.draw(picture, time)
+        light = 0.9 + self._strength * np.sin(self._lamp + 2 * math.pi * time / LAMP_SECONDS)
+        noisy = picture * light + self._take.normal(scale=NOISE, size=picture.shape)
+        return np.asarray(np.clip(noisy, 0, 255), np.uint8)
+
+
+class SyntheticPhase(NamedTuple):
+    """A stretch of a generated recording in which the figure does one thing.
+
+    Attributes:
+        start: seconds.
+        end: seconds.
+        label: class, a key of `MOTIONS`.
+        period: seconds of one repetition.
+    """
+
+    start: float
+    end: float
+    label: str
+    period: float
+
+
+def make_recordings(
+    folder: str | os.PathLike[str],
+    recordings: int = 4,
+    seconds: float = 60.0,
+    classes: int = 5,
+    size: int = 96,
+    fps: int = 15,
+    seed: int = 0,
+    shortest: float = 2.0,
+    longest: float = 7.0,
+) -> dict[str, list[SyntheticPhase]]:
+    """Write recordings of a figure that changes what it does, and when it did what, in `labels.csv`.
+
+    Each recording shows a person and room of its own. A phase lasts from `shortest` to `longest` seconds;
+    the next one is of another class.
+
+    Args:
+        folder: gets `recording_NN.mp4` and `labels.csv` (video, start, end, label).
+        recordings: how many.
+        seconds: length of each.
+        classes: number of classes, 2 to 8.
+        size: height and width in pixels, even.
+        fps: frames a second.
+        seed: decides rooms, people, movements and phases.
+        shortest: seconds of a phase.
+        longest: seconds of a phase.
+
+    Returns:
+        by file name, the phases in order.
+
+    Raises:
+        OptionError: a number out of its range.
+    """
+    _check("classes", classes, 2, len(MOTIONS))
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[SyntheticPhase]] = {}
+    for number in range(recordings):
+        rng = np.random.default_rng([seed, number, 1])
+        phases = _draw_phases(rng, list(MOTIONS)[:classes], seconds, shortest, longest)
+        stage = _Stage(seed, number, rng, size, bool(rng.uniform() < 0.5))
+        pictures = np.empty((round(seconds * fps), size, size, 3), np.uint8)
+        for row in range(len(pictures)):
+            time = row / fps
+            phase = next(one for one in reversed(phases) if one.start <= time)
+            pictures[row] = stage.picture(MOTIONS[phase.label]((time - phase.start) / phase.period % 1), time)
+        name = f"recording_{number + 1:02d}.mp4"
+        write_video(target / name, pictures, fps)
+        found[name] = phases
+    rows = [
+        f"{name},{phase.start:.3f},{phase.end:.3f},{phase.label}"
+        for name, phases in found.items()
+        for phase in phases
+    ]
+    (target / "labels.csv").write_text("\n".join(["video,start,end,label", *rows]) + "\n")
+    return found
+
+
+def _draw_phases(
+    rng: np.random.Generator, names: list[str], seconds: float, shortest: float, longest: float
+) -> list[SyntheticPhase]:
+    phases: list[SyntheticPhase] = []
+    start, label = 0.0, ""
+    while start < seconds:
+        label = str(rng.choice([name for name in names if name != label]))
+        end = min(seconds, start + rng.uniform(shortest, longest))
+        if seconds - end < shortest:
+            end = seconds
+        phases.append(SyntheticPhase(start, end, label, float(rng.uniform(1.0, 1.8))))
+        start = end
+    return phases
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Behaviours without labels: clusters of windows of embeddings, segments of videos, repeated motion."""
