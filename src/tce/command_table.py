@@ -228,7 +228,11 @@ COMMANDS = {
         "tce.discovery.cycles:cycles",
         "tce.options.cycles:CyclesOptions",
         "Count repetitions in a video, with their period over time",
-        ("tce cycles squats.mp4", "tce cycles squats.mp4 --output cycles.png --csv cycles.csv"),
+        (
+            "tce cycles squats.mp4",
+            "tce cycles squats.mp4 --output cycles.png --csv cycles.csv",
+            "tce cycles steps.mp4 --ckpt runs/mine --fps 30 --shortest 0.2 --longest 1",
+        ),
         ("video", "ckpt", "output", "csv", "fps", "shortest", "longest", "threshold", "device"),
     ),
     "finetune": Command(

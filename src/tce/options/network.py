@@ -40,7 +40,7 @@ class NetworkOptions:
     "group" (as in v_NAME_g01_c01), or a pattern such as _(p[0-9]+)_ for its path. Groups must not
     be classes."""
     seed: Seed = 0
-    """Seed of random weights, and of the map of `tce tsne`."""
+    """Seed of random weights, of the map of `tce tsne`, and of the clusters of `tce discover`."""
 
     def __post_init__(self) -> None:
         check_fields(self)
