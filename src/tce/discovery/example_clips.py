@@ -225,7 +225,10 @@ def _sheet(path: Path, name: str, clips: Sequence[Image], labels: Sequence[str])
 
     columns = 2 if len(clips) > 1 else 1
     rows = -(-len(clips) // columns)
-    strips = [np.concatenate([_cell(clip[at], SIDE) for at in _stills(len(clip))], axis=1) for clip in clips]
+    strips = [
+        np.concatenate([_parted(_cell(clip[at], SIDE)) for at in _stills(len(clip))], axis=1)
+        for clip in clips
+    ]
     figure = new_figure(6.4 * columns, 1.55 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, axes in enumerate(grid.flat):
@@ -253,6 +256,11 @@ def _cell(image: Image, side: int) -> Image:
     top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
     cell[top : top + small.shape[0], left : left + small.shape[1]] = small
     return cell
+
+
+def _parted(cell: Image) -> Image:
+    """A still with a white edge, which keeps dark footage's stills apart."""
+    return np.pad(cell, ((0, 0), (0, GAP), (0, 0)), constant_values=255)
 
 
 def _film(path: Path, clips: Sequence[Image], seconds: Sequence[float]) -> None:
