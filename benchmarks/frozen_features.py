@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tce.adaptation.adapt import clip_features
 from tce.adaptation.clip_frames import FrameSampling, Resize, stored_clips
+from tce.adaptation.footage_reader import clip_features
 from tce.adaptation.linear import Piece
 from tce.data.frame_store import FrameStore
 from tce.errors import TceError

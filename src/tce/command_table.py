@@ -61,15 +61,15 @@ COMMANDS = {
     "adapt": Command(
         "tce.adaptation.adapt:adapt",
         "tce.options.adapt:AdaptOptions",
-        "Adapt a pre-trained network to unlabelled videos, in closed form",
+        "Adapt a pre-trained network to unlabelled videos, in closed form or by training its last blocks",
         (
             "tce adapt videos/ --out runs/mine",
             "tce adapt more-videos/ --out runs/mine --add",
-            "tce adapt videos/ --out runs/mine --start lite0 --image-size 192",
+            "tce adapt videos/ --out runs/mine --method contrastive --minutes 15",
         ),
         (
-            *("footage", "out", "start", "lists", "split", "group", "add", "resume", "force"),
-            *("frames_per_clip", "fps", "horizon", "image_size", "embedding_size", "workers"),
+            *("footage", "out", "method", "minutes", "start", "lists", "split", "group", "add", "resume"),
+            *("force", "frames_per_clip", "fps", "horizon", "image_size", "embedding_size", "workers"),
         ),
     ),
     "pretrain": Command(

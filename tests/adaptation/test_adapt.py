@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 import tce
 from tce.adaptation import adapt as command
+from tce.adaptation import footage_reader
 from tce.adaptation.linear import Piece
 from tce.data.pack import pack
 from tce.errors import OptionError, TceError
@@ -102,7 +103,7 @@ def test_other_settings_cannot_be_added(footage, start, tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_result(footage, start, tmp_path, monkeypatch):
     whole = tce.adapt(footage, out=str(tmp_path / "whole"), start=start, **QUICK)
-    real = command.clip_features
+    real = footage_reader.clip_features
 
     def cut_short(*arguments):
         for number, item in enumerate(real(*arguments)):
@@ -110,12 +111,12 @@ def test_an_interrupted_run_resumes_to_the_same_result(footage, start, tmp_path,
                 raise KeyboardInterrupt
             yield item
 
-    monkeypatch.setattr(command, "clip_features", cut_short)
+    monkeypatch.setattr(footage_reader, "clip_features", cut_short)
     with pytest.raises(
         KeyboardInterrupt, match=r"5 clips are in .*statistics\.safetensors; --resume continues"
     ):
         tce.adapt(footage, out=str(tmp_path / "run"), start=start, **QUICK)
-    monkeypatch.setattr(command, "clip_features", real)
+    monkeypatch.setattr(footage_reader, "clip_features", real)
     resumed = tce.adapt(footage, out=str(tmp_path / "run"), start=start, resume=True, **QUICK)
     for name in ("start", "adapted", "shrinkage", "clips", "frames"):
         assert resumed.figures[name] == pytest.approx(whole.figures[name], abs=1e-9), name
@@ -174,13 +175,13 @@ def test_where_it_does_not_help_the_start_is_kept(footage, start, tmp_path, monk
             rows += rng.normal(size=rows.shape) * np.repeat([4.0, 1.0], [5, 507])
             yield row, [Piece(rows.astype(np.float32), np.arange(8.0))]
 
-    monkeypatch.setattr(command, "clip_features", harmful)
+    monkeypatch.setattr(footage_reader, "clip_features", harmful)
     for number in range(60):
         write_clip(tmp_path / "many" / f"clip{number}", number, frames=2)
     result = tce.adapt(tmp_path / "many", out=str(tmp_path / "run"), start=start, **QUICK)
     assert result.figures["kept_start"] is True
     assert result.figures["adapted"] <= result.figures["start"]
-    assert "not better there, so the start is kept" in result.text
+    assert "not clearly better there, so the start is kept" in result.text
     encoder = load_encoder(tmp_path / "run")
     assert (encoder.config.head, encoder.default_layer) == ("none", "embedding")
     assert all(

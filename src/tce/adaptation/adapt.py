@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from tce.adaptation.clip_frames import FramePiece, FrameSampling, Resize, decode_clips, stored_clips
-from tce.adaptation.guard import Validation, cross_validate
-from tce.adaptation.linear import NO_GROUP, LinearMap, Piece, ScatterSums, decompose
+from tce.adaptation.contrastive import DEFAULT_STEPS, PAIRS
+from tce.adaptation.contrastive_stage import ContrastiveStage, PartView
+from tce.adaptation.footage_reader import FootageReader
+from tce.adaptation.guard import Comparison, Validation, cross_validate
+from tce.adaptation.linear import LinearMap, ScatterSums, decompose
 from tce.adaptation.statistics import FILE_NAME, FootageStatistics, require_settings
-from tce.data.catalog import Catalog
-from tce.data.splits import group_names
 from tce.device import choose_precision
 from tce.distributed import DistributedContext, init_distributed
 from tce.errors import OptionError, TceError
@@ -31,12 +31,14 @@ from tce.io import Result, atomic, no_empty_folders, plain, require_writable
 from tce.model.checkpoint import load_encoder, save_model, tensors_hash
 from tce.model.encoder import ADAPTED, FrameEncoder
 from tce.model.engine import FeatureEngine, pick_engine
+from tce.model.partition import part_backbone
 from tce.options.adapt import AdaptOptions
-from tce.progress import Progress
+from tce.progress import Progress, format_seconds
 
 log = logging.getLogger("tce.adaptation")
 
 SECONDS_BETWEEN_SAVES = 60.0
+STEP_PASSES = 4.0  # a training step's time for each of its frames, in passes of the whole frozen network
 FILES = ("options.json", "result.json", "model.safetensors", "config.json", FILE_NAME)
 
 
@@ -45,8 +47,12 @@ def adapt(options: AdaptOptions) -> Result:
 
     Frames pass the frozen network once; then a linear map of its features, in closed form, moves frames
     of one clip closer and clips apart (see `tce.adaptation.linear`). On clips held out in turn, frames of the
-    first half of a clip look for its second half: where they find it no more often than with the start's own
-    features, the start is kept as it is.
+    first half of a clip look for its second half: where they do not clearly find it more often than with the
+    start's own features, the start is kept as it is.
+
+    With `--method contrastive` the last blocks are trained as well (see `tce.adaptation.contrastive`), and
+    the linear map is fitted to what they give; it is kept only if it is clearly better than the linear
+    adaptation alone, on recordings that the training did not see.
 
     The run folder gets model.safetensors (which every other command reads), result.json, options.json, and
     statistics.safetensors, with which footage is added later.
@@ -55,8 +61,10 @@ def adapt(options: AdaptOptions) -> Result:
         options: start, footage, and how it is looked at.
 
     Returns:
-        `kept_start`, the held-out shares `start` and `adapted` (fractions), `chance`, `embedding_size`,
-        `shrinkage`, `clips`, `frames`, `skipped` (id -> reason), `model`, `seconds`.
+        `method` (what the result is: "start", "linear" or "contrastive"), `kept_start`, the held-out shares
+        `start` and `adapted` (fractions), `chance`, `reason`, `embedding_size`, `shrinkage`, `clips`,
+        `frames`, `skipped` (id -> reason), `model`, `seconds`; of a contrastive training `contrastive`: its
+        steps, seconds, loss, and figures on the clips left out of it.
 
     Raises:
         OptionError: options that contradict each other, or a folder that holds a run.
@@ -68,6 +76,32 @@ def adapt(options: AdaptOptions) -> Result:
 
 
 @dataclass
+class _Adapted:
+    """An adaptation that could be the result.
+
+    Attributes:
+        encoder: without a head.
+        statistics: over its features of all clips.
+        found: what held-out clips say of the linear map.
+        head: the map; None where the features are kept as they are.
+        trained: of the contrastive training, JSON types; empty where there was none.
+    """
+
+    encoder: FrameEncoder
+    statistics: FootageStatistics
+    found: Validation
+    head: LinearMap | None
+    trained: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """What the result is."""
+        if self.trained.get("kept"):
+            return "contrastive"
+        return "start" if self.head is None else "linear"
+
+
+@dataclass
 class _Adaptation:
     """One run of the command."""
 
@@ -75,6 +109,7 @@ class _Adaptation:
     context: DistributedContext
     skipped: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    frame_seconds: float = 0.0  # of the start's pass, decoding included; 0 where nothing was measured
 
     @property
     def folder(self) -> Path:
@@ -84,8 +119,11 @@ class _Adaptation:
         with self._locked():
             encoder = self._start()
             settings = self._settings(encoder)
+            reader = FootageReader.open(self.options)
             statistics = self._statistics(encoder, settings)
-            engine = self._look(encoder, statistics)
+            stage = self._stage(encoder, reader, settings)
+            view = None if stage is None else self._cached(stage, statistics)
+            engine = self._look(encoder, reader, statistics)
             others = self.context.all_gather_object((statistics, self.skipped))[1:]
             if not self.context.is_main:
                 return Result("")
@@ -95,8 +133,92 @@ class _Adaptation:
             statistics.finish()
             self._require_enough(statistics)
             statistics.save(self.folder / FILE_NAME)
-            found, head = choose_map(statistics, self.options.embedding_size)
-            return self._write(encoder, engine, statistics, found, head)
+            began = time.monotonic()
+            result = _Adapted(encoder, statistics, *choose_map(statistics, self.options.embedding_size))
+            if stage is not None and view is not None:
+                result = self._train(stage, view, result, fit_seconds=time.monotonic() - began)
+            written = self._write(engine, result)
+            if stage is not None:
+                stage.cache.remove()
+            return written
+
+    def _stage(
+        self, encoder: FrameEncoder, reader: FootageReader, settings: dict[str, Any]
+    ) -> ContrastiveStage | None:
+        """The contrastive stage where it is asked for and possible."""
+        options = self.options
+        asked = options.method == "contrastive"
+        if not asked and (options.method == "linear" or options.minutes is None is options.steps):
+            return None
+        try:
+            if self.context.world_size > 1:
+                raise OptionError(
+                    "--method contrastive",
+                    expected="one process",
+                    found=str(self.context.world_size),
+                    fix="start it without torchrun, or use --method linear",
+                )
+            parts = part_backbone(encoder)
+        except TceError as error:
+            if asked:
+                raise
+            log.warning("linear only: %s", error)
+            return None
+        return ContrastiveStage(options, reader, encoder, parts, settings, self.started)
+
+    def _cached(self, stage: ContrastiveStage, statistics: FootageStatistics) -> PartView | None:
+        """Fill the file of activations; what the start's features say of the clips in it.
+
+        None where clips are too few, and contrastive training was not asked for by name.
+        """
+        stage.fill(choose_precision(self.options.precision, self.context.device))
+        self.skipped |= stage.skipped
+        try:
+            stage.require_enough()
+        except TceError as error:
+            if self.options.method == "contrastive":
+                raise
+            log.warning("linear only: %s", error)
+            return None
+        statistics.place(stage.reader.catalog.sources.tolist())
+        return stage.view(statistics)
+
+    def _train(
+        self, stage: ContrastiveStage, view: PartView, linear: _Adapted, fit_seconds: float
+    ) -> _Adapted:
+        """Train the last blocks; the result where it is clearly better than the linear adaptation alone."""
+        options, last = self.options, stage.parts.last
+        size = options.embedding_size
+        start, before = view.figures(size, bare=linear.head is None)
+        weights = {name: value.clone() for name, value in last.state_dict().items()}
+        training = stage.training(reserve=stage.pass_seconds + 3 * fit_seconds)
+        stage.train(training)
+        settings = {**linear.statistics.settings, "steps": training.steps, "seed": options.seed}
+        statistics = FootageStatistics(linear.encoder.feature_size, settings)
+        statistics.place(stage.reader.catalog.sources.tolist())
+        after = stage.view(statistics)
+        comparison = Comparison.of(before, after.figures(size)[1])
+        trained = {
+            "kept": comparison.improves,
+            "steps": training.steps,
+            "seconds": round(sum(training.seconds), 1),
+            "loss": [float(np.mean(part)) for part in (training.losses[:5], training.losses[-5:])],
+            "clips": len(stage.cache.clips),
+            "cache_bytes": stage.cache.bytes,
+            "held_out": len(start),
+            "held_out_recordings": len(np.unique(start.recording)),
+            "start": start.share,
+            "linear": before.share,
+            "contrastive": comparison.after.share,
+            "reason": comparison.reason,
+        }
+        if not comparison.improves:
+            last.load_state_dict(weights)
+            linear.trained = trained
+            return linear
+        self._look(linear.encoder, stage.reader, statistics)  # the clips that are not in the file
+        statistics.finish()
+        return _Adapted(linear.encoder, statistics, *choose_map(statistics, size), trained)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -129,11 +251,15 @@ class _Adaptation:
             lock.release()
 
     def _check_folder(self) -> None:
-        there = [name for name in (*FILES, "log.csv", "checkpoints") if (self.folder / name).exists()]
+        there = [
+            name
+            for name in (*FILES, "log.csv", "checkpoints", "activations")
+            if (self.folder / name).exists()
+        ]
         if self.options.force:
             for name in FILES:
                 (self.folder / name).unlink(missing_ok=True)
-            for name in ("checkpoints", "tensorboard"):
+            for name in ("checkpoints", "tensorboard", "activations"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / "log.csv").unlink(missing_ok=True)
         elif there and not (self.options.add or self.options.resume):
@@ -143,10 +269,24 @@ class _Adaptation:
                 found="a run",
                 fix="--add adds footage to it, --resume continues it, --force replaces it",
             )
+        elif self.options.add and self._is_contrastive():
+            raise OptionError(
+                "--add",
+                expected="a run of linear adaptation",
+                found="last blocks that were trained on the run's own footage",
+                fix="adapt all footage again with --force",
+            )
         elif self.options.add and FILE_NAME not in there:
             raise OptionError(
                 "--add", expected=f"a run of tce adapt in {self.folder}", found=f"no {FILE_NAME} there"
             )
+
+    def _is_contrastive(self) -> bool:
+        try:
+            found = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(found, dict) and found.get("method") == "contrastive"
 
     def _start(self) -> FrameEncoder:
         options = self.options
@@ -187,74 +327,49 @@ class _Adaptation:
             return found
         return FootageStatistics(encoder.feature_size, settings)
 
-    def _look(self, encoder: FrameEncoder, statistics: FootageStatistics) -> FeatureEngine:
-        """Pass the footage through the network, and add it to the statistics."""
-        from tce.video.pool import DecodePool
-
-        options, context = self.options, self.context
-        catalog, store = self._clips()
-        groups = [NO_GROUP] * len(catalog) if options.group is None else group_names(catalog, options.group)
+    def _look(
+        self, encoder: FrameEncoder, reader: FootageReader, statistics: FootageStatistics
+    ) -> FeatureEngine | None:
+        """Pass the footage through the network, and add what the statistics lack to them."""
+        context = self.context
+        catalog = reader.catalog
         ids, recordings = catalog.ids, catalog.sources
-        seen = context.broadcast([name in statistics for name in ids])
+        seen = context.broadcast([name in statistics or name in self.skipped for name in ids])
         rows = [row for row in range(len(catalog)) if not seen[row]]
-        if any(seen):
-            log.info("%d of %d clips are in the run already", sum(seen), len(catalog))
         statistics.place(recordings[rows].tolist())
+        if not rows:
+            return None
+        if any(seen):
+            log.info("%d of %d clips were seen already", sum(seen), len(catalog))
         rows = rows[context.rank :: context.world_size]
-        sampling = FrameSampling(options.frames_per_clip, options.fps, options.horizon)
-        engine = self._engine(encoder, len(rows) * options.frames_per_clip)
-        size = encoder.image_size
-        resize: Resize = "center-crop" if encoder.config.resize == "center-crop" else "squash"
-        with contextlib.ExitStack() as stack:
-            if store is not None:
-                source = stored_clips(store, rows, sampling, size, resize, options.workers or 2)
-            else:
-                pool = stack.enter_context(DecodePool(options.workers or 0, options.timeout))
-                source = decode_clips(catalog, rows, sampling, size, resize, pool)
-            progress = stack.enter_context(Progress(len(rows), "looking at clips", "clip"))
+        engine = self._engine(encoder, len(rows) * self.options.frames_per_clip)
+        frames, began = statistics.frames, time.monotonic()
+        with Progress(len(rows), "looking at clips", "clip") as progress:
             saved = time.monotonic()
             try:
-                for row, found in clip_features(source, encoder, engine, options.batch_size):
+                for row, found in reader.read(rows, encoder, engine):
                     if isinstance(found, TceError):
                         self.skipped[ids[row]] = str(found)
                         log.warning("skipped: %s", found)
                     else:
-                        statistics.add(ids[row], recordings[row], found, groups[row])
+                        statistics.add(ids[row], recordings[row], found, reader.groups[row])
                     progress.update(1, **({"skipped": len(self.skipped)} if self.skipped else {}))
                     if context.world_size == 1 and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                        statistics.save(self.folder / FILE_NAME)
+                        self._keep(statistics)
                         saved = time.monotonic()
             except KeyboardInterrupt:
                 if context.world_size > 1 or not len(statistics):
                     raise
-                statistics.save(self.folder / FILE_NAME)
+                self._keep(statistics)
                 done = f"{len(statistics)} clips are in {self.folder / FILE_NAME}"
                 raise KeyboardInterrupt(f"interrupted: {done}; --resume continues") from None
+        self.frame_seconds = (time.monotonic() - began) / max(1, statistics.frames - frames)
         return engine
 
-    def _clips(self) -> tuple[Catalog, Any]:
-        """The clips to look at, and the collection that holds their frames, if it is one."""
-        from tce.data.collection import is_collection
-        from tce.data.open_data import open_store
-        from tce.data.read_catalog import read_catalog
-
-        options = self.options
-        split = options.split or "01"
-        store = None
-        if is_collection(options.footage):
-            store = open_store(options.footage, options.lists, split)
-            catalog = store.catalog
-        else:
-            catalog = read_catalog(options.footage, options.lists, split)
-        if options.lists is not None:
-            rows = np.flatnonzero(catalog.splits == "train")
-            if len(rows) == 0:
-                raise TceError(
-                    f"--lists {options.lists}", expected=f"train clips of split {split}", found="none"
-                )
-            catalog = catalog.select(rows)
-            store = None if store is None else store.select(rows)
-        return catalog, store
+    def _keep(self, statistics: FootageStatistics) -> None:
+        """Save the start's statistics for --resume; those of trained blocks are made again."""
+        if "steps" not in statistics.settings:
+            statistics.save(self.folder / FILE_NAME)
 
     def _engine(self, encoder: FrameEncoder, frames: int) -> FeatureEngine:
         precision = choose_precision(self.options.precision, self.context.device)
@@ -273,21 +388,17 @@ class _Adaptation:
                 fix=f"give more footage, or use {self.options.start} as it is",
             )
 
-    def _write(
-        self,
-        encoder: FrameEncoder,
-        engine: FeatureEngine,
-        statistics: FootageStatistics,
-        found: Validation,
-        head: LinearMap | None,
-    ) -> Result:
-        options = self.options
+    def _write(self, engine: FeatureEngine | None, result: _Adapted) -> Result:
+        options, encoder, statistics = self.options, result.encoder, result.statistics
+        found, head = result.found, result.head
         figures = {
-            "kept_start": found.keeps_start,
+            "method": result.method,
+            "kept_start": result.method == "start",
             "start": None if found.start is None else found.start.share,
             "adapted": None if found.adapted is None else found.adapted.share,
             "start_separation": None if found.start is None else float(found.start.separation.mean()),
             "adapted_separation": None if found.adapted is None else float(found.adapted.separation.mean()),
+            "reason": None if found.comparison is None else found.comparison.reason,
             "chance": None if found.start is None else found.start.chance,
             "held_out": 0 if found.start is None else len(found.start),
             "embedding_size": encoder.feature_size if head is None else len(head.weight),
@@ -296,15 +407,18 @@ class _Adaptation:
             "frames": statistics.frames,
             "skipped": self.skipped,
             "image_size": encoder.image_size,
-            "engine": engine.name,
-            "precision": engine.precision,
+            "crop": encoder.config.resize,
+            "engine": None if engine is None else engine.name,
+            "precision": None if engine is None else engine.precision,
+            "contrastive": result.trained or None,
+            "contrastive_seconds": self._contrastive_cost(encoder, statistics),
         }
-        noted = ("kept_start", "frames", "shrinkage", "held_out", "start", "adapted", "chance")
+        noted = ("method", "kept_start", "frames", "shrinkage", "held_out", "start", "adapted", "chance")
         provenance = {
             "made": ADAPTED,
             "clips": statistics.sketch(),
             "settings": statistics.settings,
-            "figures": {name: figures[name] for name in noted},
+            "figures": {name: figures[name] for name in (*noted, "contrastive")},
             "weights": {"path": options.start, "provenance": encoder.config.provenance},
         }
         adapted = with_linear_head(encoder, head)
@@ -319,6 +433,17 @@ class _Adaptation:
             with atomic(self.folder / name, "w") as file:
                 json.dump(plain(content), file, indent=2)
         return Result(_text(figures, options, path), {"model": str(path), **figures})
+
+    def _contrastive_cost(self, encoder: FrameEncoder, statistics: FootageStatistics) -> float | None:
+        """Seconds that contrastive training would take, estimated from the start's pass; None: unknown."""
+        if self.options.method != "auto" or not self.frame_seconds or self.context.world_size > 1:
+            return None
+        try:
+            part_backbone(encoder)
+        except TceError:
+            return None
+        passes = 2 * statistics.frames + STEP_PASSES * 2 * PAIRS * DEFAULT_STEPS
+        return round(passes * self.frame_seconds)
 
 
 def choose_map(statistics: FootageStatistics, size: int | None = None) -> tuple[Validation, LinearMap | None]:
@@ -345,26 +470,47 @@ def _text(figures: dict[str, Any], options: AdaptOptions, path: Path) -> str:
         f"{options.start} at {figures['image_size']} px on {options.footage}: {figures['clips']} clips, "
         f"{figures['frames']} frames, {figures['seconds']:.0f} s"
     ]
+    trained = figures["contrastive"]
     if figures["skipped"]:
         lines.append(f"skipped {len(figures['skipped'])} clips (reasons above)")
     if figures["held_out"]:
+        first = "contrastive" if trained and trained["kept"] else "start"
         lines.append(
             f"frames that find their own clip among {figures['held_out']} held-out ones: "
-            f"start {figures['start']:.1%}, adapted {figures['adapted']:.1%} "
-            f"(chance {figures['chance']:.1%}); separation {figures['start_separation']:.2f}, "
-            f"{figures['adapted_separation']:.2f}"
+            f"{first} {figures['start']:.1%}, adapted {figures['adapted']:.1%} "
+            f"(chance {figures['chance']:.1%}): {figures['reason']}"
         )
     else:
         lines.append("too few clips to hold any out: adapted strongly regularised, and not checked")
+    if trained:
+        lines += _trained_text(trained)
     if figures["kept_start"]:
-        lines.append("the adaptation is not better there, so the start is kept as it is")
-        lines.append(f"wrote {path}: {options.start}, embeddings of {figures['embedding_size']} numbers")
+        lines.append("the adaptation is not clearly better there, so the start is kept as it is")
+    if figures["shrinkage"] is None:
+        lines.append(f"wrote {path}: embeddings of {figures['embedding_size']} numbers")
     else:
         lines.append(
             f"wrote {path}: embeddings of {figures['embedding_size']} numbers "
             f"(shrinkage {figures['shrinkage']:g})"
         )
+    if figures["contrastive_seconds"]:
+        more = format_seconds(figures["contrastive_seconds"])
+        lines.append(f"--method contrastive would take about {more} more on this machine")
     return "\n".join(lines)
+
+
+def _trained_text(trained: dict[str, Any]) -> list[str]:
+    first, last = trained["loss"]
+    lines = [
+        f"contrastive: {trained['steps']} steps in {format_seconds(trained['seconds'])}, loss {first:.2f} to "
+        f"{last:.2f}",
+        f"on {trained['held_out']} clips of {trained['held_out_recordings']} recordings left out of the "
+        f"training: start {trained['start']:.1%}, linear {trained['linear']:.1%}, contrastive and linear "
+        f"{trained['contrastive']:.1%}: {trained['reason']}",
+    ]
+    if not trained["kept"]:
+        lines.append("the training is not clearly better there, so the last blocks stay as they were")
+    return lines
 
 
 def with_linear_head(encoder: FrameEncoder, head: LinearMap | None) -> FrameEncoder:
@@ -377,67 +523,3 @@ def with_linear_head(encoder: FrameEncoder, head: LinearMap | None) -> FrameEnco
     weight, bias = (torch.from_numpy(np.ascontiguousarray(part)).float() for part in (head.weight, head.bias))
     adapted.head.load_state_dict({"weight": weight, "bias": bias})
     return adapted
-
-
-def clip_features(
-    clips: Iterator[tuple[int, Iterator[FramePiece]]],
-    encoder: FrameEncoder,
-    engine: FeatureEngine,
-    batch_size: int,
-) -> Iterator[tuple[int, list[Piece] | TceError]]:
-    """Features of each clip's frames; a batch may hold frames of several clips.
-
-    Args:
-        clips: a row and its pieces, which raise a TceError where the footage is bad.
-        encoder: whose normalisation is used.
-        engine: what computes the features.
-        batch_size: frames in a pass.
-
-    Yields:
-        a row, and its pieces or why there are none, in order.
-    """
-    waiting: list[tuple[int, FramePiece]] = []  # row and piece, which have not passed the network yet
-    done: dict[int, list[Piece]] = {}
-    ended: list[tuple[int, TceError | None]] = []
-    for row, pieces in clips:
-        done[row] = []
-        error: TceError | None = None
-        try:
-            for piece in pieces:
-                waiting.append((row, piece))
-                if sum(len(one.frames) for _, one in waiting) >= batch_size:
-                    _pass(waiting, done, encoder, engine)
-        except TceError as reason:
-            error = reason
-            waiting = [(other, piece) for other, piece in waiting if other != row]
-        ended.append((row, error))
-        if not waiting:
-            yield from _finished(ended, done)
-    _pass(waiting, done, encoder, engine)
-    yield from _finished(ended, done)
-
-
-def _pass(
-    waiting: list[tuple[int, FramePiece]],
-    done: dict[int, list[Piece]],
-    encoder: FrameEncoder,
-    engine: FeatureEngine,
-) -> None:
-    """Run the network on what waits."""
-    if not waiting:
-        return
-    frames = np.concatenate([piece.frames for _, piece in waiting])
-    features = engine(encoder.preprocess(frames, resize="none")).float().cpu().numpy()
-    ends = np.cumsum([len(piece.frames) for _, piece in waiting])[:-1]
-    for (row, piece), rows in zip(waiting, np.split(features, ends)):
-        done[row].append(Piece(rows, piece.time, piece.horizon))
-    waiting.clear()
-
-
-def _finished(
-    ended: list[tuple[int, TceError | None]], done: dict[int, list[Piece]]
-) -> Iterator[tuple[int, list[Piece] | TceError]]:
-    for row, error in ended:
-        found = done.pop(row)
-        yield row, found if error is None else error
-    ended.clear()

@@ -3,12 +3,16 @@
 Frames of a clip's first half look for the same clip's second half among all held-out clips. Whole recordings
 are held out in turn, so the figure is about footage that the map was not fitted on. The shrinkage with which
 a fold is checked was chosen on the other folds, so trying several does not flatter the result.
+
+A tie is no reason to change a network: an adaptation is kept only if the 95% interval of its paired
+difference to the start, over recordings, lies above zero, and if clips do not stand out less than before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +30,20 @@ SIZES = (128, 256, 512)
 CLIPS_PER_DIRECTION = 3  # fewer clips than that for each kept direction: reduction harms
 COSINE_ROUNDING = 1e-6  # a spread below it is none
 LEAST_CLIPS = 2  # held out in one fold, or there is nothing to confuse a clip with
+RESAMPLES, LEVEL = 2000, 0.95  # of the bootstrap over recordings
+
+
+@dataclass(frozen=True)
+class HeldClip:
+    """A clip, or a piece of a recording, to check on.
+
+    Attributes:
+        frames: its frames' features in order of time, [n, F], n at least 2.
+        recording: number of what it was cut from; pieces that resemble each other share it.
+    """
+
+    frames: Frames
+    recording: int
 
 
 @dataclass(frozen=True)
@@ -36,11 +54,13 @@ class Coherence:
         found: [n] for each clip, the share of its first half's frames whose nearest second half is its own.
         separation: [n] for each clip, similarity to its own second half less the mean to others', in
             standard deviations of the latter.
+        recording: [n] number of the recording of each clip.
         chance: share that random embeddings would find.
     """
 
     found: Floats
     separation: Floats
+    recording: npt.NDArray[np.int64]
     chance: float
 
     @property
@@ -63,23 +83,25 @@ class Coherence:
         return Coherence(
             np.concatenate([part.found for part in parts]),
             np.concatenate([part.separation for part in parts]),
+            np.concatenate([part.recording for part in parts]),
             sum(part.chance * len(part) for part in parts) / clips,
         )
 
 
-def coherence_of(clips: Sequence[Frames], embed: Embed) -> Coherence:
+def coherence_of(clips: Sequence[HeldClip] | Sequence[Frames], embed: Embed) -> Coherence:
     """How well frames of first halves find their clip's second half among those of all `clips`.
 
     Args:
-        clips: each its frames' features in order of time, [n, F], n at least 2; two clips or more.
+        clips: two or more; frames alone, [n, F], count as a recording each.
         embed: from features to embeddings; cosine similarity is used.
     """
-    halves = [len(clip) // 2 for clip in clips]
-    rows = np.concatenate(clips)
+    held = [clip if isinstance(clip, HeldClip) else HeldClip(clip, n) for n, clip in enumerate(clips)]
+    halves = [len(clip.frames) // 2 for clip in held]
+    rows = np.concatenate([clip.frames for clip in held])
     vectors = _unit(embed(rows))
-    split = np.split(vectors, np.cumsum([len(clip) for clip in clips])[:-1])
+    split = np.split(vectors, np.cumsum([len(clip.frames) for clip in held])[:-1])
     targets = _unit(np.stack([part[half:].mean(axis=0) for part, half in zip(split, halves)]))  # [C, D]
-    count = len(clips)
+    count = len(held)
     found, separation = np.empty(count), np.empty(count)
     for clip, (part, half) in enumerate(zip(split, halves)):
         similarity = part[:half] @ targets.T  # [half, C]
@@ -87,12 +109,72 @@ def coherence_of(clips: Sequence[Frames], embed: Embed) -> Coherence:
         found[clip] = (own > others.max(axis=1)).mean()
         spread = max(float(others.std()), COSINE_ROUNDING)
         separation[clip] = (own.mean() - others.mean()) / spread
-    return Coherence(found, separation, 1 / count)
+    recording = np.array([clip.recording for clip in held], np.int64)
+    return Coherence(found, separation, recording, 1 / count)
 
 
 def _unit(rows: npt.NDArray[np.floating]) -> Floats:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-12), np.float64)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a change of the network improves the figures on the same held-out clips.
+
+    Attributes:
+        before: figures of the network as it was.
+        after: figures of the changed one.
+        share: interval of the difference of the shares.
+        separation: interval of the difference of the separations.
+    """
+
+    before: Coherence
+    after: Coherence
+    share: tuple[float, float]
+    separation: tuple[float, float]
+
+    @staticmethod
+    def of(before: Coherence, after: Coherence) -> Comparison:
+        """Compare the figures clip by clip."""
+        recordings = before.recording
+        if len(np.unique(recordings)) < 2:  # pieces of one recording
+            recordings = np.arange(len(recordings))
+        return Comparison(
+            before,
+            after,
+            _interval(after.found - before.found, recordings),
+            _interval(after.separation - before.separation, recordings),
+        )
+
+    @property
+    def improves(self) -> bool:
+        """Whether more is found beyond chance, and clips stand out no less."""
+        return self.share[0] > 0 and self.separation[1] >= 0
+
+    @property
+    def reason(self) -> str:
+        """Why it is, or is not, an improvement."""
+        low, high = self.share
+        gain = self.after.share - self.before.share
+        text = f"{100 * gain:+.1f} points, 95% interval {100 * low:+.1f} to {100 * high:+.1f}"
+        if low <= 0:
+            return text + ", which is not clearly above 0"
+        if self.improves:
+            return text
+        low, high = self.separation
+        return text + f", but clips stand out less (separation {low:+.2f} to {high:+.2f})"
+
+
+def _interval(differences: Floats, recordings: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """95% interval of the mean difference, whole recordings drawn with replacement."""
+    number = np.unique(recordings, return_inverse=True)[1]
+    sums, clips = np.bincount(number, differences), np.bincount(number)
+    count = len(clips)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    means = (drawn @ sums) / (drawn @ clips)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -111,17 +193,22 @@ class Validation:
     shrinkage: float
     size: int | None
 
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The adaptation against the start; None where nothing was held out."""
+        if self.start is None or self.adapted is None:
+            return None
+        return Comparison.of(self.start, self.adapted)
+
     @property
     def keeps_start(self) -> bool:
-        """Whether the adaptation is not better than the start on held-out clips, and is to be dropped."""
-        if self.start is None or self.adapted is None:
-            return False
-        return self.adapted.rank <= self.start.rank
+        """Whether the adaptation is not clearly better than the start, and is to be dropped."""
+        return self.comparison is not None and not self.comparison.improves
 
 
 def cross_validate(
     folds: Sequence[ScatterSums],
-    held: Sequence[Sequence[Frames]],
+    held: Sequence[Sequence[HeldClip]],
     shrinkages: Sequence[float] = SHRINKAGES,
     sizes: Sequence[int] = SIZES,
     size: int | None = None,
@@ -166,7 +253,7 @@ def cross_validate(
     return Validation(start, adapted, shrinkages[best], size)
 
 
-def _figures(clips: Sequence[Frames], parts: Decomposition, shrinkage: float) -> Coherence:
+def _figures(clips: Sequence[HeldClip], parts: Decomposition, shrinkage: float) -> Coherence:
     # Distances in all directions need no second decomposition: whitening gives the same cosines.
     whiten = parts.whitening(shrinkage)
     return coherence_of(clips, lambda rows: (rows - parts.mean) @ whiten)
@@ -179,7 +266,7 @@ def _best(table: Sequence[Sequence[Coherence]]) -> int:
 
 
 def _fewest(
-    trials: Sequence[tuple[Sequence[Frames], Decomposition]],
+    trials: Sequence[tuple[Sequence[HeldClip], Decomposition]],
     shrinkage: float,
     sizes: Sequence[int],
     whole: Coherence,

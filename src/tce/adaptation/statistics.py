@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tce.adaptation.guard import HeldClip
 from tce.adaptation.linear import NO_GROUP, Piece, ScatterSums
 from tce.data.catalog import HASH_DIGITS, SKETCH_HASHES
 from tce.errors import TceError
@@ -23,7 +24,7 @@ FOLDS = 3
 HELD_OUT = 200  # pieces kept in a fold to check on
 PIECES_PER_CLIP = 8  # of them, from one recording
 FILE_NAME = "statistics.safetensors"
-VERSION = 1
+VERSION = 2
 SPLIT = -1  # in place of a fold: the recording itself is cut into the folds
 
 
@@ -44,7 +45,7 @@ class FootageStatistics:
         self.size, self.settings = size, dict(settings)
         self.folds = [ScatterSums(size) for _ in range(FOLDS)]
         self.frames = self.pieces = 0
-        self._held: list[dict[int, npt.NDArray[np.float32]]] = [{} for _ in range(FOLDS)]
+        self._held: list[dict[int, HeldClip]] = [{} for _ in range(FOLDS)]
         self._seen: set[int] = set()
         self._fold_of: dict[int, int] = {}  # recording -> fold
 
@@ -55,8 +56,8 @@ class FootageStatistics:
         return _key(clip) in self._seen
 
     @property
-    def held(self) -> list[list[npt.NDArray[np.float32]]]:
-        """For each fold some clips' or pieces' features [n, F], n at least 2."""
+    def held(self) -> list[list[HeldClip]]:
+        """For each fold some clips or pieces, of two frames or more."""
         return [[part[key] for key in sorted(part)] for part in self._held]
 
     def sketch(self) -> str:
@@ -99,17 +100,18 @@ class FootageStatistics:
             parts = [(n, [pieces[i] for i in block]) for n, block in enumerate(blocks) if len(block)]
         for number, part in parts:
             self.folds[number].add(part, group)
-            self._keep(number, clip, part)
+            self._keep(number, clip, recording, part)
         self._seen.add(_key(clip))
         self.pieces += len(pieces)
         self.frames += sum(len(piece.features) for piece in pieces)
 
-    def _keep(self, fold: int, clip: str, pieces: Sequence[Piece]) -> None:
+    def _keep(self, fold: int, clip: str, recording: str, pieces: Sequence[Piece]) -> None:
         whole = [number for number, piece in enumerate(pieces) if len(piece.features) > 1]
         chosen = [whole[n * len(whole) // PIECES_PER_CLIP] for n in range(PIECES_PER_CLIP)] if whole else []
         for number in sorted(set(chosen)):
             features = np.asarray(pieces[number].features, np.float32)
-            self._held[fold][_key(f"{clip}\0{fold}\0{number}")] = features
+            held = HeldClip(features, recording_number(recording))
+            self._held[fold][_key(f"{clip}\0{fold}\0{number}")] = held
         self._trim(fold, 2 * HELD_OUT)
 
     def _trim(self, fold: int, most: int) -> None:
@@ -152,7 +154,7 @@ class FootageStatistics:
             "frames": self.frames,
             "pieces": self.pieces,
             "settings": self.settings,
-            "held": [[len(part[key]) for key in sorted(part)] for part in self._held],
+            "held": [[len(part[key].frames) for key in sorted(part)] for part in self._held],
         }
         data = save(self.to_arrays(), metadata={"tce": json.dumps(description, sort_keys=True)})
         with atomic(path) as file:
@@ -168,7 +170,10 @@ class FootageStatistics:
         for number, (sums, held) in enumerate(zip(self.folds, self._held)):
             arrays |= {f"fold{number}.{name}": value for name, value in sums.to_arrays().items()}
             arrays[f"fold{number}.keys"] = np.array(sorted(held), np.uint64)
-            rows = [held[key] for key in sorted(held)]
+            rows = [held[key].frames for key in sorted(held)]
+            arrays[f"fold{number}.recordings"] = np.array(
+                [held[key].recording for key in sorted(held)], np.int64
+            )
             arrays[f"fold{number}.held"] = np.concatenate([*rows, np.empty((0, self.size), np.float32)])
         return arrays
 
@@ -210,7 +215,10 @@ class FootageStatistics:
             found.folds[number] = ScatterSums.from_arrays(own, found.size)
             ends = np.cumsum(description["held"][number])[:-1]
             rows = np.split(own["held"], ends) if len(own["keys"]) else []
-            found._held[number] = {int(key): part for key, part in zip(own["keys"], rows, strict=True)}
+            found._held[number] = {
+                int(key): HeldClip(part, int(recording))
+                for key, part, recording in zip(own["keys"], rows, own["recordings"], strict=True)
+            }
         return found
 
 
@@ -229,6 +237,11 @@ def require_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Non
             found=", ".join(f"{name} {wanted.get(name)}" for name in different),
             fix="give the same options, or start again with --force",
         )
+
+
+def recording_number(name: str) -> int:
+    """A recording's number in `HeldClip`: 63 bits of its name's hash, which a signed number holds."""
+    return _key(name) >> 1
 
 
 def _key(name: str) -> int:

@@ -109,6 +109,7 @@ class EfficientNetLite(nn.Module):
     Attributes:
         feature_size: numbers in the feature vector, F: 1280.
         image_size: side of the images that its weights were trained on, in pixels.
+        stage_starts: number of each stage's first block.
     """
 
     def __init__(self, variant: LiteVariant, in_channels: int = 3):
@@ -120,10 +121,12 @@ class EfficientNetLite(nn.Module):
         self._bn0 = _norm(STEM_CHANNELS)
         blocks: list[nn.Module] = []
         inputs = STEM_CHANNELS
+        self.stage_starts: list[int] = []
         for stage, (count, kernel, stride, expansion, channels) in enumerate(STAGES):
             outputs = _round_channels(channels * variant.width)
             # Neither the first nor the last stage grows in depth.
             repeats = count if stage in (0, len(STAGES) - 1) else math.ceil(count * variant.depth)
+            self.stage_starts.append(len(blocks))
             for index in range(repeats):
                 blocks.append(
                     InvertedResidual(inputs, outputs, kernel, stride if index == 0 else 1, expansion)

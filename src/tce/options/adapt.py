@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from tce.errors import OptionError
-from tce.options.checks import AboveZero, Pixels, Positive, TwoOrMore, check_fields
+from tce.options.checks import AboveZero, Pixels, Positive, Seed, TwoOrMore, check_fields
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,14 @@ class AdaptOptions:
     """Folder of videos or frame folders (any depth), one video, or a collection made by `tce pack`."""
     out: str = ""
     """Run folder to write: the adapted network (model.safetensors), result.json, and the sums for --add."""
+    method: Literal["auto", "linear", "contrastive"] = "auto"
+    """linear: a map of the frozen network's features, in closed form; contrastive: its last blocks are
+    trained before that, for minutes; auto: linear, and what contrastive would cost is printed."""
+    minutes: AboveZero | None = None
+    """Minutes that the whole command may take, for contrastive (and auto, which then trains as well); the
+    steps that were done are recorded, and --steps repeats them."""
+    steps: TwoOrMore | None = None
+    """Training steps of the last blocks, for contrastive; by default 160, or as many as --minutes allow."""
     start: str = "lite2"
     """Network to start from: lite2, lite0, hf:NAME, a checkpoint or a run folder."""
     model: str | None = None
@@ -52,6 +60,11 @@ class AdaptOptions:
     embedding_size: TwoOrMore | None = None
     """Numbers in an embedding; by default as many as the features have, or fewer where clips are many and
     held-out ones lose nothing."""
+    cache_gb: AboveZero = 2.0
+    """Disk space in GB for the frozen layers' output while contrastive trains, in --out; of more footage a
+    fair sample is trained on."""
+    seed: Seed = 0
+    """Seed of contrastive's batches and of its head."""
     batch_size: Positive = 32
     """Frames a forward pass."""
     workers: Positive | None = None
@@ -76,6 +89,15 @@ class AdaptOptions:
                 expected="one of them",
                 found="several",
                 fix="leave the others out",
+            )
+        for flag, value in (("--minutes", self.minutes), ("--steps", self.steps)):
+            if value is not None and self.method == "linear":
+                raise OptionError(
+                    flag, expected="--method contrastive", found="--method linear", fix="leave it out"
+                )
+        if self.minutes is not None and self.steps is not None:
+            raise OptionError(
+                "--minutes, --steps", expected="one of them", found="both", fix="leave one of them out"
             )
         if self.split is not None and self.lists is None:
             raise OptionError("--split", expected="--lists as well", found="none", fix="add --lists")
