@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from tce.adaptation.adapt_text import summary_text
 from tce.adaptation.contrastive import DEFAULT_STEPS, PAIRS
 from tce.adaptation.contrastive_stage import ContrastiveStage, PartView
 from tce.adaptation.footage_reader import FootageReader
@@ -33,7 +34,7 @@ from tce.model.encoder import ADAPTED, FrameEncoder
 from tce.model.engine import FeatureEngine, pick_engine
 from tce.model.partition import part_backbone
 from tce.options.adapt import AdaptOptions
-from tce.progress import Progress, format_seconds
+from tce.progress import Progress
 
 log = logging.getLogger("tce.adaptation")
 
@@ -432,7 +433,7 @@ class _Adaptation:
             figures["seconds"] = round(time.monotonic() - self.started, 2)
             with atomic(self.folder / name, "w") as file:
                 json.dump(plain(content), file, indent=2)
-        return Result(_text(figures, options, path), {"model": str(path), **figures})
+        return Result(summary_text(figures, options, path), {"model": str(path), **figures})
 
     def _contrastive_cost(self, encoder: FrameEncoder, statistics: FootageStatistics) -> float | None:
         """Seconds that contrastive training would take, estimated from the start's pass; None: unknown."""
@@ -462,55 +463,6 @@ def choose_map(statistics: FootageStatistics, size: int | None = None) -> tuple[
     found = cross_validate(statistics.folds, statistics.held, size=size)
     parts = decompose(ScatterSums.merged(statistics.folds))  # raises where the footage is at fault
     return found, None if found.keeps_start else parts.solve(found.shrinkage, found.size)
-
-
-def _text(figures: dict[str, Any], options: AdaptOptions, path: Path) -> str:
-    """What the command prints."""
-    lines = [
-        f"{options.start} at {figures['image_size']} px on {options.footage}: {figures['clips']} clips, "
-        f"{figures['frames']} frames, {figures['seconds']:.0f} s"
-    ]
-    trained = figures["contrastive"]
-    if figures["skipped"]:
-        lines.append(f"skipped {len(figures['skipped'])} clips (reasons above)")
-    if figures["held_out"]:
-        first = "contrastive" if trained and trained["kept"] else "start"
-        lines.append(
-            f"frames that find their own clip among {figures['held_out']} held-out ones: "
-            f"{first} {figures['start']:.1%}, adapted {figures['adapted']:.1%} "
-            f"(chance {figures['chance']:.1%}): {figures['reason']}"
-        )
-    else:
-        lines.append("too few clips to hold any out: adapted strongly regularised, and not checked")
-    if trained:
-        lines += _trained_text(trained)
-    if figures["kept_start"]:
-        lines.append("the adaptation is not clearly better there, so the start is kept as it is")
-    if figures["shrinkage"] is None:
-        lines.append(f"wrote {path}: embeddings of {figures['embedding_size']} numbers")
-    else:
-        lines.append(
-            f"wrote {path}: embeddings of {figures['embedding_size']} numbers "
-            f"(shrinkage {figures['shrinkage']:g})"
-        )
-    if figures["contrastive_seconds"]:
-        more = format_seconds(figures["contrastive_seconds"])
-        lines.append(f"--method contrastive would take about {more} more on this machine")
-    return "\n".join(lines)
-
-
-def _trained_text(trained: dict[str, Any]) -> list[str]:
-    first, last = trained["loss"]
-    lines = [
-        f"contrastive: {trained['steps']} steps in {format_seconds(trained['seconds'])}, loss {first:.2f} to "
-        f"{last:.2f}",
-        f"on {trained['held_out']} clips of {trained['held_out_recordings']} recordings left out of the "
-        f"training: start {trained['start']:.1%}, linear {trained['linear']:.1%}, contrastive and linear "
-        f"{trained['contrastive']:.1%}: {trained['reason']}",
-    ]
-    if not trained["kept"]:
-        lines.append("the training is not clearly better there, so the last blocks stay as they were")
-    return lines
 
 
 def with_linear_head(encoder: FrameEncoder, head: LinearMap | None) -> FrameEncoder:

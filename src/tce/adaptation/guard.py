@@ -95,7 +95,9 @@ def coherence_of(clips: Sequence[HeldClip] | Sequence[Frames], embed: Embed) -> 
         clips: two or more; frames alone, [n, F], count as a recording each.
         embed: from features to embeddings; cosine similarity is used.
     """
-    held = [clip if isinstance(clip, HeldClip) else HeldClip(clip, n) for n, clip in enumerate(clips)]
+    held: list[HeldClip] = []
+    for number, clip in enumerate(clips):
+        held.append(clip if isinstance(clip, HeldClip) else HeldClip(np.asarray(clip), number))
     halves = [len(clip.frames) // 2 for clip in held]
     rows = np.concatenate([clip.frames for clip in held])
     vectors = _unit(embed(rows))

@@ -190,7 +190,7 @@ class FootageStatistics:
             with safe_open(path, "np") as file:
                 description = json.loads((file.metadata() or {})["tce"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if description["version"] != VERSION:
+            if description["version"] not in (1, VERSION):  # 1 had no recordings of the clips kept
                 raise KeyError(f"version {description['version']}")
             return cls._from(description, arrays)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
@@ -215,9 +215,10 @@ class FootageStatistics:
             found.folds[number] = ScatterSums.from_arrays(own, found.size)
             ends = np.cumsum(description["held"][number])[:-1]
             rows = np.split(own["held"], ends) if len(own["keys"]) else []
+            recordings = own.get("recordings", np.arange(len(own["keys"])))
             found._held[number] = {
                 int(key): HeldClip(part, int(recording))
-                for key, part, recording in zip(own["keys"], rows, own["recordings"], strict=True)
+                for key, part, recording in zip(own["keys"], rows, recordings, strict=True)
             }
         return found
 
