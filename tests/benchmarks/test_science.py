@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tce
+from tce.adaptation.guard import Comparison
 
 pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -62,7 +63,9 @@ def method(name):
     return next(method for method in feature_methods.METHODS if method.name == name)
 
 
-def test_the_cells_are_what_the_commands_give(study, source, tmp_path):
+def test_the_cells_are_what_the_commands_give(study, source, tmp_path, monkeypatch):
+    # So few clips are no proof that the map helps, and the start would be kept.
+    monkeypatch.setattr(Comparison, "improves", property(lambda self: True))
     task = science.Task("gestures", "01")
     run = str(tmp_path / "run")
     lists = {"lists": str(source / "lists"), "split": "01", "device": "cpu", "precision": "float32"}
