@@ -13,7 +13,7 @@ from PIL import Image
 
 import tce
 from tce import cli
-from tce.api import build_options, command_function
+from tce.api import build_options
 from tce.errors import OptionError
 from tce.options.pack import PackOptions
 from tce.options.pretrain import PretrainOptions
