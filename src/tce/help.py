@@ -254,7 +254,7 @@ def _sections(box: str, names: Sequence[str]) -> tuple[list[str], list[str], str
             section = missing
         elif line.startswith("Unrecognized"):
             section = unknown
-            unknown += line.partition(":")[2].split()
+            unknown += [word.rstrip(",") for word in line.partition(":")[2].split()]
         elif section is missing:
             missing += [word for word in line.split()[:1] if word in names]
         else:

@@ -23,7 +23,7 @@ from tce.errors import OptionError, TceError
 from tce.options.check import CheckOptions
 from tce.options.pack import PackOptions
 from tce.video.image import decode
-from tests.helpers import hard_videos
+from tests.helpers import hard_videos, untrusted
 from tests.helpers.numbered import CLIPS, FRAMES, pack_into, write_folders, write_videos
 
 
@@ -505,6 +505,23 @@ def test_real_clips(real_data: Path, tmp_path: Path) -> None:
         "train",
         "test",
     }
+
+
+def test_a_decoder_that_hangs_or_crashes_costs_its_clip_only(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tce.data.encode.encode_clip", untrusted.encode_or_act)
+    good = sorted(filter(is_video, (str(path) for path in videos.rglob("*"))))[:2]
+    (tmp_path / "data").mkdir()
+    for deed in ("hang", "segfault"):
+        (tmp_path / "data" / f"{deed}.mp4").symlink_to(good[0])
+    for number, path in enumerate(good):
+        (tmp_path / "data" / f"good{number}.mp4").symlink_to(path)
+    result = pack_into(tmp_path / "collection", tmp_path / "data", timeout=2.0)
+    failed = {clip["id"]: clip["error"] for clip in result.figures["failed"]}
+    assert failed.keys() == {"hang", "segfault"}
+    assert "progress within 2 s" in failed["hang"] and "SIGSEGV" in failed["segfault"]
+    assert open_store(tmp_path / "collection").catalog.ids.tolist() == ["good0", "good1"]
 
 
 def test_failures_at_the_end_do_not_stop_what_is_packed(tmp_path: Path) -> None:

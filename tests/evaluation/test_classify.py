@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 
 import cv2
@@ -10,6 +11,7 @@ from tce.cli import main
 from tce.errors import OptionError, TceError
 from tce.evaluation.classify import classify
 from tce.options.classify import ClassifyOptions
+from tests.helpers.hard_videos import jpeg
 
 
 @pytest.mark.parametrize("kind", ["stacks", "rgb"])
@@ -92,3 +94,34 @@ def test_a_folder_gives_a_table_of_every_probability(data, networks, tmp_path, c
     assert alone.videos[0].probabilities.max() == pytest.approx(float(good[0]["probability"]), abs=1e-4)
     with pytest.raises(OptionError, match=r"--output p\.png; expected a name ending in \.csv"):
         classify(ClassifyOptions(str(folder), networks.rgb, output="p.png"))
+
+
+def test_hostile_inputs_cost_themselves_only(data, networks, tmp_path, caplog):
+    """Playlists, pipes, dangling links and a JPEG of declared size; names that set a terminal's title."""
+    folder = tmp_path / "videos"
+    good = [folder / name for name in ("$x_{$", "_a", "=1+1", "\x1b]0;evil\x07")]
+    for place in good:
+        shutil.copytree(data.footage / "v_Up_g04_c01", place)
+    (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
+    (folder / "script.mp4").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    small = jpeg(np.zeros((8, 8, 3), np.uint8))
+    start = small.index(b"\xff\xc0") + 5
+    (folder / "huge").mkdir()
+    (folder / "huge" / "0.jpg").write_bytes(small[:start] + b"\xea\x60\xea\x60" + small[start + 4 :])
+    table = tmp_path / "t.csv"
+    base = {"output": str(table), "samples": 2, "device": "cpu"}
+    done = classify(ClassifyOptions(str(folder), networks.rgb, **base))
+    assert "4 videos classified, 3 skipped" in done.text and "\x1b" not in done.text + caplog.text
+    for reason in ("a playlist (HLS, .m3u8)", "FFmpeg's concat script", "60000 x 60000", "a named pipe"):
+        assert reason in caplog.text, reason
+    with open(table, encoding="utf-8", newline="") as file:
+        assert {row["video"] for row in csv.DictReader(file) if not row["error"]} == set(map(str, good))
+    for place in [*good, folder / "list.mp4", folder / "pipe.mp4", folder / "huge"]:
+        one = ClassifyOptions(str(place), networks.rgb, **base | {"output": str(tmp_path / "p.png")})
+        if place in good:
+            assert classify(one).figures["classes"] and (tmp_path / "p.png").stat().st_size > 5000
+        else:
+            with pytest.raises(TceError, match=r"playlist|pipe|60000 x 60000"):
+                classify(one)

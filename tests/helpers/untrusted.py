@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tce.data.encode import Job, encode_clip
 from tce.video import open_video as isolated
 from tce.video.base import FrameError
 from tce.video.open_video import StreamJob, open_video, stream_chunks
@@ -70,6 +71,14 @@ def stream_or_act(job: StreamJob) -> Iterator[Any]:
     if action in ("hang", "segfault", "memory"):
         act(action)
     yield from stream_chunks(job)
+
+
+def encode_or_act(job: Job) -> Iterator[Any]:
+    """What `encode_clip` yields, unless the file is named for what a decoder may do instead."""
+    action = Path(job.path).stem
+    if action in ("hang", "segfault", "memory"):
+        act(action)
+    yield from encode_clip(job)
 
 
 def answer_or_act(question: Any) -> Any:
