@@ -16,7 +16,7 @@ from tce import cli
 from tce.model.checkpoint import save_model
 from tce.model.classifier import classifier_from_encoder
 from tce.model.encoder import build_encoder
-from tce.video.synthetic import make_clips
+from tce.video.synthetic import draw_clip, make_clips, write_video
 
 SIZE = 32
 LEFT_OUT = {"demo"}  # three minutes of commands that are run here one by one
@@ -41,6 +41,8 @@ def command_lines(folder: Path) -> dict[str, str]:
     clips = make_clips(folder / "clips", classes=2, per_class=4, frames=6, size=48, groups=4, test_groups=2)
     videos, lists = clips.videos, clips.lists
     one, two = sorted(map(str, videos.rglob("*.mp4")))[:2]
+    long = folder / "long.mp4"
+    write_video(long, draw_clip("Wave", 0, 0, 45, 48, 15, 0), 15)
     start = save_model(
         folder / "start", build_encoder("resnet18", image_size=SIZE, head="none", seed=0)
     ).parent
@@ -58,6 +60,10 @@ def command_lines(folder: Path) -> dict[str, str]:
         "embed": f"--ckpt {start} --input {one} --output {folder}/e.npz {torch}",
         "index": f"{videos} --ckpt {start} --db {folder}/db {torch}",
         "search": f"--db {folder}/db --video {two} --top 2",
+        "near-duplicates": f"{folder}/db --threshold 0.99",
+        "subset": f"{folder}/db --size 3 --outliers 0 --typical 0 --csv {folder}/subset.csv",
+        "discover": f"{long} --ckpt {start} --out {folder}/found --clusters 2 --examples 0 {torch}",
+        "cycles": f"{long} --ckpt {start} --longest 1 {torch}",
         "tsne": f"--embeddings {folder}/e.npz --output {folder}/map.png",
         "heat": f"{one} --output {folder}/heat.png --ckpt {start} {torch}",
         "explore": f"{videos} --output {folder}/page.html --ckpt {start}",

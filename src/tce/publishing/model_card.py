@@ -217,8 +217,7 @@ def _limits(
     if provenance.get("made") == "tce adapt":
         lines.append(
             "It was fitted to one set of videos. Other people, cameras or places may need an adaptation of "
-            "their own; "
-            "compare by distance (kNN, search), and take `--layer features` for a linear classifier."
+            "their own."
         )
         if not outcome.get("held_out"):
             lines.append("Too few clips were held out to check it.")

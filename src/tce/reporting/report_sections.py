@@ -151,11 +151,9 @@ def _linear_table(figures: Mapping[str, Any], found: Compared) -> str:
         f'<th class="n">{escape(name)}</th><th class="n">less the start</th>' for name in names
     )
     return (
-        f'<div class="card scroll"><table>{head}</tr>{"".join(rows)}</table><p class="soft">A linear '
-        f"classifier weighs "
-        "directions itself: whitened embeddings (adapted ones) can do worse under it than the features "
-        "before them, "
-        "for which take <code>--layer features</code>.</p></div>"
+        f'<div class="card scroll"><table>{head}</tr>{"".join(rows)}</table><p class="soft">The linear '
+        "classifier is a logistic regression on each clip's mean vector. With few training clips it can "
+        "rank networks otherwise than distances do.</p></div>"
     )
 
 
