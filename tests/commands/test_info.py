@@ -283,13 +283,13 @@ def test_curves_have_chance_lines_whole_steps_and_honest_axes():
 
     axes = Figure().add_subplot()
     rows = [{"step": step, "knn": 0.4 + step / 100} for step in range(4)]
-    _draw(axes, next(panel for panel in PANELS if "knn" in panel.names), rows, {"knn": 0.25})
+    _draw(axes, next(panel for panel in PANELS if "knn" in panel.names), rows, {"knn": 0.25}, {})
     assert axes.get_ylim() == (0, 100)
     curve, line = axes.get_lines()
     assert list(curve.get_ydata()) == pytest.approx([40, 41, 42, 43]) and set(line.get_ydata()) == {25}
     assert all(tick == int(tick) for tick in axes.get_xticks())
     axes = Figure().add_subplot()
-    _draw(axes, PANELS[0], [{"step": 0, "loss": 4.0}, {"step": 1, "loss": 3.9}], {"loss": 4.1})
+    _draw(axes, PANELS[0], [{"step": 0, "loss": 4.0}, {"step": 1, "loss": 3.9}], {"loss": 4.1}, {})
     assert axes.get_ylim()[0] == 0
 
 

@@ -5,6 +5,7 @@ Run: python -m tests.helpers.shards RANK WORLD_SIZE RENDEZVOUS OUTPUT
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 from unittest.mock import patch
@@ -117,3 +118,5 @@ if __name__ == "__main__":
     torch.save(work(DistributedContext(torch.device("cpu"), rank, world_size)), output)
     dist.barrier()
     dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # a thread of gloo that is still ending would abort the interpreter's own exit

@@ -25,7 +25,7 @@ def test_contradictory_resumes_name_the_remedy(footage: Path, clips: Path, tmp_p
         finetune(options(footage, tmp_path / "new", resume=str(run / "model.safetensors")))
     with pytest.raises(OptionError, match=r"use --savedir .*run, or start a new run"):
         finetune(options(footage, tmp_path / "new", resume=str(run)))
-    with pytest.raises(OptionError, match=r"a new folder; found a run; --resume continues"):
+    with pytest.raises(OptionError, match=r"a new folder; found a run; --resume resumes it"):
         finetune(options(footage, run))
     with pytest.raises(OptionError, match=r"--lr contradicts the run"):
         finetune(options(footage, run, lr=0.5, resume=""))
