@@ -89,10 +89,9 @@ def test_optical_flow_is_reported_once(tmp_path: Path) -> None:
 
 
 def test_two_cameras_in_a_folder_are_refused_by_every_reader(tmp_path: Path) -> None:
-    from tce.video.open_video import open_isolated
-
     from tce.data.frame_store import FolderStore
     from tce.video.base import VideoError
+    from tce.video.open_video import open_isolated
     from tests.helpers.numbered import pack_into
 
     root = tmp_path / "data"
