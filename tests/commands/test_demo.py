@@ -46,7 +46,7 @@ def test_the_demo_makes_everything_it_names_and_can_be_repeated(small, tmp_path,
 def test_the_demo_says_what_it_found_and_what_to_do_next(tmp_path):
     figures = {"knn_untrained": 0.25, "knn_pretrained": 0.75, "knn_start": 0.5, "knn_adapted": 0.875}
     figures |= {"one_untrained": 0.125, "one_pretrained": 0.3125, "one_start": 0.4375, "one_adapted": 0.625}
-    figures |= {"chance": 1 / 6, "training_seconds": 61.0, "adapting_seconds": 9.0}
+    figures |= {"chance": 1 / 6, "training_seconds": 61.0, "adapting_seconds": 9.0, "kept_start": False}
     names = ("ckpt", "map_start", "map_adapted", "film", "page")
     text = module._text({**figures, **{name: f"/there/{name}" for name in names}}, tmp_path)
     for words in (
@@ -61,6 +61,18 @@ def test_the_demo_says_what_it_found_and_what_to_do_next(tmp_path):
         "tce adapt FOLDER --out runs/mine",
     ):
         assert words in text
+
+
+def test_a_start_that_is_kept_is_named(tmp_path):
+    names = [
+        f"{kind}_{name}"
+        for kind in ("knn", "one")
+        for name in ("untrained", "pretrained", "start", "adapted")
+    ]
+    figures = dict.fromkeys(names, 0.5) | {"chance": 0.5, "training_seconds": 1.0, "adapting_seconds": 1.0}
+    places = dict.fromkeys(("ckpt", "map_start", "map_adapted", "film", "page"), "")
+    text = module._text({**figures, **places, "kept_start": True}, tmp_path)
+    assert "the start was kept as it is" in text
 
 
 def test_the_length_of_the_training_follows_the_time_a_step_takes(small, tmp_path, monkeypatch):

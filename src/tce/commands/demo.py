@@ -67,7 +67,7 @@ def demo(options: DemoOptions) -> Result:
 
     people = GROUPS - TEST_GROUPS
     log.info("2/5 adapting the start %s to the clips of %d people, without labels", START, people)
-    adapting = _adapt(clips, collection, out, options)
+    adapting, kept = _adapt(clips, collection, out, options)
     log.info("3/5 pre-training a network from scratch on the same clips, without labels")
     seconds = _pretrain(training, options, max(1.0, options.seconds - adapting))
 
@@ -90,6 +90,7 @@ def demo(options: DemoOptions) -> Result:
         "chance": 1 / CLASSES,
         "classes": CLASSES,
         "adapting_seconds": round(adapting, 1),
+        "kept_start": kept,
         "training_seconds": round(seconds, 1),
         "ckpt": str(out / "adapted" / "model.safetensors"),
         **pictures,
@@ -97,13 +98,13 @@ def demo(options: DemoOptions) -> Result:
     return Result(_text(figures, out), figures)
 
 
-def _adapt(clips: SyntheticClips, collection: Path, out: Path, options: DemoOptions) -> float:
-    """Adapt the start to the training clips; the seconds that it took."""
+def _adapt(clips: SyntheticClips, collection: Path, out: Path, options: DemoOptions) -> tuple[float, bool]:
+    """Adapt the start to the training clips; the seconds that it took, and whether the start was kept."""
     from tce.adaptation.adapt import adapt
     from tce.options.adapt import AdaptOptions
 
     started = time.monotonic()
-    adapt(
+    result = adapt(
         AdaptOptions(
             footage=str(collection),
             lists=str(clips.lists),
@@ -116,7 +117,7 @@ def _adapt(clips: SyntheticClips, collection: Path, out: Path, options: DemoOpti
             force=True,
         )
     )
-    return time.monotonic() - started
+    return time.monotonic() - started, bool(result.figures["kept_start"])
 
 
 def _pretrain(training: PretrainOptions, options: DemoOptions, seconds: float) -> float:
@@ -302,11 +303,14 @@ def _text(figures: dict[str, Any], out: Path) -> str:
         f"  {label:<36}{100 * figures[f'knn_{name}']:6.1f}%{100 * figures[f'one_{name}']:16.1f}%"
         for name, label in names.items()
     ]
+    kept = ""
+    if figures["kept_start"]:
+        kept = "\n  (adapting was not clearly better on held-out clips, so the start was kept as it is)"
     return f"""
 Generated clips: accuracy on {TEST_GROUPS} people no network has seen; no label was used to learn.
 ({CLASSES} classes, chance {100 * figures["chance"]:.1f}%; these people's seed had no part in any choice)
 {"":<38}    kNN   1 label a class
-{chr(10).join(rows)}
+{chr(10).join(rows)}{kept}
 
 clips               {out / "clips"}
 adapted network     {figures["ckpt"]}
